@@ -1,0 +1,246 @@
+//! Finding an adapter, opening its device, and what the rest may know about it.
+
+use std::sync::{Arc, Mutex};
+
+use super::GpuError;
+
+/// How the convolutions bring their operands to the multiply-adds; one is chosen per adapter (see `shaders/README.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staging {
+    /// Each lane loads other pixels and hands them round with subgroup shuffles. Needs a fixed subgroup size.
+    SubgroupShuffle,
+    /// Each invocation loads all it needs. Runs everywhere.
+    RegisterBlock,
+}
+
+impl Staging {
+    pub const ALL: [Staging; 2] = [Staging::SubgroupShuffle, Staging::RegisterBlock];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Staging::SubgroupShuffle => "subgroup-shuffle",
+            Staging::RegisterBlock => "register-block",
+        }
+    }
+}
+
+/// Which limits to ask the adapter for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitChoice {
+    /// Everything the adapter has.
+    #[default]
+    Adapter,
+    /// WebGPU's default limits and no optional feature: what every WebGPU adapter must offer.
+    Default,
+}
+
+/// Which adapter to open; the default takes the fastest-looking one.
+#[derive(Clone, Debug, Default)]
+pub struct AdapterChoice {
+    pub backend: Option<wgpu::Backend>,
+    /// A part of the name, ignoring case, or an index as `dau devices` prints it.
+    pub adapter: Option<String>,
+    pub limits: LimitChoice,
+    /// Overrides the staging that the adapter's features suggest.
+    pub staging: Option<Staging>,
+}
+
+/// One line of `dau devices`.
+#[derive(Clone, Debug)]
+pub struct AdapterRow {
+    pub info: wgpu::AdapterInfo,
+    pub limits: wgpu::Limits,
+    pub features: wgpu::Features,
+}
+
+/// What kernels may ask of an adapter when they choose their launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// The subgroup size, where the adapter has subgroup operations and its size is fixed.
+    pub subgroup: Option<u32>,
+    /// A CPU driver: few wide threads, so few large pieces of work are better than many small ones.
+    pub cpu: bool,
+    pub staging: Staging,
+}
+
+/// An open device. Clones share it.
+#[derive(Clone)]
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    features: wgpu::Features,
+    caps: Caps,
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+#[cfg(target_os = "linux")]
+const ADVICE: &str = "Install your GPU's Vulkan driver, or Mesa's software Vulkan: on Debian and Ubuntu \
+    `apt-get install mesa-vulkan-drivers libvulkan1`, on Fedora `dnf install mesa-vulkan-drivers`";
+#[cfg(target_os = "macos")]
+const ADVICE: &str = "dau needs Metal, which every Mac since 2012 has: update macOS, or run outside the virtual machine";
+#[cfg(target_os = "windows")]
+const ADVICE: &str = "Install your GPU vendor's current driver (Direct3D 12 or Vulkan)";
+#[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "windows")))]
+const ADVICE: &str = "Install a Vulkan driver for your GPU";
+
+fn adapters(backend: Option<wgpu::Backend>) -> Vec<wgpu::Adapter> {
+    let backends = backend.map_or(wgpu::Backends::PRIMARY | wgpu::Backends::GL, wgpu::Backends::from);
+    let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();
+    desc.backends = backends;
+    let instance = wgpu::Instance::new(desc);
+    let mut found = pollster::block_on(instance.enumerate_adapters(backends));
+    // Best first: real GPUs before software, native interfaces before OpenGL. The sort is stable.
+    found.sort_by_key(|a| {
+        let info = a.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        (kind, info.backend == wgpu::Backend::Gl)
+    });
+    found
+}
+
+/// All adapters, best first.
+pub fn list(backend: Option<wgpu::Backend>) -> Vec<AdapterRow> {
+    adapters(backend).iter().map(|a| AdapterRow { info: a.get_info(), limits: a.limits(), features: a.features() }).collect()
+}
+
+impl Gpu {
+    /// Opens the chosen adapter.
+    ///
+    /// # Errors
+    /// No adapter (with what to install on this system), none of that name, or a driver that refuses.
+    pub fn open(choice: &AdapterChoice) -> Result<Gpu, GpuError> {
+        let found = adapters(choice.backend);
+        if found.is_empty() {
+            let asked = choice.backend.map_or(String::new(), |b| format!(" for back end {b}"));
+            return Err(GpuError::NoAdapter { asked, advice: ADVICE });
+        }
+        let index = match &choice.adapter {
+            None => 0,
+            Some(asked) => {
+                let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
+                let by_name = || names.iter().position(|n| n.to_lowercase().contains(&asked.to_lowercase()));
+                let by_index = asked.parse::<usize>().ok().filter(|&i| i < found.len());
+                by_index.or_else(by_name).ok_or_else(|| GpuError::UnknownAdapter {
+                    asked: asked.clone(),
+                    found: names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect::<Vec<_>>().join(", "),
+                })?
+            }
+        };
+        Self::from_adapter(&found[index], choice)
+    }
+
+    fn from_adapter(adapter: &wgpu::Adapter, choice: &AdapterChoice) -> Result<Gpu, GpuError> {
+        let info = adapter.get_info();
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let (features, limits) = match choice.limits {
+            LimitChoice::Adapter => (adapter.features() & wanted, adapter.limits()),
+            LimitChoice::Default => (wgpu::Features::empty(), wgpu::Limits::default()),
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("dau"),
+            required_features: features,
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        }))
+        .map_err(|e| GpuError::Device { adapter: info.name.clone(), why: e.to_string() })?;
+
+        let fault = Arc::new(Mutex::new(None::<String>));
+        let seen = fault.clone();
+        // The first fault is the cause; later ones are its echoes.
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            if let Ok(mut f) = seen.lock() {
+                f.get_or_insert_with(|| e.to_string());
+            }
+        }));
+        let seen = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed
+                && let Ok(mut f) = seen.lock()
+            {
+                f.get_or_insert_with(|| format!("device lost: {message}"));
+            }
+        });
+
+        let fixed = info.subgroup_min_size == info.subgroup_max_size;
+        // The shuffle kernels hold 32 accumulators for `subgroup` lanes of channels: 4 to 32 lanes make sense.
+        let usable = features.contains(wgpu::Features::SUBGROUP) && fixed && (4..=32).contains(&info.subgroup_min_size);
+        let subgroup = usable.then_some(info.subgroup_min_size);
+        let cpu = info.device_type == wgpu::DeviceType::Cpu;
+        let suggested = match subgroup {
+            // Measured on lavapipe only (see docs/performance.md); GPUs keep the variant that needs nothing.
+            Some(_) if cpu => Staging::SubgroupShuffle,
+            _ => Staging::RegisterBlock,
+        };
+        let staging = choice.staging.unwrap_or(suggested);
+        if staging == Staging::SubgroupShuffle && subgroup.is_none() {
+            return Err(GpuError::Device {
+                adapter: info.name.clone(),
+                why: "staging subgroup-shuffle needs subgroup operations of one fixed size; try --staging register-block".into(),
+            });
+        }
+        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, staging }, fault })
+    }
+
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.info
+    }
+
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    pub fn features(&self) -> wgpu::Features {
+        self.features
+    }
+
+    pub fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    /// `llvmpipe (LLVM 15.0.6, 256 bits) [vulkan, cpu], Mesa 22.3.6`: as results record it.
+    pub fn describe(&self) -> String {
+        let i = &self.info;
+        let driver = if i.driver_info.is_empty() { &i.driver } else { &i.driver_info };
+        format!("{} [{}, {}], {}", i.name, i.backend, device_type(i.device_type), driver).trim_end_matches(", ").to_string()
+    }
+
+    /// Reports the first error the driver raised since the device was opened, if any.
+    pub fn check(&self) -> Result<(), GpuError> {
+        match self.fault.lock() {
+            Ok(f) => f.clone().map_or(Ok(()), |e| Err(GpuError::Reported(e))),
+            Err(_) => Err(GpuError::Reported("the error handler panicked".into())),
+        }
+    }
+
+    /// Waits until all submitted work is done.
+    pub fn wait(&self) -> Result<(), GpuError> {
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| GpuError::Reported(e.to_string()))?;
+        self.check()
+    }
+}
+
+/// The word `dau devices` prints for a device type.
+pub(crate) fn device_type(t: wgpu::DeviceType) -> &'static str {
+    match t {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "cpu",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+impl AdapterRow {
+    pub fn device_type(&self) -> &'static str {
+        device_type(self.info.device_type)
+    }
+}

@@ -1,0 +1,40 @@
+//! The only floor that says `wgpu`'s device API: adapters, buffers, reads.
+
+mod adapter;
+mod buffer;
+mod timer;
+
+pub use adapter::{AdapterChoice, AdapterRow, Caps, Gpu, LimitChoice, Staging, list};
+pub use buffer::{Buffer, Pending};
+pub use timer::Timer;
+
+use thiserror::Error;
+
+/// What can go wrong between us and the driver.
+#[derive(Debug, Error)]
+pub enum GpuError {
+    #[error("no GPU adapter found{asked}. {advice}")]
+    NoAdapter { asked: String, advice: &'static str },
+    #[error("no adapter is called \"{asked}\"; there are: {found}. Choose with --adapter NAME|INDEX")]
+    UnknownAdapter { asked: String, found: String },
+    #[error("adapter {adapter} refused a device: {why}")]
+    Device { adapter: String, why: String },
+    #[error("{what} needs {needed} in one buffer; {adapter} allows {allowed}")]
+    BufferTooLarge { what: String, needed: String, allowed: String, adapter: String },
+    #[error("the GPU reported an error: {0}")]
+    Reported(String),
+    #[error("reading a buffer back failed: {0}")]
+    Read(String),
+}
+
+/// `12.3 MiB`, for messages.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < 3 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}

@@ -1,0 +1,113 @@
+//! What an op is: shapes, launches, gradient, oracle.
+
+use std::fmt::Debug;
+
+use super::{Graph, GraphError, Scalars, Shape, Tensor, Value};
+use crate::gpu::Caps;
+use crate::kernel::KernelId;
+
+/// A differentiable (or not) function of values. One file under `ops/` each.
+pub trait Op: Debug + Send + Sync {
+    /// The name in messages and tables; also its row in `OPS`.
+    fn name(&self) -> &'static str;
+
+    /// Shapes of the outputs.
+    ///
+    /// # Errors
+    /// Input shapes that do not fit, with the numbers.
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError>;
+
+    /// Which inputs the op also writes (variables only: weights, running statistics).
+    fn in_place(&self) -> &'static [usize] {
+        &[]
+    }
+
+    /// The dispatches that compute it, and the scratch buffers they share.
+    fn lower(&self, l: &Lowering) -> Lowered;
+
+    /// Adds the nodes of the gradient with respect to those inputs that `need` it, given the gradients of the outputs.
+    ///
+    /// # Errors
+    /// An op without a gradient.
+    fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
+        let _ = (g, b);
+        Err(GraphError::NoGradient(self.name()))
+    }
+
+    /// The plain-loop truth in f64: the outputs, then the new values of the `in_place` inputs.
+    fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor>;
+
+    /// Floating-point operations of one run, for benches; 0 where bytes are what counts.
+    fn flops(&self, inputs: &[Shape]) -> u64 {
+        let _ = inputs;
+        0
+    }
+}
+
+/// What `Op::backward` is given.
+pub struct Backward<'a> {
+    pub inputs: &'a [Value],
+    pub outputs: &'a [Value],
+    /// A gradient an output; `None` where nothing depends on it.
+    pub grads: &'a [Option<Value>],
+    /// Whether anything wants the gradient of each input.
+    pub need: &'a [bool],
+}
+
+/// What `Op::lower` may look at.
+pub struct Lowering<'a> {
+    pub inputs: &'a [Shape],
+    pub outputs: &'a [Shape],
+    pub caps: Caps,
+}
+
+/// What a binding of a launch points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    In(usize),
+    Out(usize),
+    Scratch(usize),
+}
+
+/// A WGSL variable's name and what it is bound to.
+pub type Bind = (&'static str, Slot);
+
+/// A member of `Params`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Param {
+    U32(u32),
+    F32(f32),
+    /// Set by name before a run: a learning rate, the number of valid samples.
+    Scalar(&'static str),
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub kernel: KernelId,
+    pub bind: Vec<Bind>,
+    pub params: Vec<(&'static str, Param)>,
+    pub groups: [u32; 3],
+}
+
+/// What an op becomes.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    pub scratch: Vec<Shape>,
+    pub launches: Vec<Launch>,
+}
+
+impl From<Launch> for Lowered {
+    fn from(launch: Launch) -> Lowered {
+        Lowered { scratch: Vec::new(), launches: vec![launch] }
+    }
+}
+
+/// A grid of `items / size` workgroups, rounded up, folded into two dimensions past 65,535; the shader's
+/// `linear_index` (common/index) unfolds it.
+pub fn groups(items: usize, size: usize) -> [u32; 3] {
+    const MAX: usize = 65_535;
+    let n = items.div_ceil(size).max(1);
+    let x = n.min(MAX);
+    [x as u32, n.div_ceil(x) as u32, 1]
+}

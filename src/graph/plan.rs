@@ -1,0 +1,434 @@
+//! A graph made ready to run: pipelines, buffers and bind groups resolved once, one pass and one submit a run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Assignment, Elem, Graph, GraphError, Launch, Lifetime, Lowered, Lowering, Param, Slot, Source, Value, assign};
+use crate::gpu::{Buffer, Caps, Gpu, Pending, Timer, human_bytes};
+use crate::kernel::{Kernel, Kernels};
+
+/// The buffers of a graph's variables, by name.
+pub type Variables = HashMap<String, Buffer>;
+
+/// Uniform bindings start at multiples of this (WebGPU's `minUniformBufferOffsetAlignment`).
+const PARAMS_STEP: usize = 256;
+
+/// What a plan will allocate, known before any allocation.
+#[derive(Clone, Debug)]
+pub struct Footprint {
+    /// Inputs, kept outputs and shared temporaries, bytes.
+    pub bytes: u64,
+    /// What the temporaries would take without sharing, bytes.
+    pub unshared: u64,
+    /// The largest single buffer and whose it is.
+    pub largest: (String, u64),
+}
+
+struct Dispatch {
+    kernel: Arc<Kernel>,
+    bind_group: wgpu::BindGroup,
+    groups: [u32; 3],
+    label: String,
+}
+
+/// Where a scalar goes in the uniform buffer.
+struct ScalarUse {
+    offset: usize,
+    float: bool,
+}
+
+/// A graph ready to run on one device.
+pub struct Plan {
+    gpu: Gpu,
+    dispatches: Vec<Dispatch>,
+    uniforms: wgpu::Buffer,
+    shadow: Vec<u8>,
+    dirty: bool,
+    scalars: HashMap<&'static str, (bool, Vec<ScalarUse>)>,
+    /// Buffers, element types and names of inputs, variables and kept values.
+    reachable: HashMap<Value, (Buffer, Elem, String)>,
+    footprint: Footprint,
+}
+
+/// Nodes to run, lowered, and where each temporary (value or scratch) lives.
+struct Layout {
+    nodes: Vec<(usize, Lowered)>,
+    /// Index into `assignment.of` of values that are temporaries.
+    temp_of: HashMap<Value, usize>,
+    /// For each entry of `nodes`, the index into `assignment.of` of its first scratch buffer.
+    scratch_of: Vec<usize>,
+    dedicated: Vec<Value>,
+    assignment: Assignment,
+    footprint: Footprint,
+}
+
+fn layout(graph: &Graph, keep: &[Value], caps: Caps) -> Layout {
+    let mut nodes = Vec::new();
+    for index in graph.live_nodes(keep) {
+        let node = &graph.nodes()[index];
+        let shapes = |vs: &[Value]| vs.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
+        let (inputs, outputs) = (shapes(&node.inputs), shapes(&node.outputs));
+        nodes.push((index, node.op.lower(&Lowering { inputs: &inputs, outputs: &outputs, caps })));
+    }
+    let mut lifetimes: Vec<Lifetime> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut temp_of = HashMap::new();
+    let mut scratch_of = Vec::new();
+    let mut dedicated: Vec<Value> = Vec::new();
+    for (step, (index, lowered)) in nodes.iter().enumerate() {
+        let node = &graph.nodes()[*index];
+        for v in &node.inputs {
+            match temp_of.get(v) {
+                Some(&t) => {
+                    let life: &mut Lifetime = &mut lifetimes[t];
+                    life.last = step;
+                }
+                None if *graph.source(*v) == Source::Input && !dedicated.contains(v) => dedicated.push(*v),
+                None => {}
+            }
+        }
+        for v in &node.outputs {
+            if keep.contains(v) {
+                dedicated.push(*v);
+            } else {
+                temp_of.insert(*v, lifetimes.len());
+                lifetimes.push(Lifetime { first: step, last: step, bytes: graph.shape(*v).bytes().max(4) });
+                names.push(graph.name(*v).to_string());
+            }
+        }
+        scratch_of.push(lifetimes.len());
+        for shape in &lowered.scratch {
+            lifetimes.push(Lifetime { first: step, last: step, bytes: shape.bytes().max(4) });
+            names.push(format!("{} (scratch)", node.op.name()));
+        }
+    }
+    let assignment = assign(&lifetimes);
+    let fixed = dedicated.iter().map(|v| (graph.name(*v).to_string(), graph.shape(*v).bytes()));
+    let temps = names.into_iter().zip(lifetimes.iter().map(|l| l.bytes));
+    let largest = fixed.clone().chain(temps).max_by_key(|(_, bytes)| *bytes).unwrap_or_default();
+    let fixed_bytes: u64 = fixed.map(|(_, b)| b).sum();
+    let footprint = Footprint {
+        bytes: fixed_bytes + assignment.buffers.iter().sum::<u64>(),
+        unshared: fixed_bytes + lifetimes.iter().map(|l| l.bytes).sum::<u64>(),
+        largest,
+    };
+    Layout { nodes, temp_of, scratch_of, dedicated, assignment, footprint }
+}
+
+impl Footprint {
+    /// What a plan of `graph` that keeps `keep` would allocate.
+    pub fn of(graph: &Graph, keep: &[Value], caps: Caps) -> Footprint {
+        layout(graph, keep, caps).footprint
+    }
+
+    /// Whether every buffer fits one binding of `gpu`.
+    ///
+    /// # Errors
+    /// Names the largest buffer and both sizes.
+    pub fn check(&self, gpu: &Gpu) -> Result<(), GraphError> {
+        if self.largest.1 <= gpu.max_binding() {
+            return Ok(());
+        }
+        Err(GraphError::TooLarge {
+            what: self.largest.0.clone(),
+            needed: human_bytes(self.largest.1),
+            allowed: human_bytes(gpu.max_binding()),
+            adapter: gpu.info().name.clone(),
+        })
+    }
+}
+
+impl Plan {
+    /// Resolves `graph` for the device of `kernels`. Values in `keep` stay readable after a run; `variables` holds a buffer for
+    /// each variable the graph names.
+    ///
+    /// # Errors
+    /// A buffer over the adapter's limit, a missing variable, a binding or parameter that a shader and its op do not agree
+    /// on, or a driver's refusal.
+    pub fn new(kernels: &Kernels, graph: &Graph, keep: &[Value], variables: &Variables) -> Result<Plan, GraphError> {
+        let gpu = kernels.gpu().clone();
+        let layout = layout(graph, keep, gpu.caps());
+        layout.footprint.check(&gpu)?;
+        let mut reachable = HashMap::new();
+        for v in &layout.dedicated {
+            let buffer = gpu.buffer(graph.name(*v), graph.shape(*v).len())?;
+            reachable.insert(*v, (buffer, graph.shape(*v).elem, graph.name(*v).to_string()));
+        }
+        for (index, _) in &layout.nodes {
+            for v in &graph.nodes()[*index].inputs {
+                if *graph.source(*v) == Source::Variable && !reachable.contains_key(v) {
+                    let name = graph.name(*v);
+                    let buffer = variables.get(name).ok_or_else(|| GraphError::NoVariable(name.to_string()))?;
+                    if buffer.bytes() != graph.shape(*v).bytes() {
+                        return Err(GraphError::Length {
+                            value: name.to_string(),
+                            expected: graph.shape(*v).len(),
+                            found: (buffer.bytes() / 4) as usize,
+                        });
+                    }
+                    reachable.insert(*v, (buffer.clone(), graph.shape(*v).elem, name.to_string()));
+                }
+            }
+        }
+        let pool = layout
+            .assignment
+            .buffers
+            .iter()
+            .map(|bytes| gpu.buffer("temporary", (bytes / 4) as usize))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let count: usize = layout.nodes.iter().map(|(_, l)| l.launches.len()).sum();
+        let uniforms = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: (count.max(1) * PARAMS_STEP) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut plan = Plan {
+            gpu,
+            dispatches: Vec::with_capacity(count),
+            shadow: vec![0; count.max(1) * PARAMS_STEP],
+            uniforms,
+            dirty: true,
+            scalars: HashMap::new(),
+            reachable,
+            footprint: layout.footprint.clone(),
+        };
+        for (step, (index, lowered)) in layout.nodes.iter().enumerate() {
+            let node = &graph.nodes()[*index];
+            let value_buffer = |v: Value| -> (&Buffer, u64) {
+                let bytes = graph.shape(v).bytes().max(4);
+                match layout.temp_of.get(&v) {
+                    Some(&t) => (&pool[layout.assignment.of[t]], bytes),
+                    None => (&plan.reachable[&v].0, bytes),
+                }
+            };
+            let mut resolved = Vec::new();
+            for launch in &lowered.launches {
+                let binds: Vec<(&'static str, Buffer, u64)> = launch
+                    .bind
+                    .iter()
+                    .map(|(name, slot)| {
+                        let (buffer, bytes) = match *slot {
+                            Slot::In(i) => value_buffer(node.inputs[i]),
+                            Slot::Out(i) => value_buffer(node.outputs[i]),
+                            Slot::Scratch(i) => {
+                                let t = layout.scratch_of[step] + i;
+                                (&pool[layout.assignment.of[t]], lowered.scratch[i].bytes().max(4))
+                            }
+                        };
+                        (*name, buffer.clone(), bytes)
+                    })
+                    .collect();
+                resolved.push((launch, binds));
+            }
+            for (launch, binds) in resolved {
+                plan.add(kernels, launch, &binds, node.op.name())?;
+            }
+        }
+        Ok(plan)
+    }
+
+    fn add(
+        &mut self,
+        kernels: &Kernels,
+        launch: &Launch,
+        binds: &[(&'static str, Buffer, u64)],
+        op: &str,
+    ) -> Result<(), GraphError> {
+        let kernel = kernels.get(&launch.kernel)?;
+        let fault = |why: String| GraphError::Bindings { kernel: launch.kernel.to_string(), why };
+        let base = self.dispatches.len() * PARAMS_STEP;
+        let mut entries = Vec::new();
+        for (name, ..) in binds {
+            if !kernel.reflected.bindings.iter().any(|b| b.name == *name) {
+                return Err(fault(format!("the op binds `{name}`, which the entry point does not use")));
+            }
+        }
+        for binding in &kernel.reflected.bindings {
+            let (_, buffer, bytes) = binds
+                .iter()
+                .find(|(name, ..)| *name == binding.name)
+                .ok_or_else(|| fault(format!("the entry point uses `{}`, which the op does not bind", binding.name)))?;
+            entries.push(wgpu::BindGroupEntry {
+                binding: binding.slot,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &buffer.raw,
+                    offset: 0,
+                    size: std::num::NonZeroU64::new(*bytes),
+                }),
+            });
+        }
+        match &kernel.reflected.params {
+            Some((slot, fields)) => {
+                for (name, _) in &launch.params {
+                    if !fields.iter().any(|f| f.name == *name) {
+                        return Err(fault(format!("Params has no member `{name}`")));
+                    }
+                }
+                for field in fields {
+                    let at = base + field.offset as usize;
+                    let (_, param) = launch
+                        .params
+                        .iter()
+                        .find(|(name, _)| *name == field.name)
+                        .ok_or_else(|| fault(format!("Params.{} is not given", field.name)))?;
+                    let bytes = match (param, field.float) {
+                        (Param::U32(x), false) => x.to_le_bytes(),
+                        (Param::F32(x), true) => x.to_le_bytes(),
+                        (Param::Scalar(name), float) => {
+                            let entry = self.scalars.entry(name).or_default();
+                            entry.1.push(ScalarUse { offset: at, float });
+                            [0; 4]
+                        }
+                        _ => return Err(fault(format!("Params.{} is of the other type", field.name))),
+                    };
+                    self.shadow[at..at + 4].copy_from_slice(&bytes);
+                }
+                entries.push(wgpu::BindGroupEntry {
+                    binding: *slot,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &self.uniforms,
+                        offset: base as u64,
+                        size: std::num::NonZeroU64::new(u64::from(kernel.reflected.params_size)),
+                    }),
+                });
+            }
+            None if launch.params.is_empty() => {}
+            None => return Err(fault("the op gives params, the entry point uses none".into())),
+        }
+        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(op),
+            layout: &kernel.layout,
+            entries: &entries,
+        });
+        let label = launch.kernel.to_string();
+        self.dispatches.push(Dispatch { kernel, bind_group, groups: launch.groups, label });
+        Ok(())
+    }
+
+    /// Sets a scalar for the runs to come.
+    ///
+    /// # Errors
+    /// A name no launch uses.
+    pub fn set(&mut self, name: &str, value: f64) -> Result<(), GraphError> {
+        let (set, uses) = self.scalars.get_mut(name).ok_or_else(|| GraphError::NoScalar(name.to_string()))?;
+        *set = true;
+        for u in uses.iter() {
+            let bytes = if u.float { (value as f32).to_le_bytes() } else { (value as u32).to_le_bytes() };
+            if self.shadow[u.offset..u.offset + 4] != bytes {
+                self.shadow[u.offset..u.offset + 4].copy_from_slice(&bytes);
+                self.dirty = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether some launch takes a scalar of that name.
+    pub fn has_scalar(&self, name: &str) -> bool {
+        self.scalars.contains_key(name)
+    }
+
+    /// The buffer of an input, a variable or a kept value.
+    ///
+    /// # Errors
+    /// A value that lives in a shared temporary.
+    pub fn buffer(&self, value: Value) -> Result<&Buffer, GraphError> {
+        self.reachable.get(&value).map(|(b, ..)| b).ok_or_else(|| GraphError::NoVariable(format!("value {}", value.index())))
+    }
+
+    /// Writes an input (or a variable), whole or its first elements.
+    ///
+    /// # Errors
+    /// More elements than it holds.
+    pub fn write<T: bytemuck::NoUninit>(&self, value: Value, data: &[T]) -> Result<(), GraphError> {
+        let buffer = self.buffer(value)?;
+        let bytes = std::mem::size_of_val(data) as u64;
+        if bytes > buffer.bytes() {
+            return Err(GraphError::Length {
+                value: self.reachable[&value].2.clone(),
+                expected: (buffer.bytes() / 4) as usize,
+                found: (bytes / 4) as usize,
+            });
+        }
+        self.gpu.upload(buffer, data);
+        Ok(())
+    }
+
+    /// Runs the plan; returns once the work is submitted.
+    ///
+    /// # Errors
+    /// A scalar that was never set, or an error the driver reported earlier.
+    pub fn run(&mut self) -> Result<(), GraphError> {
+        self.run_and_fetch(&[]).map(|_| ())
+    }
+
+    /// Runs the plan and starts copying `values` out; `Pending::wait` gives their bytes.
+    ///
+    /// # Errors
+    /// As `run`, or a value that is not kept.
+    pub fn run_and_fetch(&mut self, values: &[Value]) -> Result<Pending, GraphError> {
+        self.flush()?;
+        let buffers = values.iter().map(|v| self.buffer(*v)).collect::<Result<Vec<_>, _>>()?;
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for d in &self.dispatches {
+                d.encode(&mut pass);
+            }
+        }
+        let staging = self.gpu.copy_out(&mut encoder, &buffers);
+        self.gpu.queue.submit([encoder.finish()]);
+        Ok(self.gpu.map(staging))
+    }
+
+    /// Runs the plan with a timestamped pass a dispatch: kernel labels and nanoseconds. `None` without timestamps.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn profile(&mut self) -> Result<Option<Vec<(String, f64)>>, GraphError> {
+        self.flush()?;
+        let Some(timer) = Timer::new(&self.gpu, self.dispatches.len() as u32) else { return Ok(None) };
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        for (slot, d) in self.dispatches.iter().enumerate() {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some(&d.label),
+                timestamp_writes: Some(timer.writes(slot as u32)),
+            });
+            d.encode(&mut pass);
+        }
+        timer.resolve(&mut encoder);
+        self.gpu.queue.submit([encoder.finish()]);
+        let ns = timer.read(&self.gpu)?;
+        Ok(Some(self.dispatches.iter().map(|d| d.label.clone()).zip(ns).collect()))
+    }
+
+    fn flush(&mut self) -> Result<(), GraphError> {
+        self.gpu.check()?;
+        if let Some((name, _)) = self.scalars.iter().find(|(_, (set, _))| !set) {
+            return Err(GraphError::UnsetScalar(name.to_string()));
+        }
+        if self.dirty {
+            self.gpu.queue.write_buffer(&self.uniforms, 0, &self.shadow);
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+}
+
+impl Dispatch {
+    fn encode(&self, pass: &mut wgpu::ComputePass) {
+        let [x, y, z] = self.groups;
+        pass.set_pipeline(&self.kernel.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}

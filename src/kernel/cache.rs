@@ -1,0 +1,70 @@
+//! Pipelines, made once each.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{KernelError, KernelId, Reflected, expand, reflect};
+use crate::gpu::Gpu;
+
+/// A compiled entry point and its interface.
+pub struct Kernel {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+    pub reflected: Reflected,
+}
+
+/// All kernels compiled for one device. Clones share it.
+#[derive(Clone)]
+pub struct Kernels {
+    gpu: Gpu,
+    made: Arc<Mutex<HashMap<KernelId, Arc<Kernel>>>>,
+}
+
+impl Kernels {
+    pub fn new(gpu: Gpu) -> Kernels {
+        Kernels { gpu, made: Arc::default() }
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The pipeline for `id`, compiled at its first use.
+    ///
+    /// # Errors
+    /// Text that does not validate, or a driver that refuses it.
+    pub fn get(&self, id: &KernelId) -> Result<Arc<Kernel>, KernelError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = made.get(id) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(self.compile(id)?);
+        made.insert(id.clone(), kernel.clone());
+        Ok(kernel)
+    }
+
+    fn compile(&self, id: &KernelId) -> Result<Kernel, KernelError> {
+        let text = expand(id)?;
+        let reflected = reflect(id, &text)?;
+        let device = &self.gpu.device;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let label = id.to_string();
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&label),
+            source: wgpu::ShaderSource::Wgsl(text.into()),
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: None,
+            module: &module,
+            entry_point: Some(id.entry),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        let layout = pipeline.get_bind_group_layout(0);
+        if let Some(e) = pollster::block_on(scope.pop()) {
+            return Err(KernelError::Invalid { kernel: label, why: e.to_string() });
+        }
+        Ok(Kernel { pipeline, layout, reflected })
+    }
+}

@@ -1,0 +1,87 @@
+//! What a shader says of itself: bindings by name, the layout of its `Params`.
+
+use super::{KernelError, KernelId};
+
+/// A storage buffer that an entry point uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    pub name: String,
+    pub slot: u32,
+    pub writable: bool,
+}
+
+/// A member of `Params`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamField {
+    pub name: String,
+    /// Bytes from the start of the struct.
+    pub offset: u32,
+    pub float: bool,
+}
+
+/// One entry point's interface.
+#[derive(Clone, Debug)]
+pub struct Reflected {
+    pub bindings: Vec<Binding>,
+    /// Slot and members of the uniform `p: Params`, where the entry point uses it.
+    pub params: Option<(u32, Vec<ParamField>)>,
+    /// Bytes of `Params`.
+    pub params_size: u32,
+    pub workgroup_size: [u32; 3],
+}
+
+/// Reads the interface of `id` out of its expanded text.
+///
+/// # Errors
+/// WGSL that naga refuses, with its own explanation, or an entry point that is not there.
+pub fn reflect(id: &KernelId, text: &str) -> Result<Reflected, KernelError> {
+    let invalid = |why: String| KernelError::Invalid { kernel: id.to_string(), why };
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| invalid(e.emit_to_string(text)))?;
+    let flags = naga::valid::ValidationFlags::all();
+    let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::all())
+        .validate(&module)
+        .map_err(|e| invalid(e.emit_to_string(text)))?;
+    let index = module
+        .entry_points
+        .iter()
+        .position(|e| e.name == id.entry)
+        .ok_or_else(|| invalid(format!("no entry point `{}`", id.entry)))?;
+    let used = info.get_entry_point(index);
+    let mut reflected = Reflected {
+        bindings: Vec::new(),
+        params: None,
+        params_size: 0,
+        workgroup_size: module.entry_points[index].workgroup_size,
+    };
+    for (handle, global) in module.global_variables.iter() {
+        let Some(slot) = global.binding.as_ref().map(|b| b.binding) else { continue };
+        if used[handle].is_empty() {
+            continue;
+        }
+        match global.space {
+            naga::AddressSpace::Uniform => {
+                let ty = &module.types[global.ty].inner;
+                let naga::TypeInner::Struct { members, span } = ty else {
+                    return Err(invalid("the uniform is not a struct".into()));
+                };
+                let fields = members
+                    .iter()
+                    .map(|m| ParamField {
+                        name: m.name.clone().unwrap_or_default(),
+                        offset: m.offset,
+                        float: module.types[m.ty].inner.scalar_kind() == Some(naga::ScalarKind::Float),
+                    })
+                    .collect();
+                reflected.params = Some((slot, fields));
+                reflected.params_size = *span;
+            }
+            naga::AddressSpace::Storage { access } => reflected.bindings.push(Binding {
+                name: global.name.clone().unwrap_or_default(),
+                slot,
+                writable: access.contains(naga::StorageAccess::STORE),
+            }),
+            _ => {}
+        }
+    }
+    Ok(reflected)
+}

@@ -1,0 +1,9 @@
+//! dau: a portable GPU engine that trains residual networks (wgpu, hand-written WGSL), and on it the backdoor defense
+//! Decoupled Adversarial Unlearning. `ARCHITECTURE.md` shows the floors.
+#![forbid(unsafe_code)]
+
+pub mod gpu;
+pub mod graph;
+pub mod kernel;
+pub mod ops;
+pub mod rng;

@@ -1,0 +1,51 @@
+//! y = a + b: where gradients meet. Shader: `shaders/add.wgsl`.
+
+use super::{Case, Fill};
+use crate::graph::{
+    Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
+};
+use crate::kernel::KernelId;
+
+/// Elementwise sum of two values of one shape.
+#[derive(Debug)]
+pub struct Add;
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        match inputs {
+            [a, b] if a == b => Ok(vec![a.clone()]),
+            _ => Err(GraphError::Shape { op: self.name(), why: format!("takes two equal shapes, got {inputs:?}") }),
+        }
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let n = l.outputs[0].len();
+        Launch {
+            kernel: KernelId::new("add", "add"),
+            bind: vec![("a", Slot::In(0)), ("b", Slot::In(1)), ("y", Slot::Out(0))],
+            params: vec![("n", Param::U32(n as u32))],
+            groups: groups(n.div_ceil(4), 64),
+        }
+        .into()
+    }
+
+    fn backward(&self, _: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
+        Ok(vec![b.grads[0]; 2])
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
+        let sum = inputs[0].data.iter().zip(&inputs[1].data).map(|(a, b)| a + b).collect();
+        vec![Tensor::new(inputs[0].shape.clone(), sum)]
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    [&[1, 7][..], &[3, 5, 5, 4], &[257, 16]]
+        .into_iter()
+        .map(|dims| Case::new(&format!("{dims:?}"), Add).f32(dims, Fill::NORMAL).f32(dims, Fill::NORMAL))
+        .collect()
+}

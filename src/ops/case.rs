@@ -1,0 +1,132 @@
+//! A case: an op with inputs to try it on. Tests, the self-test and benches run the same ones.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use crate::graph::{Graph, GraphError, Op, Plan, Scalars, Shape, Tensor, Variables};
+use crate::kernel::Kernels;
+use crate::rng;
+
+/// How an input is filled.
+#[derive(Clone, Copy, Debug)]
+pub enum Fill {
+    Normal {
+        mean: f64,
+        std: f64,
+    },
+    Uniform {
+        low: f64,
+        high: f64,
+    },
+    /// Integers 0 .. below - 1.
+    Index {
+        below: u32,
+    },
+    /// Any 32 bits.
+    Bits,
+}
+
+impl Fill {
+    pub const NORMAL: Fill = Fill::Normal { mean: 0.0, std: 1.0 };
+}
+
+/// An op, its inputs and its scalars.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub name: String,
+    pub op: Arc<dyn Op>,
+    pub inputs: Vec<(Shape, Fill)>,
+    pub scalars: Scalars,
+    /// Number of terms in the longest sum: the allowed error follows from it.
+    pub terms: usize,
+}
+
+/// What running a case gave.
+#[derive(Clone, Debug)]
+pub struct CaseResult {
+    /// The largest relative error ||out - oracle|| / ||oracle|| over the outputs.
+    pub error: f64,
+    pub allowed: f64,
+}
+
+impl Case {
+    pub fn new(name: &str, op: impl Op + 'static) -> Case {
+        Case { name: name.to_string(), op: Arc::new(op), inputs: Vec::new(), scalars: Scalars::new(), terms: 1 }
+    }
+
+    pub fn f32(mut self, dims: &[usize], fill: Fill) -> Case {
+        self.inputs.push((Shape::f32(dims), fill));
+        self
+    }
+
+    pub fn u32(mut self, dims: &[usize], fill: Fill) -> Case {
+        self.inputs.push((Shape::u32(dims), fill));
+        self
+    }
+
+    pub fn scalar(mut self, name: &'static str, value: f64) -> Case {
+        self.scalars.insert(name, value);
+        self
+    }
+
+    /// Says how long the op's longest sum is.
+    pub fn terms(mut self, terms: usize) -> Case {
+        self.terms = terms;
+        self
+    }
+
+    /// Seeded inputs, exactly representable in 32 bits.
+    pub fn fill(&self, seed: u64) -> Vec<Tensor> {
+        let mut rng = rng::stream(seed, &self.name);
+        self.inputs
+            .iter()
+            .map(|(shape, fill)| {
+                let data = (0..shape.len())
+                    .map(|_| match *fill {
+                        Fill::Normal { mean, std } => f64::from((mean + std * rng::normal(&mut rng)) as f32),
+                        Fill::Uniform { low, high } => f64::from(rng.random_range(low..high) as f32),
+                        Fill::Index { below } => f64::from(rng.random_range(0..below)),
+                        Fill::Bits => f64::from(rng.random::<u32>()),
+                    })
+                    .collect();
+                Tensor::new(shape.clone(), data)
+            })
+            .collect()
+    }
+
+    /// Relative error that f32 rounding explains: a few units in the last place, growing with the root of the sum's length
+    /// (Higham, Accuracy and Stability of Numerical Algorithms, 2.8: the statistical rule of thumb).
+    pub fn allowed(&self) -> f64 {
+        f64::from(f32::EPSILON) * (8.0 + 2.0 * (self.terms as f64).sqrt())
+    }
+}
+
+/// Runs `case` on the device and compares with its oracle.
+///
+/// # Errors
+/// What stops the plan from being built or run.
+pub fn check(kernels: &Kernels, case: &Case, seed: u64) -> Result<CaseResult, GraphError> {
+    let inputs = case.fill(seed);
+    let mut graph = Graph::new();
+    let mut variables = Variables::new();
+    let mut values = Vec::new();
+    for (i, tensor) in inputs.iter().enumerate() {
+        let name = format!("input {i}");
+        values.push(graph.variable(&name, tensor.shape.clone()));
+        let buffer = kernels.gpu().buffer(&name, tensor.shape.len())?;
+        kernels.gpu().upload(&buffer, &tensor.to_bytes());
+        variables.insert(name, buffer);
+    }
+    let outputs = graph.apply_arc(case.op.clone(), &values)?;
+    let mut plan = Plan::new(kernels, &graph, &outputs, &variables)?;
+    for (name, value) in &case.scalars {
+        plan.set(name, *value)?;
+    }
+    let read: Vec<_> = outputs.iter().copied().chain(case.op.in_place().iter().map(|&i| values[i])).collect();
+    let bytes = plan.run_and_fetch(&read)?.wait(kernels.gpu())?;
+    let expected = case.op.oracle(&inputs.iter().collect::<Vec<_>>(), &case.scalars);
+    let error =
+        bytes.iter().zip(&expected).map(|(b, e)| Tensor::from_bytes(e.shape.clone(), b).relative_error(e)).fold(0.0, f64::max);
+    Ok(CaseResult { error, allowed: case.allowed() })
+}
