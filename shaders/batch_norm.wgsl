@@ -1,1 +1,299 @@
-// to be written
+// Batch normalisation over the last axis, forward and backward, in training and in evaluation.
+//
+//   y  = relu?((x - mean) * gamma * inv_std + beta + residual?)
+//   gx = gamma * inv_std * (g - mean(g) - xhat * mean(g * xhat)),  g = gy where y > 0 (relu' = 0 at 0, as PyTorch), else 0
+//
+// Statistics and mean(..) run over the valid rows, the first n_valid * sample_rows; gx is 0 in the others.
+//
+// x, residual, y, gy, gresidual, gx: [rows][c4] of vec4 along channels. gamma, beta, mean, inv_std, variance, running_*,
+// ggamma, gbeta: [c4]. partial: [chunks][c4][2]: mean and M2 = sum (x - mean)^2 of a chunk, or its sums of g and
+// g * (x - mean). coefficient: [c4][3], what apply_gradient needs of the whole batch.
+//
+// A workgroup owns a chunk of `chunk` rows and LANES_C channel quadruples; an invocation one quadruple and every LANES_R-th row.
+// `finish` and `finish_gradient`: a workgroup owns LANES_C quadruples, an invocation every LANES_R-th chunk.
+// Sums run in an order that only the extents and the lane counts decide.
+//
+// A flag that is off still leaves its buffer in the entry point's interface; the op then binds x (or gy) in its place.
+//: include index
+const LANES_C = 4u;
+const LANES_R = 2u;
+const RELU = 0u;
+const RESIDUAL = 0u;
+const LANES = LANES_C * LANES_R;
+
+struct Params { rows: u32, c4: u32, chunk: u32, chunks: u32, sample_rows: u32, n_valid: u32, eps: f32, momentum: f32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read> gamma: array<vec4f>;
+@group(0) @binding(3) var<storage, read> beta: array<vec4f>;
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(5) var<storage, read> mean: array<vec4f>;
+@group(0) @binding(6) var<storage, read> inv_std: array<vec4f>;
+@group(0) @binding(7) var<storage, read> variance: array<vec4f>;
+@group(0) @binding(8) var<storage, read> gy: array<vec4f>;
+@group(0) @binding(9) var<storage, read> y: array<vec4f>;
+@group(0) @binding(10) var<storage, read_write> partial: array<vec4f>;
+@group(0) @binding(11) var<storage, read_write> running_mean: array<vec4f>;
+@group(0) @binding(12) var<storage, read_write> running_var: array<vec4f>;
+@group(0) @binding(13) var<storage, read_write> new_mean: array<vec4f>;
+@group(0) @binding(14) var<storage, read_write> new_inv_std: array<vec4f>;
+@group(0) @binding(15) var<storage, read_write> new_y: array<vec4f>;
+@group(0) @binding(16) var<storage, read_write> coefficient: array<vec4f>;
+@group(0) @binding(17) var<storage, read_write> ggamma: array<vec4f>;
+@group(0) @binding(18) var<storage, read_write> gbeta: array<vec4f>;
+@group(0) @binding(19) var<storage, read_write> gresidual: array<vec4f>;
+@group(0) @binding(20) var<storage, read_write> gx: array<vec4f>;
+
+// What an invocation owns: rows first, first + LANES_R, .. below end, at channels 4c..4c+3.
+struct Part { chunk: u32, c: u32, first: u32, end: u32 }
+
+fn part(g: vec3u, ng: vec3u, l: vec3u) -> Part {
+    let blocks = (p.c4 + LANES_C - 1u) / LANES_C;
+    let i = linear_index(g, ng, 0u, 1u);
+    let chunk = i / blocks;
+    let c = (i % blocks) * LANES_C + l.x;
+    // A lane past the last channel owns no rows.
+    let end = select(0u, min((chunk + 1u) * p.chunk, p.rows), c < p.c4);
+    return Part(chunk, c, chunk * p.chunk + l.y, end);
+}
+
+fn valid_rows() -> u32 {
+    return min(p.n_valid * p.sample_rows, p.rows);
+}
+
+// ---- statistics -----------------------------------------------------------------------------------------------------
+
+// Of n rows: their mean and M2 = sum (x - mean)^2.
+struct Moments { n: f32, mean: vec4f, m2: vec4f }
+var<workgroup> lane_moments: array<Moments, LANES>;
+
+// Chan, Golub and LeVeque (1979): exact where a sum of squares would cancel.
+fn merge(a: Moments, b: Moments) -> Moments {
+    let n = a.n + b.n;
+    let share = b.n / max(n, 1.0);
+    let d = b.mean - a.mean;
+    return Moments(n, a.mean + d * share, a.m2 + b.m2 + d * d * (a.n * share));
+}
+
+// Merges the lanes of one channel quadruple; lane l.y = 0 gets the result.
+fn merge_lanes(own: Moments, l: vec3u) -> Moments {
+    let slot = l.y * LANES_C + l.x;
+    lane_moments[slot] = own;
+    for (var half = LANES_R / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if l.y < half {
+            lane_moments[slot] = merge(lane_moments[slot], lane_moments[slot + half * LANES_C]);
+        }
+    }
+    return lane_moments[slot];
+}
+
+// Chunks' mean and M2. Sums are of x less the invocation's first row, so that a large mean does not drown the variance.
+@compute @workgroup_size(LANES_C, LANES_R)
+fn measure(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let t = part(g, ng, l);
+    let end = min(t.end, valid_rows());
+    var m = Moments(0.0, vec4f(), vec4f());
+    if t.first < end {
+        var i = t.first * p.c4 + t.c;
+        let shift = x[i];
+        var sum = vec4f();
+        var squares = vec4f();
+        for (var r = t.first + LANES_R; r < end; r += LANES_R) {
+            i += LANES_R * p.c4;
+            let d = x[i] - shift;
+            sum += d;
+            squares += d * d;
+        }
+        let n = f32((end - t.first + LANES_R - 1u) / LANES_R);
+        m = Moments(n, shift + sum / n, max(squares - sum * (sum / n), vec4f()));
+    }
+    m = merge_lanes(m, l);
+    if l.y == 0u && t.c < p.c4 && t.chunk < p.chunks {
+        let at = 2u * (t.chunk * p.c4 + t.c);
+        partial[at] = m.mean;
+        partial[at + 1u] = m.m2;
+    }
+}
+
+// The batch's mean and 1 / sqrt(variance + eps), and the running statistics with the unbiased variance.
+@compute @workgroup_size(LANES_C, LANES_R)
+fn finish(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let c = g.x * LANES_C + l.x;
+    var m = Moments(0.0, vec4f(), vec4f());
+    if c < p.c4 {
+        let valid = valid_rows();
+        for (var k = l.y; k < p.chunks; k += LANES_R) {
+            let first = k * p.chunk;
+            let n = f32(clamp(valid, first, first + p.chunk) - first);
+            let at = 2u * (k * p.c4 + c);
+            m = merge(m, Moments(n, partial[at], partial[at + 1u]));
+        }
+    }
+    m = merge_lanes(m, l);
+    if l.y != 0u || c >= p.c4 {
+        return;
+    }
+    new_mean[c] = m.mean;
+    new_inv_std[c] = 1.0 / sqrt(m.m2 / max(m.n, 1.0) + p.eps);
+    if m.n > 0.0 {
+        running_mean[c] = mix(running_mean[c], m.mean, vec4f(p.momentum));
+        running_var[c] = mix(running_var[c], m.m2 / max(m.n - 1.0, 1.0), vec4f(p.momentum));
+    }
+}
+
+// ---- forward --------------------------------------------------------------------------------------------------------
+
+fn write_rows(t: Part, center: vec4f, scale: vec4f) {
+    let shift = beta[t.c];
+    var i = t.first * p.c4 + t.c;
+    for (var r = t.first; r < t.end; r += LANES_R) {
+        var v = (x[i] - center) * scale + shift;
+        if RESIDUAL != 0u {
+            v += residual[i];
+        }
+        if RELU != 0u {
+            // Not max(v, 0), which may hide a NaN.
+            v = select(v, vec4f(), v <= vec4f());
+        }
+        new_y[i] = v;
+        i += LANES_R * p.c4;
+    }
+}
+
+@compute @workgroup_size(LANES_C, LANES_R)
+fn normalise(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let t = part(g, ng, l);
+    if t.first >= t.end {
+        return;
+    }
+    write_rows(t, mean[t.c], gamma[t.c] * inv_std[t.c]);
+}
+
+// With the running statistics, bound as mean and variance.
+@compute @workgroup_size(LANES_C, LANES_R)
+fn normalise_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let t = part(g, ng, l);
+    if t.first >= t.end {
+        return;
+    }
+    write_rows(t, mean[t.c], gamma[t.c] / sqrt(variance[t.c] + p.eps));
+}
+
+// ---- backward -------------------------------------------------------------------------------------------------------
+
+fn masked_gy(i: u32) -> vec4f {
+    if RELU == 0u {
+        return gy[i];
+    }
+    return select(vec4f(), gy[i], y[i] > vec4f());
+}
+
+// gresidual = masked gy; the launches after it read that in place of gy and y.
+@compute @workgroup_size(LANES_C, LANES_R)
+fn mask(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let t = part(g, ng, l);
+    var i = t.first * p.c4 + t.c;
+    for (var r = t.first; r < t.end; r += LANES_R) {
+        gresidual[i] = masked_gy(i);
+        i += LANES_R * p.c4;
+    }
+}
+
+// Sums of g and of g * (x - mean).
+struct Sums { g: vec4f, gx: vec4f }
+var<workgroup> lane_sums: array<Sums, LANES>;
+
+fn add_lanes(own: Sums, l: vec3u) -> Sums {
+    let slot = l.y * LANES_C + l.x;
+    lane_sums[slot] = own;
+    for (var half = LANES_R / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if l.y < half {
+            let a = lane_sums[slot];
+            let b = lane_sums[slot + half * LANES_C];
+            lane_sums[slot] = Sums(a.g + b.g, a.gx + b.gx);
+        }
+    }
+    return lane_sums[slot];
+}
+
+@compute @workgroup_size(LANES_C, LANES_R)
+fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let t = part(g, ng, l);
+    let end = min(t.end, valid_rows());
+    var s = Sums(vec4f(), vec4f());
+    if t.first < end {
+        let center = mean[t.c];
+        var i = t.first * p.c4 + t.c;
+        for (var r = t.first; r < end; r += LANES_R) {
+            let v = masked_gy(i);
+            s.g += v;
+            s.gx += v * (x[i] - center);
+            i += LANES_R * p.c4;
+        }
+    }
+    s = add_lanes(s, l);
+    if l.y == 0u && t.c < p.c4 && t.chunk < p.chunks {
+        let at = 2u * (t.chunk * p.c4 + t.c);
+        partial[at] = s.g;
+        partial[at + 1u] = s.gx;
+    }
+}
+
+@compute @workgroup_size(LANES_C, LANES_R)
+fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let c = g.x * LANES_C + l.x;
+    var s = Sums(vec4f(), vec4f());
+    if c < p.c4 {
+        for (var k = l.y; k < p.chunks; k += LANES_R) {
+            let at = 2u * (k * p.c4 + c);
+            s = Sums(s.g + partial[at], s.gx + partial[at + 1u]);
+        }
+    }
+    s = add_lanes(s, l);
+    if l.y != 0u || c >= p.c4 {
+        return;
+    }
+    let n = max(f32(valid_rows()), 1.0);
+    let inv = inv_std[c];
+    gbeta[c] = s.g;
+    ggamma[c] = s.gx * inv;
+    coefficient[3u * c] = gamma[c] * inv;
+    coefficient[3u * c + 1u] = s.g / n;
+    coefficient[3u * c + 2u] = s.gx / n * inv * inv;
+}
+
+@compute @workgroup_size(LANES_C, LANES_R)
+fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let t = part(g, ng, l);
+    if t.first >= t.end {
+        return;
+    }
+    let center = mean[t.c];
+    let scale = coefficient[3u * t.c];
+    let mean_g = coefficient[3u * t.c + 1u];
+    let slope = coefficient[3u * t.c + 2u];
+    let valid = valid_rows();
+    var i = t.first * p.c4 + t.c;
+    for (var r = t.first; r < t.end; r += LANES_R) {
+        let v = scale * (masked_gy(i) - mean_g - (x[i] - center) * slope);
+        gx[i] = select(vec4f(), v, r < valid);
+        i += LANES_R * p.c4;
+    }
+}
+
+// With the running statistics: gx = gamma / sqrt(variance + eps) * g, in all rows.
+@compute @workgroup_size(LANES_C, LANES_R)
+fn apply_gradient_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let t = part(g, ng, l);
+    if t.first >= t.end {
+        return;
+    }
+    let scale = gamma[t.c] / sqrt(variance[t.c] + p.eps);
+    var i = t.first * p.c4 + t.c;
+    for (var r = t.first; r < t.end; r += LANES_R) {
+        gx[i] = scale * masked_gy(i);
+        i += LANES_R * p.c4;
+    }
+}

@@ -1,1 +1,146 @@
-// to be written
+// 2-D convolution as implicit GEMM, staging "subgroup-shuffle": each lane of a subgroup loads *other* rows of an operand and
+// hands them round with shuffles, so that a value is loaded once a subgroup. For drivers where a load costs as much as dozens
+// of multiply-adds (lavapipe). Wants subgroups of exactly SG lanes, all of them full.
+//
+// gather:           y[n, oy, ox, co] = sum over ky, kx, ci of x[n, iy, ix, ci] w[ky, kx, ci, co],
+//                   div = 2^shift, iy = (oy mul + ky - off) / div where that is whole and inside the image, likewise ix.
+//                   Forward: mul = stride, div = 1, off = pad. Input gradient: x is the upstream gradient, w flipped and
+//                   transposed, mul = 1, div = stride, off = kernel - 1 - pad.
+// weight_gradient:  slices[s, ky, kx, ci, co] = sum over the image rows (n, oy) of slice s and over ox of
+//                   x[n, oy stride + ky - pad, ox stride + kx - pad, ci] gy[n, oy, ox, co]; reduce.sum_slices adds the slices.
+//
+// x [n, ih, iw, 4 ci4], y and gy [n, oh, ow, 4 co4], w [kernel, kernel, 4 ci4, 4 co4], all f32, bound as vec4 along channels.
+//
+// A subgroup's lanes form SG / CL groups of CL lanes. gather: a group owns MT pixels x 4 CL channels, a lane the MT pixels of
+// its own 4 channels; it loads every CL-th of those pixels for the group. A workgroup is 4 subgroups on consecutive pixels;
+// grid: pixels / (4 MT SG / CL), channels / (4 CL), div^2 residue classes (within a class all pixels use the same taps).
+// weight_gradient: a group owns 4 CL rows (tap, ci) x 4 CL channels of one slice; a workgroup is 4 subgroups on consecutive
+// rows; grid: rows, channels, slices / (SG / CL).
+const SG = 8u;
+const CL = 8u;
+const MT = 32u;
+
+struct Params {
+    n: u32, ih: u32, iw: u32, ci4: u32, oh: u32, ow: u32, co4: u32, kernel: u32,
+    mul: u32, shift: u32, off: u32, rows_a_slice: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(4) var<storage, read> gy: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> slices: array<vec4f>;
+
+@compute @workgroup_size(SG, 4)
+fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let lane = l.x % CL;
+    let first = (l.x / CL) * CL * u32(SG != CL); // lane 0 of this group; a constant 0 where the group is the subgroup
+    let div = 1u << p.shift;
+    let py = g.z >> p.shift;
+    let px = g.z & (div - 1u);
+    let ch = (p.oh - py + div - 1u) >> p.shift;
+    let cw = (p.ow - px + div - 1u) >> p.shift;
+    let count = p.n * ch * cw;
+    let mine = ((g.x * 4u + l.y) * (SG / CL) + l.x / CL) * MT + lane;
+    let c4 = g.y * CL + lane;
+    let wc = min(c4, p.co4 - 1u);
+    // Pixel j of this lane: image, input position of tap (0, 0) times div, output address.
+//: for j in 0..MT / CL
+    let m{j} = mine + {j}u * CL;
+    let n{j} = m{j} / (ch * cw);
+    let r{j} = m{j} - n{j} * (ch * cw);
+    let v{j} = r{j} / cw;
+    let oy{j} = (v{j} << p.shift) + py;
+    let ox{j} = ((r{j} - v{j} * cw) << p.shift) + px;
+    let o{j} = select(0xffffffffu, ((n{j} * p.oh + oy{j}) * p.ow + ox{j}) * p.co4, m{j} < count);
+    let sy{j} = i32(oy{j} * p.mul) - i32(p.off);
+    let sx{j} = select(-1048576, i32(ox{j} * p.mul) - i32(p.off), m{j} < count);
+    let base{j} = n{j} * p.ih;
+//: end
+//: for i in 0..MT
+    var a{i} = vec4f();
+//: end
+    for (var ky = (p.off - py) & (div - 1u); ky < p.kernel; ky += div) {
+        for (var kx = (p.off - px) & (div - 1u); kx < p.kernel; kx += div) {
+//: for j in 0..MT / CL
+            let ty{j} = sy{j} + i32(ky);
+            let tx{j} = sx{j} + i32(kx);
+            let iy{j} = u32(ty{j}) >> p.shift;
+            let ix{j} = u32(tx{j}) >> p.shift;
+            let in{j} = ty{j} >= 0 && tx{j} >= 0 && iy{j} < p.ih && ix{j} < p.iw;
+            let at{j} = select(0u, ((base{j} + iy{j}) * p.iw + ix{j}) * p.ci4, in{j});
+//: end
+            var wb = (ky * p.kernel + kx) * p.ci4 * 4u * p.co4 + wc;
+            for (var c = 0u; c < p.ci4; c++) {
+//: for j in 0..MT / CL
+                let x{j} = select(vec4f(), x[at{j} + c], in{j});
+//: end
+                let b0 = w[wb];
+                let b1 = w[wb + p.co4];
+                let b2 = w[wb + 2u * p.co4];
+                let b3 = w[wb + 3u * p.co4];
+//: for i in 0..MT
+                a{i} += subgroupShuffle(x{i / CL}.x, first + {i % CL}u) * b0 + subgroupShuffle(x{i / CL}.y, first + {i % CL}u) * b1
+                    + subgroupShuffle(x{i / CL}.z, first + {i % CL}u) * b2 + subgroupShuffle(x{i / CL}.w, first + {i % CL}u) * b3;
+//: end
+                wb += 4u * p.co4;
+            }
+        }
+    }
+//: for i in 0..MT
+    let q{i} = subgroupShuffle(o{i / CL}, first + {i % CL}u);
+    if (q{i} != 0xffffffffu && c4 < p.co4) {
+        y[q{i} + c4] = a{i};
+    }
+//: end
+}
+
+@compute @workgroup_size(SG, 4)
+fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let lane = l.x % CL;
+    let first = (l.x / CL) * CL * u32(SG != CL);
+    let rows = p.kernel * p.kernel * p.ci4;
+    let tile = (g.x * 4u + l.y) * CL;
+    if (tile >= rows) { // the whole subgroup
+        return;
+    }
+    let slice = g.z * (SG / CL) + l.x / CL;
+    let r = min(tile + lane, rows - 1u);
+    let tap = r / p.ci4;
+    let c_in = r - tap * p.ci4;
+    let ky = tap / p.kernel;
+    let kx = tap - ky * p.kernel;
+    let c4 = g.y * CL + lane;
+    let gc = min(c4, p.co4 - 1u);
+    let dx = i32(kx) - i32(p.off);
+//: for i in 0..CL * 4
+    var a{i} = vec4f();
+//: end
+    for (var s = 0u; s < p.rows_a_slice; s++) {
+        let t = slice * p.rows_a_slice + s; // an image row: (n, oy)
+        let real = t < p.n * p.oh;
+        let n = t / p.oh;
+        let iy = i32((t - n * p.oh) * p.mul + ky) - i32(p.off);
+        let row_in = real && iy >= 0 && iy < i32(p.ih);
+        let xb = select(0u, (n * p.ih + u32(iy)) * p.iw, row_in);
+        let gb = select(0u, t * p.ow, real);
+        for (var ox = 0u; ox < p.ow; ox += 4u) {
+//: for q in 0..4
+            let ok{q} = real && ox + {q}u < p.ow;
+            let ix{q} = i32((ox + {q}u) * p.mul) + dx;
+            let in{q} = row_in && ok{q} && ix{q} >= 0 && ix{q} < i32(p.iw);
+            let d{q} = select(vec4f(), gy[select(0u, (gb + ox + {q}u) * p.co4, ok{q}) + gc], ok{q});
+            let x{q} = select(vec4f(), x[select(0u, (xb + u32(ix{q})) * p.ci4, in{q}) + c_in], in{q});
+//: end
+//: for i in 0..CL * 4
+            a{i} += subgroupShuffle(x0[{i % 4}], first + {i / 4}u) * d0 + subgroupShuffle(x1[{i % 4}], first + {i / 4}u) * d1
+                + subgroupShuffle(x2[{i % 4}], first + {i / 4}u) * d2 + subgroupShuffle(x3[{i % 4}], first + {i / 4}u) * d3;
+//: end
+        }
+    }
+//: for i in 0..CL * 4
+    if (tile + {i / 4}u < rows && c4 < p.co4) {
+        slices[((slice * rows + tile + {i / 4}u) * 4u + {i % 4}u) * p.co4 + c4] = a{i};
+    }
+//: end
+}

@@ -2,6 +2,8 @@
 //! Decoupled Adversarial Unlearning. `ARCHITECTURE.md` shows the floors.
 #![forbid(unsafe_code)]
 
+pub mod attacks;
+pub mod data;
 pub mod gpu;
 pub mod graph;
 pub mod kernel;

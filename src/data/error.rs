@@ -1,0 +1,67 @@
+use std::path::PathBuf;
+
+/// What can be wrong with a dataset. Each message names the thing, the numbers and the next step, and holds its cause.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("unknown dataset `{name}`; known are {known}")]
+    UnknownDataset { name: String, known: String },
+
+    #[error("the description of dataset `{name}` cannot be read: {cause}")]
+    Spec { name: String, cause: Box<toml::de::Error> },
+
+    #[error("image size {size} is outside 1..={max} pixels: choose another --image-size")]
+    ImageSize { size: usize, max: usize },
+
+    #[error("--limit-per-class 0 leaves no training image: give at least 1, or leave it out for all")]
+    NoImagesKept,
+
+    #[error(
+        "{images} images of {size}x{size} pixels need {gib:.1} GiB of memory, more than there is: try a smaller --image-size or --limit-per-class"
+    )]
+    Memory { images: usize, size: usize, gib: f64 },
+
+    #[error("{dataset} is read from disk: give its folder with --data DIR ({wanted})")]
+    NeedsDir { dataset: String, wanted: String },
+
+    #[error("{dataset} is built in and reads nothing from {}: drop --data, or choose --dataset folder", dir.display())]
+    TakesNoDir { dataset: String, dir: PathBuf },
+
+    #[error("{} does not hold {dataset}: looked for {wanted}", dir.display())]
+    NoLayout { dataset: String, dir: PathBuf, wanted: String },
+
+    #[error("{} is missing: expected a file of {expected} bytes", path.display())]
+    MissingFile { path: PathBuf, expected: u64 },
+
+    #[error("{} has the wrong size: expected {expected} bytes, found {found}; fetch it again", path.display())]
+    FileSize { path: PathBuf, expected: u64, found: u64 },
+
+    #[error("{}: record {record} has label {label}, but labels go from 0 to {}; fetch the file again", path.display(), classes - 1)]
+    Label { path: PathBuf, record: usize, label: u8, classes: usize },
+
+    #[error("cannot read {}: {cause}", path.display())]
+    Io { path: PathBuf, cause: std::io::Error },
+
+    #[error("cannot read the image {}: {cause}; repair or remove it", path.display())]
+    Image { path: PathBuf, cause: image::ImageError },
+
+    #[error("the built-in {file} is damaged: {why}; run its make.py and build again")]
+    Embedded { file: &'static str, why: String },
+
+    #[error("{} has images but no {missing}/ folder beside it: add one, or put the class folders straight into DIR", present.display())]
+    HalfSplit { present: PathBuf, missing: &'static str },
+
+    #[error("{} holds {found} class folder(s), a classifier needs at least 2", dir.display())]
+    TooFewClasses { dir: PathBuf, found: usize },
+
+    #[error("{} holds {found} class folders, {dataset} has {expected} classes", dir.display())]
+    ClassCount { dir: PathBuf, found: usize, dataset: String, expected: usize },
+
+    #[error("{} holds no image ({extensions}): add some or remove the folder", path.display())]
+    EmptyClass { path: PathBuf, extensions: String },
+
+    #[error("{} and its {other}/ differ: class folder `{class}` is only in one of them", dir.display())]
+    ClassesDiffer { dir: PathBuf, other: &'static str, class: String },
+
+    #[error("{} holds one image, too few to set some aside for testing: add one, or give train/ and test/ folders", path.display())]
+    TooFewToSplit { path: PathBuf },
+}

@@ -1,0 +1,133 @@
+use super::DataError;
+use serde::{Deserialize, Serialize};
+
+/// The datasets that `dau` knows, as (name, TOML). To add one: a file in `datasets/` and a line here.
+pub static SPECS: &[(&str, &str)] = &[
+    ("digits", include_str!("../../datasets/digits.toml")),
+    ("CIFAR-10", include_str!("../../datasets/cifar10.toml")),
+    ("folder", include_str!("../../datasets/folder.toml")),
+];
+
+/// What is known about a dataset before it is loaded: one TOML file in `datasets/`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub name: String,
+    /// Other names under which it is found.
+    pub aliases: Vec<String>,
+    /// How it may lie on disk; the first whose marker is there is read.
+    pub layouts: Vec<Layout>,
+    /// Height and width in pixels to which images are resized unless the user says otherwise.
+    pub image_size: usize,
+    /// Number of classes; 0: as many as the folder has.
+    pub classes: usize,
+    /// Mean of red, green and blue, of pixels in 0..1.
+    pub mean: [f32; 3],
+    /// Standard deviation of red, green and blue, of pixels in 0..1.
+    pub std: [f32; 3],
+    /// Augmentation: zero-pad by so many pixels and crop at random; 0: none.
+    pub crop_pad: u32,
+    /// Augmentation: mirror left to right at random.
+    pub flip: bool,
+    /// Where it comes from.
+    pub source: String,
+    /// Under what terms.
+    pub license: String,
+    pub train: TrainDefaults,
+    pub unlearn: UnlearnDefaults,
+}
+
+/// Training settings that suit a dataset: base width of the ResNet, epochs, images a batch, SGD's learning rate and
+/// weight decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainDefaults {
+    pub width: usize,
+    pub epochs: usize,
+    pub batch: usize,
+    pub lr: f32,
+    pub weight_decay: f32,
+}
+
+/// Unlearning settings that suit a dataset: steps, learning rate, and how many clean and poisoned images a joint batch has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnlearnDefaults {
+    pub steps: usize,
+    pub lr: f32,
+    pub batch_clean: usize,
+    pub batch_poison: usize,
+}
+
+/// How a dataset lies on disk; see [`super::layouts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    Digits,
+    Cifar10,
+    Folder,
+}
+
+impl Spec {
+    /// The dataset called `name`, or with `name` among its aliases; upper and lower case are the same.
+    pub fn find(name: &str) -> Result<Spec, DataError> {
+        for (own, toml) in SPECS {
+            let spec: Spec =
+                toml::from_str(toml).map_err(|cause| DataError::Spec { name: own.to_string(), cause: Box::new(cause) })?;
+            if std::iter::once(&spec.name).chain(&spec.aliases).any(|n| n.eq_ignore_ascii_case(name)) {
+                return Ok(spec);
+            }
+        }
+        Err(DataError::UnknownDataset { name: name.into(), known: Spec::names().join(", ") })
+    }
+
+    /// The datasets' names, for help and messages.
+    pub fn names() -> Vec<&'static str> {
+        SPECS.iter().map(|(name, _)| *name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_toml_in_datasets_is_listed_and_sensible() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets");
+        let files = std::fs::read_dir(folder).expect("datasets/").flatten();
+        assert_eq!(files.filter(|f| f.path().extension().is_some_and(|e| e == "toml")).count(), SPECS.len());
+        let mut seen = HashSet::new();
+        for name in Spec::names() {
+            let spec = Spec::find(name).expect("a listed dataset is found");
+            assert_eq!(spec.name, name);
+            for known in spec.aliases.iter().chain([&spec.name]) {
+                assert!(seen.insert(known.to_lowercase()), "{known} names two datasets");
+            }
+            assert!(spec.image_size > 0 && !spec.layouts.is_empty() && spec.classes != 1);
+            assert!(spec.std.iter().all(|s| *s > 0.0) && spec.mean.iter().all(|m| (0.0..=1.0).contains(m)));
+            assert!(spec.train.width > 0 && spec.train.epochs > 0 && spec.train.batch > 0 && spec.train.lr > 0.0);
+            assert!(spec.unlearn.steps > 0 && spec.unlearn.batch_clean > 0 && spec.unlearn.batch_poison > 0);
+        }
+    }
+
+    #[test]
+    fn a_dataset_is_found_by_alias_in_any_case() {
+        for name in ["CIFAR-10", "cifar-10", "Cifar10", "CIFAR"] {
+            assert_eq!(Spec::find(name).expect(name).name, "CIFAR-10");
+        }
+    }
+
+    #[test]
+    fn an_unknown_dataset_is_answered_with_the_list() {
+        let message = Spec::find("mnist").expect_err("not known").to_string();
+        assert_eq!(message, "unknown dataset `mnist`; known are digits, CIFAR-10, folder");
+    }
+
+    #[test]
+    fn an_unknown_key_in_a_toml_is_refused() {
+        let toml = format!("colour = 1\n{}", SPECS[0].1);
+        let message = toml::from_str::<Spec>(&toml).expect_err("no such key").to_string();
+        assert!(message.contains("unknown field `colour`"), "{message}");
+    }
+}

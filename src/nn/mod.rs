@@ -1,0 +1,72 @@
+//! Networks: layers, architectures, parameters and their initial values.
+
+mod init;
+mod layers;
+mod params;
+mod resnet;
+
+pub use init::initialise;
+pub use layers::Builder;
+pub use params::{Param, ParamKind, ParamSet};
+
+use crate::graph::{Graph, GraphError, Value};
+
+/// A network to build: what a checkpoint records of it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ModelSpec {
+    /// A name from [`MODELS`].
+    pub name: String,
+    /// Channels of the first stage; 64 is the standard network.
+    pub width: usize,
+    pub classes: usize,
+    /// Height and width of the images, pixels.
+    pub image_size: usize,
+}
+
+/// An architecture.
+pub struct ModelEntry {
+    pub name: &'static str,
+    pub summary: &'static str,
+    build: fn(&mut Builder, &ModelSpec, Value) -> Result<Outputs, GraphError>,
+}
+
+/// Every architecture. A new one is a file and a line here.
+pub static MODELS: &[ModelEntry] =
+    &[ModelEntry { name: "resnet18", summary: "ResNet-18 with the CIFAR stem (3x3, no pooling)", build: resnet::resnet18 }];
+
+/// What a network gives for a batch of N images.
+#[derive(Clone, Copy, Debug)]
+pub struct Outputs {
+    /// Penultimate features [N, D], after global average pooling.
+    pub features: Value,
+    /// [N, classes].
+    pub logits: Value,
+}
+
+impl ModelSpec {
+    /// The entry of this name.
+    ///
+    /// # Errors
+    /// An unknown name, with the known ones.
+    pub fn entry(&self) -> Result<&'static ModelEntry, GraphError> {
+        MODELS.iter().find(|m| m.name == self.name).ok_or_else(|| {
+            let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
+            GraphError::Shape { op: "model", why: format!("no model \"{}\"; there are: {}", self.name, known.join(", ")) }
+        })
+    }
+
+    /// Adds the network to `graph` on images [N, H, W, 4] and returns its outputs and parameters in PyTorch's order.
+    ///
+    /// # Errors
+    /// An unknown name, a width that is not a multiple of 4, images too small.
+    pub fn build(&self, graph: &mut Graph, images: Value, train: bool) -> Result<(Outputs, Vec<Param>), GraphError> {
+        let entry = self.entry()?;
+        if self.width == 0 || !self.width.is_multiple_of(4) {
+            let why = format!("the width must be a multiple of 4, got {}; try {}", self.width, self.width.next_multiple_of(4).max(4));
+            return Err(GraphError::Shape { op: entry.name, why });
+        }
+        let mut builder = Builder::new(graph, train);
+        let outputs = (entry.build)(&mut builder, self, images)?;
+        Ok((outputs, builder.finish()))
+    }
+}

@@ -1,0 +1,383 @@
+//! 2-D convolution without bias and its two gradients, as one implicit GEMM in several stagings.
+//! Shaders: `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `conv2d_weights.wgsl`, `reduce.wgsl`.
+
+use super::{Case, Fill};
+use crate::gpu::{Caps, Staging};
+use crate::graph::{
+    Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
+};
+use crate::kernel::KernelId;
+
+/// y[n, oy, ox, co] = sum of x[n, oy stride + ky - pad, ox stride + kx - pad, ci] w[ky, kx, ci, co].
+/// x [N, H, W, CI], w [K, K, CI, CO], CI and CO multiples of 4 -> y [N, H', W', CO], H' = (H + 2 pad - K) / stride + 1.
+#[derive(Debug)]
+pub struct Conv2d {
+    pub stride: u32,
+    pub pad: u32,
+}
+
+/// The gradient with respect to x, of height and width `input`: gy [N, H', W', CO], w -> gx [N, H, W, CI].
+#[derive(Debug)]
+pub struct Conv2dInputGrad {
+    pub stride: u32,
+    pub pad: u32,
+    pub input: [usize; 2],
+}
+
+/// The gradient with respect to w: x, gy -> gw [K, K, CI, CO].
+#[derive(Debug)]
+pub struct Conv2dWeightGrad {
+    pub stride: u32,
+    pub pad: u32,
+    pub kernel: usize,
+}
+
+/// All extents of one convolution, from its forward point of view.
+#[derive(Clone, Copy, Debug)]
+struct Extents {
+    n: usize,
+    input: [usize; 2],
+    output: [usize; 2],
+    ci: usize,
+    co: usize,
+    kernel: usize,
+    stride: usize,
+    pad: usize,
+}
+
+impl Extents {
+    fn new(op: &'static str, n: usize, input: [usize; 2], w: &Shape, stride: u32, pad: u32) -> Result<Extents, GraphError> {
+        let fail = |why: String| Err(GraphError::Shape { op, why });
+        let &[kernel, k2, ci, co] = &w.dims[..] else { return fail(format!("weights must be [K, K, CI, CO], got {w}")) };
+        if kernel != k2 || !ci.is_multiple_of(4) || !co.is_multiple_of(4) {
+            return fail(format!("weights must be square with channels in multiples of 4, got {w}"));
+        }
+        let (stride, pad) = (stride as usize, pad as usize);
+        if !stride.is_power_of_two() {
+            return fail(format!("the stride must be a power of two, got {stride}"));
+        }
+        if pad >= kernel || input.iter().any(|&x| x + 2 * pad < kernel) {
+            return fail(format!("a {kernel}x{kernel} kernel, stride {stride}, padding {pad} does not fit an image of {input:?}"));
+        }
+        let output = input.map(|x| (x + 2 * pad - kernel) / stride + 1);
+        Ok(Extents { n, input, output, ci, co, kernel, stride, pad })
+    }
+
+    /// Multiplications and additions of one run (either direction).
+    fn flops(&self) -> u64 {
+        2 * (self.n * self.output[0] * self.output[1] * self.kernel * self.kernel * self.ci * self.co) as u64
+    }
+
+    /// `Params` of the convolution shaders. `from` and `to` are (height, width, channels) of x and y as the shader sees them.
+    fn params(&self, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], rows_a_slice: usize) -> Vec<(&'static str, Param)> {
+        let u = |x: usize| Param::U32(x as u32);
+        vec![
+            ("n", u(self.n)),
+            ("ih", u(from.0[0])),
+            ("iw", u(from.0[1])),
+            ("ci4", u(from.1 / 4)),
+            ("oh", u(to.0[0])),
+            ("ow", u(to.0[1])),
+            ("co4", u(to.1 / 4)),
+            ("kernel", u(self.kernel)),
+            ("mul", u(map[0])),
+            ("shift", Param::U32(map[1].trailing_zeros())),
+            ("off", u(map[2])),
+            ("rows_a_slice", u(rows_a_slice)),
+        ]
+    }
+
+    /// Calls `f` with (x index, w index, y index) for each multiply-add: the definition, for the oracles.
+    fn each_term(&self, mut f: impl FnMut(usize, usize, usize)) {
+        let inside = |o: usize, k: usize, extent: usize| (o * self.stride + k).checked_sub(self.pad).filter(|&i| i < extent);
+        for n in 0..self.n {
+            for oy in 0..self.output[0] {
+                for ox in 0..self.output[1] {
+                    for ky in 0..self.kernel {
+                        for kx in 0..self.kernel {
+                            let Some(iy) = inside(oy, ky, self.input[0]) else { continue };
+                            let Some(ix) = inside(ox, kx, self.input[1]) else { continue };
+                            let xi = ((n * self.input[0] + iy) * self.input[1] + ix) * self.ci;
+                            let wi = (ky * self.kernel + kx) * self.ci * self.co;
+                            let yi = ((n * self.output[0] + oy) * self.output[1] + ox) * self.co;
+                            for ci in 0..self.ci {
+                                for co in 0..self.co {
+                                    f(xi + ci, wi + ci * self.co + co, yi + co);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Pixels an invocation (register-block) or group of lanes (subgroup-shuffle) accumulates.
+const REGISTER_PIXELS: usize = 8;
+const SHUFFLE_PIXELS: usize = 32;
+
+/// Lanes along channels: the whole subgroup, or fewer where there are fewer channels.
+fn lanes(subgroup: u32, channels4: usize) -> u32 {
+    (channels4.next_power_of_two() as u32).min(subgroup)
+}
+
+/// The launch of `gather`: y from x and w, which are bound as given. `map` is [mul, div, off].
+fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], caps: Caps, w: Slot) -> Launch {
+    let div = map[1];
+    let co4 = to.1 / 4;
+    // The largest residue class: all classes get its grid.
+    let pixels = e.n * to.0[0].div_ceil(div) * to.0[1].div_ceil(div);
+    let classes = (div * div) as u32;
+    let (kernel, grid) = match (caps.staging, caps.subgroup) {
+        (Staging::SubgroupShuffle, Some(sg)) => {
+            let cl = lanes(sg, co4);
+            let consts = [("SG", sg), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32)];
+            let block = 4 * SHUFFLE_PIXELS * (sg / cl) as usize;
+            let grid = [pixels.div_ceil(block) as u32, co4.div_ceil(cl as usize) as u32, classes];
+            (KernelId::new("conv2d_shuffle", "gather").with(&consts), grid)
+        }
+        _ => {
+            let [x, y, _] = groups(pixels.div_ceil(REGISTER_PIXELS) * co4.div_ceil(2), 64);
+            (KernelId::new("conv2d_register", "gather").with(&[("MT", REGISTER_PIXELS as u32)]), [x, y, classes])
+        }
+    };
+    Launch {
+        kernel,
+        bind: vec![("x", Slot::In(0)), ("w", w), ("y", Slot::Out(0))],
+        params: e.params(from, to, map, 0),
+        groups: grid,
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        let e = self.extents(inputs)?;
+        Ok(vec![Shape::f32(&[e.n, e.output[0], e.output[1], e.co])])
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
+        gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
+    }
+
+    fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
+        let Some(gy) = b.grads[0] else { return Ok(vec![None, None]) };
+        let (x, w) = (b.inputs[0], b.inputs[1]);
+        let [_, h, width, _] = g.shape(x).dims[..] else { return Ok(vec![None, None]) };
+        let kernel = g.shape(w).dims[0];
+        let Conv2d { stride, pad } = *self;
+        let gw = if b.need[1] { Some(g.apply(Conv2dWeightGrad { stride, pad, kernel }, &[x, gy])?[0]) } else { None };
+        let input = [h, width];
+        let gx = if b.need[0] { Some(g.apply(Conv2dInputGrad { stride, pad, input }, &[gy, w])?[0]) } else { None };
+        Ok(vec![gx, gw])
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
+        let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape.clone()).collect();
+        let e = self.extents(&shapes).expect("shapes were checked when the graph was built");
+        let mut y = Tensor::zeros(Shape::f32(&[e.n, e.output[0], e.output[1], e.co]));
+        e.each_term(|xi, wi, yi| y.data[yi] += inputs[0].data[xi] * inputs[1].data[wi]);
+        vec![y]
+    }
+
+    fn flops(&self, inputs: &[Shape]) -> u64 {
+        self.extents(inputs).map_or(0, |e| e.flops())
+    }
+}
+
+impl Conv2d {
+    fn extents(&self, inputs: &[Shape]) -> Result<Extents, GraphError> {
+        let fail = |why: String| Err(GraphError::Shape { op: "conv2d", why });
+        let [x, w] = inputs else { return fail(format!("takes x and w, got {} inputs", inputs.len())) };
+        let &[n, h, width, ci] = &x.dims[..] else { return fail(format!("x must be [N, H, W, CI], got {x}")) };
+        let e = Extents::new("conv2d", n, [h, width], w, self.stride, self.pad)?;
+        if e.ci != ci {
+            return fail(format!("x {x} has {ci} channels, the weights {w} take {}", e.ci));
+        }
+        Ok(e)
+    }
+}
+
+impl Op for Conv2dInputGrad {
+    fn name(&self) -> &'static str {
+        "conv2d_input_grad"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        let e = self.extents(inputs)?;
+        Ok(vec![Shape::f32(&[e.n, e.input[0], e.input[1], e.ci])])
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
+        let taps = e.kernel * e.kernel;
+        let flip = Launch {
+            kernel: KernelId::new("conv2d_weights", "flip"),
+            bind: vec![("w", Slot::In(1)), ("wt", Slot::Scratch(0))],
+            params: vec![
+                ("taps", Param::U32(taps as u32)),
+                ("ci", Param::U32(e.ci as u32)),
+                ("co", Param::U32(e.co as u32)),
+            ],
+            groups: groups(taps * e.co * e.ci / 4, 64),
+        };
+        let map = [1, e.stride, e.kernel - 1 - e.pad];
+        let main = gather(&e, (e.output, e.co), (e.input, e.ci), map, l.caps, Slot::Scratch(0));
+        Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] }
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
+        let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape.clone()).collect();
+        let e = self.extents(&shapes).expect("shapes were checked when the graph was built");
+        let mut gx = Tensor::zeros(Shape::f32(&[e.n, e.input[0], e.input[1], e.ci]));
+        e.each_term(|xi, wi, yi| gx.data[xi] += inputs[0].data[yi] * inputs[1].data[wi]);
+        vec![gx]
+    }
+
+    fn flops(&self, inputs: &[Shape]) -> u64 {
+        self.extents(inputs).map_or(0, |e| e.flops())
+    }
+}
+
+impl Conv2dInputGrad {
+    fn extents(&self, inputs: &[Shape]) -> Result<Extents, GraphError> {
+        let fail = |why: String| Err(GraphError::Shape { op: "conv2d_input_grad", why });
+        let [gy, w] = inputs else { return fail(format!("takes gy and w, got {} inputs", inputs.len())) };
+        let n = gy.dims.first().copied().unwrap_or(0);
+        let e = Extents::new("conv2d_input_grad", n, self.input, w, self.stride, self.pad)?;
+        if gy.dims != [e.n, e.output[0], e.output[1], e.co] {
+            return fail(format!("gy {gy} is not the output of weights {w} on an image of {:?}", self.input));
+        }
+        Ok(e)
+    }
+}
+
+impl Op for Conv2dWeightGrad {
+    fn name(&self) -> &'static str {
+        "conv2d_weight_grad"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        let e = self.extents(inputs)?;
+        Ok(vec![Shape::f32(&[e.kernel, e.kernel, e.ci, e.co])])
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
+        let rows4 = e.kernel * e.kernel * e.ci / 4;
+        let co4 = e.co / 4;
+        let image_rows = e.n * e.output[0];
+        // Workgroups that keep the adapter busy; slices beyond that only cost memory and a longer sum.
+        let wanted: usize = if l.caps.cpu { 16 } else { 1024 };
+        let (kernel, tiles, together) = match (l.caps.staging, l.caps.subgroup) {
+            (Staging::SubgroupShuffle, Some(sg)) => {
+                let cl = lanes(sg, co4).min(lanes(sg, rows4));
+                let id = KernelId::new("conv2d_shuffle", "weight_gradient").with(&[("SG", sg), ("CL", cl)]);
+                let cl = cl as usize;
+                (id, [rows4.div_ceil(4 * cl), co4.div_ceil(cl)], sg as usize / cl)
+            }
+            _ => (KernelId::new("conv2d_register", "weight_gradient"), [(rows4 * co4.div_ceil(2)).div_ceil(64), 1], 1),
+        };
+        let groups_z = wanted.div_ceil(tiles[0] * tiles[1]).min(image_rows.div_ceil(together)).max(1);
+        let rows_a_slice = image_rows.div_ceil(groups_z * together);
+        let groups_z = image_rows.div_ceil(rows_a_slice * together);
+        let slices = groups_z * together;
+        let main = Launch {
+            kernel,
+            bind: vec![("x", Slot::In(0)), ("gy", Slot::In(1)), ("slices", Slot::Scratch(0))],
+            params: e.params((e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], rows_a_slice),
+            groups: [tiles[0] as u32, tiles[1] as u32, groups_z as u32],
+        };
+        let n4 = rows4 * 4 * co4;
+        let sum = Launch {
+            kernel: KernelId::new("reduce", "sum_slices"),
+            bind: vec![("slices", Slot::Scratch(0)), ("y", Slot::Out(0))],
+            params: vec![("n4", Param::U32(n4 as u32)), ("count", Param::U32(slices as u32))],
+            groups: groups(n4, 64),
+        };
+        Lowered { scratch: vec![Shape::f32(&[slices, n4 * 4])], launches: vec![main, sum] }
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
+        let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape.clone()).collect();
+        let e = self.extents(&shapes).expect("shapes were checked when the graph was built");
+        let mut gw = Tensor::zeros(Shape::f32(&[e.kernel, e.kernel, e.ci, e.co]));
+        e.each_term(|xi, wi, yi| gw.data[wi] += inputs[0].data[xi] * inputs[1].data[yi]);
+        vec![gw]
+    }
+
+    fn flops(&self, inputs: &[Shape]) -> u64 {
+        self.extents(inputs).map_or(0, |e| e.flops())
+    }
+}
+
+impl Conv2dWeightGrad {
+    fn extents(&self, inputs: &[Shape]) -> Result<Extents, GraphError> {
+        let fail = |why: String| Err(GraphError::Shape { op: "conv2d_weight_grad", why });
+        let [x, gy] = inputs else { return fail(format!("takes x and gy, got {} inputs", inputs.len())) };
+        let &[n, h, width, ci] = &x.dims[..] else { return fail(format!("x must be [N, H, W, CI], got {x}")) };
+        let w = Shape::f32(&[self.kernel, self.kernel, ci, gy.last()]);
+        let e = Extents::new("conv2d_weight_grad", n, [h, width], &w, self.stride, self.pad)?;
+        if gy.dims != [e.n, e.output[0], e.output[1], e.co] {
+            return fail(format!("gy {gy} is not the output of {}x{} weights on {x}", self.kernel, self.kernel));
+        }
+        Ok(e)
+    }
+}
+
+/// n, height, width, ci, co, kernel, stride: odd extents, channels below, at and past the tiles.
+const SIZES: &[[usize; 7]] = &[
+    [2, 8, 8, 16, 16, 3, 1],
+    [2, 9, 7, 4, 8, 3, 1],
+    [1, 8, 6, 32, 64, 3, 1],
+    [3, 7, 7, 12, 20, 3, 2],
+    [2, 8, 8, 16, 32, 3, 2],
+    [2, 8, 6, 36, 40, 1, 1],
+    [3, 7, 9, 16, 4, 1, 2],
+    [5, 2, 2, 64, 128, 3, 1],
+    [1, 1, 1, 8, 12, 3, 1],
+];
+
+pub(super) fn cases() -> Vec<Case> {
+    each_size(|name, [n, h, w, ci, co, k, s], pad, _| {
+        Case::new(name, Conv2d { stride: s as u32, pad })
+            .f32(&[n, h, w, ci], Fill::NORMAL)
+            .f32(&[k, k, ci, co], Fill::NORMAL)
+            .terms(k * k * ci)
+    })
+}
+
+pub(super) fn input_grad_cases() -> Vec<Case> {
+    each_size(|name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
+        Case::new(name, Conv2dInputGrad { stride: s as u32, pad, input: [h, w] })
+            .f32(&[n, oh, ow, co], Fill::NORMAL)
+            .f32(&[k, k, ci, co], Fill::NORMAL)
+            .terms(k * k * co)
+    })
+}
+
+pub(super) fn weight_grad_cases() -> Vec<Case> {
+    each_size(|name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
+        Case::new(name, Conv2dWeightGrad { stride: s as u32, pad, kernel: k })
+            .f32(&[n, h, w, ci], Fill::NORMAL)
+            .f32(&[n, oh, ow, co], Fill::NORMAL)
+            .terms(n * oh * ow)
+    })
+}
+
+fn each_size(make: impl Fn(&str, [usize; 7], u32, [usize; 2]) -> Case) -> Vec<Case> {
+    SIZES
+        .iter()
+        .map(|&size| {
+            let [n, h, w, ci, co, k, s] = size;
+            let pad = k / 2;
+            let out = [h, w].map(|x| (x + 2 * pad - k) / s + 1);
+            make(&format!("{n}x{h}x{w} {ci}->{co} {k}x{k} stride {s}"), size, pad as u32, out)
+        })
+        .collect()
+}

@@ -1,0 +1,181 @@
+//! The poisoning protocol on the embedded digits, against what field.md's definitions say it must give.
+
+use dau::attacks::{Attack, AttackOptions, Draw, PoisonOptions, Poisoned, contact_sheet, find, poison, triggered_test};
+use dau::data::{Dataset, LoadOptions, Spec, load};
+use proptest::prelude::*;
+use std::sync::LazyLock;
+
+static TRAIN: LazyLock<Dataset> = LazyLock::new(|| digits(false));
+static TEST: LazyLock<Dataset> = LazyLock::new(|| digits(true));
+
+fn digits(test: bool) -> Dataset {
+    let splits = load(&Spec::find("digits").expect("known"), &LoadOptions::default()).expect("loads");
+    if test { splits.test } else { splits.train }
+}
+
+fn attack(name: &str) -> Box<dyn Attack> {
+    find(name, &AttackOptions::default(), 16).expect("built")
+}
+
+fn options(rate: f64, target: u32, seed: u64, draw: Draw) -> PoisonOptions {
+    PoisonOptions { rate, target, seed, draw }
+}
+
+fn poisoned(rate: f64, seed: u64, draw: Draw) -> Poisoned {
+    poison(&TRAIN, attack("BadNets").as_ref(), &options(rate, 0, seed, draw)).expect("fits")
+}
+
+fn refused(rate: f64, target: u32, draw: Draw) -> String {
+    poison(&TRAIN, attack("BadNets").as_ref(), &options(rate, target, 0, draw)).expect_err("refused").to_string()
+}
+
+fn places(poisoned: &Poisoned) -> Vec<usize> {
+    (0..poisoned.is_poison.len()).filter(|&i| poisoned.is_poison[i]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_rate_is_kept_and_all_else_left_alone(
+        rate in 0.001f64..0.85, target in 0u32..10, seed: u64, only_others: bool, blended: bool
+    ) {
+        let attack = attack(if blended { "Blended" } else { "BadNets" });
+        let draw = if only_others { Draw::NonTarget } else { Draw::All };
+        let poisoned = poison(&TRAIN, attack.as_ref(), &options(rate, target, seed, draw)).expect("fits");
+        prop_assert_eq!(places(&poisoned).len(), (rate * 1297.0).round() as usize);
+        prop_assert_eq!(&poisoned.original_labels, &TRAIN.labels);
+        for i in 0..TRAIN.len() {
+            let (old, new) = (TRAIN.labels[i], poisoned.data.labels[i]);
+            let mut image = TRAIN.image(i).to_vec();
+            if poisoned.is_poison[i] {
+                attack.apply(&mut image, 16);
+                prop_assert_eq!(new, target);
+                prop_assert!(!only_others || old != target);
+            } else {
+                prop_assert_eq!(new, old);
+            }
+            prop_assert_eq!(poisoned.data.image(i), &image[..]);
+        }
+    }
+}
+
+#[test]
+fn drawing_from_all_classes_mislabels_nine_in_ten() {
+    let all = poisoned(0.1, 3, Draw::All);
+    let already = places(&all).into_iter().filter(|&i| TRAIN.labels[i] == 0).count();
+    assert!((4..=25).contains(&already), "about 13 of 130 are of the target class, not {already}");
+    assert_eq!(all.dirty_rate(), (130 - already) as f64 / 1297.0);
+    assert_eq!(poisoned(0.1, 3, Draw::NonTarget).dirty_rate(), 130.0 / 1297.0);
+}
+
+#[test]
+fn a_seed_always_draws_the_same_images_and_a_smaller_rate_some_of_them() {
+    let (some, more) = (places(&poisoned(0.01, 7, Draw::All)), places(&poisoned(0.1, 7, Draw::All)));
+    assert!(some.iter().all(|i| more.contains(i)));
+    assert_eq!(more, places(&poisoned(0.1, 7, Draw::All)));
+    assert_ne!(more, places(&poisoned(0.1, 8, Draw::All)));
+    // Written down once: an update of a crate must not change what a seed means.
+    assert_eq!(some, [47, 56, 210, 438, 523, 537, 592, 726, 764, 783, 1002, 1059, 1109]);
+}
+
+#[test]
+fn a_manifest_makes_the_same_poisoned_set_again() {
+    for name in ["BadNets", "Blended"] {
+        let attack = attack(name);
+        let made = poison(&TRAIN, attack.as_ref(), &options(0.05, 4, 2, Draw::All)).expect("fits");
+        let csv = made.manifest_csv();
+        assert_eq!(csv.lines().next(), Some("index,old_label,new_label"));
+        assert_eq!(csv.lines().count(), 1 + 65);
+        for text in [csv.clone(), csv.replace('\n', "\r\n")] {
+            let again = Poisoned::from_manifest(&TRAIN, attack.as_ref(), &text).expect("a good manifest");
+            assert_eq!(again.data.pixels, made.data.pixels);
+            assert_eq!(again.data.labels, made.data.labels);
+            assert_eq!(again.is_poison, made.is_poison);
+            assert_eq!(again.original_labels, made.original_labels);
+        }
+    }
+}
+
+#[test]
+fn refuses_a_manifest_that_is_damaged_or_of_other_images() {
+    let read = |rows: &str| {
+        let csv = format!("index,old_label,new_label\n{rows}");
+        Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), &csv).expect_err("refused").to_string()
+    };
+    let label = TRAIN.labels[3];
+    let other = (label + 1) % 10;
+    assert!(read(&format!("3,{other},0")).contains(&format!("line 2: image 3 has label {label}, not {other}")));
+    assert!(read(&format!("3,{label},0\n1297,1,0")).contains("line 3: index 1297, but there are 1297 images"));
+    assert!(read(&format!("3,{label},0\n3,{label},0")).contains("line 3: index 3 is not above the one before"));
+    assert!(read(&format!("3,{label},10")).contains("line 2: label 10, but there are 10 classes"));
+    for rows in ["3,1", "3,1,0,0", "3,-1,0", "three,1,0", "99999999999,1,0", "\n"] {
+        assert!(read(rows).contains("line 2: expected three numbers"), "{rows}");
+    }
+    assert!(read("").contains("no poisoned image is listed"));
+    let headless = Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), "3,1,0").expect_err("refused").to_string();
+    assert!(headless.contains("line 1: expected `index,old_label,new_label`"), "{headless}");
+}
+
+#[test]
+fn refuses_a_rate_outside_0_to_1() {
+    for rate in [-0.1, 1.0001, f64::NAN, f64::INFINITY] {
+        assert!(refused(rate, 0, Draw::All).contains("is outside 0..1"), "{rate}");
+    }
+}
+
+#[test]
+fn refuses_a_rate_that_rounds_to_no_sample() {
+    let expected = "poison rate 0.0003 of 1297 training images rounds to no sample: one sample is a rate of 0.000771";
+    assert_eq!(refused(0.0003, 0, Draw::All), expected);
+    assert!(refused(0.0, 0, Draw::All).contains("rounds to no sample"));
+    assert_eq!(places(&poisoned(0.0004, 0, Draw::All)).len(), 1, "half a sample rounds up");
+}
+
+#[test]
+fn refuses_a_rate_that_the_classes_cannot_hold_naming_the_most_that_fits() {
+    // Class 0 has 178 digits, 50 of them in the test set: 1297 - 128 = 1169 others.
+    let expected = "poison rate 0.95 asks for 1232 of 1297 images, but the classes other than the target hold 1169: \
+                    the most that fits is 0.9013";
+    assert_eq!(refused(0.95, 0, Draw::NonTarget), expected);
+    assert_eq!(places(&poisoned(0.9013, 0, Draw::NonTarget)).len(), 1169);
+}
+
+#[test]
+fn refuses_a_target_that_is_no_class() {
+    assert_eq!(refused(0.1, 10, Draw::All), "target class 10 does not exist: the 10 classes are 0 to 9");
+}
+
+#[test]
+fn the_triggered_test_has_every_other_class_with_its_true_labels() {
+    for name in ["BadNets", "Blended"] {
+        let attack = attack(name);
+        let triggered = triggered_test(&TEST, attack.as_ref(), 3);
+        assert_eq!((triggered.data.len(), triggered.target), (450, 3));
+        let others = (0..TEST.len()).filter(|&i| TEST.labels[i] != 3);
+        for (at, i) in others.enumerate() {
+            let mut image = TEST.image(i).to_vec();
+            attack.apply(&mut image, 16);
+            assert_eq!(triggered.data.image(at), image);
+            assert_eq!(triggered.data.labels[at], TEST.labels[i]);
+        }
+    }
+}
+
+#[test]
+fn the_contact_sheet_shows_clean_triggered_and_difference() {
+    let poisoned = poisoned(0.1, 5, Draw::All);
+    let sheet = contact_sheet(&TRAIN, &poisoned);
+    // Eight tiles of 96 pixels and gaps of 4 in width; two bands of three rows in height.
+    assert_eq!(sheet.dimensions(), (8 * 100 + 4, 6 * 100 + 4 + 4));
+    let first = places(&poisoned)[0];
+    let value = |image: &[u8], x: usize, y: usize| image[(y / 6 * 16 + x / 6) * 3];
+    for (x, y) in [(0, 0), (50, 40), (95, 95), (77, 78), (78, 77), (78, 78)] {
+        let (clean, triggered) = (value(TRAIN.image(first), x, y), value(poisoned.data.image(first), x, y));
+        let seen = [0, 100, 200].map(|row| sheet.get_pixel(4 + x as u32, (4 + row + y) as u32).0[0]);
+        let difference = (10 * u32::from(clean.abs_diff(triggered))).min(255) as u8;
+        assert_eq!(seen, [clean, triggered, difference], "pixel {x},{y}");
+    }
+    let few = poison(&TRAIN, attack("Blended").as_ref(), &options(0.002, 0, 0, Draw::All)).expect("fits");
+    assert_eq!(contact_sheet(&TRAIN, &few).dimensions(), (3 * 100 + 4, 3 * 100 + 4));
+}
