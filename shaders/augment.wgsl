@@ -50,7 +50,6 @@ fn augment(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, 
         rgb = pixels[(n * p.height + from_i) * p.width + from_j];
     }
     let bytes = vec3f(vec3u(rgb, rgb >> 8u, rgb >> 16u) & vec3u(255u));
-    let mean = vec3f(p.mean_r, p.mean_g, p.mean_b);
-    let std = vec3f(p.std_r, p.std_g, p.std_b);
-    y[at] = vec4f((bytes / 255.0 - mean) / std, 0.0);
+    let centred = bytes / 255.0 - vec3f(p.mean_r, p.mean_g, p.mean_b);
+    y[at] = vec4f(centred / vec3f(p.std_r, p.std_g, p.std_b), 0.0);
 }

@@ -11,6 +11,7 @@
 //
 // A workgroup owns a chunk of `chunk` rows and LANES_C channel quadruples; an invocation one quadruple and every LANES_R-th row.
 // `finish` and `finish_gradient`: a workgroup owns LANES_C quadruples, an invocation every LANES_R-th chunk.
+// (Workgroups are one-dimensional because lavapipe fills its vectors along x only.)
 // Sums run in an order that only the extents and the lane counts decide.
 //
 // A flag that is off still leaves its buffer in the entry point's interface; the op then binds x (or gy) in its place.
@@ -47,14 +48,14 @@ struct Params { rows: u32, c4: u32, chunk: u32, chunks: u32, sample_rows: u32, n
 // What an invocation owns: rows first, first + LANES_R, .. below end, at channels 4c..4c+3.
 struct Part { chunk: u32, c: u32, first: u32, end: u32 }
 
-fn part(g: vec3u, ng: vec3u, l: vec3u) -> Part {
+fn part(g: vec3u, ng: vec3u, l: u32) -> Part {
     let blocks = (p.c4 + LANES_C - 1u) / LANES_C;
     let i = linear_index(g, ng, 0u, 1u);
     let chunk = i / blocks;
-    let c = (i % blocks) * LANES_C + l.x;
+    let c = (i % blocks) * LANES_C + l % LANES_C;
     // A lane past the last channel owns no rows.
     let end = select(0u, min((chunk + 1u) * p.chunk, p.rows), c < p.c4);
-    return Part(chunk, c, chunk * p.chunk + l.y, end);
+    return Part(chunk, c, chunk * p.chunk + l / LANES_C, end);
 }
 
 fn valid_rows() -> u32 {
@@ -75,22 +76,21 @@ fn merge(a: Moments, b: Moments) -> Moments {
     return Moments(n, a.mean + d * share, a.m2 + b.m2 + d * d * (a.n * share));
 }
 
-// Merges the lanes of one channel quadruple; lane l.y = 0 gets the result.
-fn merge_lanes(own: Moments, l: vec3u) -> Moments {
-    let slot = l.y * LANES_C + l.x;
-    lane_moments[slot] = own;
-    for (var half = LANES_R / 2u; half > 0u; half /= 2u) {
+// Merges the lanes of one channel quadruple; the first row's lane gets the result.
+fn merge_lanes(own: Moments, l: u32) -> Moments {
+    lane_moments[l] = own;
+    for (var half = LANES / 2u; half >= LANES_C; half /= 2u) {
         workgroupBarrier();
-        if l.y < half {
-            lane_moments[slot] = merge(lane_moments[slot], lane_moments[slot + half * LANES_C]);
+        if l < half {
+            lane_moments[l] = merge(lane_moments[l], lane_moments[l + half]);
         }
     }
-    return lane_moments[slot];
+    return lane_moments[l];
 }
 
 // Chunks' mean and M2. Sums are of x less the invocation's first row, so that a large mean does not drown the variance.
-@compute @workgroup_size(LANES_C, LANES_R)
-fn measure(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(LANES)
+fn measure(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     let end = min(t.end, valid_rows());
     var m = Moments(0.0, vec4f(), vec4f());
@@ -109,7 +109,7 @@ fn measure(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, 
         m = Moments(n, shift + sum / n, max(squares - sum * (sum / n), vec4f()));
     }
     m = merge_lanes(m, l);
-    if l.y == 0u && t.c < p.c4 && t.chunk < p.chunks {
+    if l < LANES_C && t.c < p.c4 && t.chunk < p.chunks {
         let at = 2u * (t.chunk * p.c4 + t.c);
         partial[at] = m.mean;
         partial[at + 1u] = m.m2;
@@ -117,13 +117,13 @@ fn measure(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, 
 }
 
 // The batch's mean and 1 / sqrt(variance + eps), and the running statistics with the unbiased variance.
-@compute @workgroup_size(LANES_C, LANES_R)
-fn finish(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
-    let c = g.x * LANES_C + l.x;
+@compute @workgroup_size(LANES)
+fn finish(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u32) {
+    let c = g.x * LANES_C + l % LANES_C;
     var m = Moments(0.0, vec4f(), vec4f());
     if c < p.c4 {
         let valid = valid_rows();
-        for (var k = l.y; k < p.chunks; k += LANES_R) {
+        for (var k = l / LANES_C; k < p.chunks; k += LANES_R) {
             let first = k * p.chunk;
             let n = f32(clamp(valid, first, first + p.chunk) - first);
             let at = 2u * (k * p.c4 + c);
@@ -131,7 +131,7 @@ fn finish(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
         }
     }
     m = merge_lanes(m, l);
-    if l.y != 0u || c >= p.c4 {
+    if l >= LANES_C || c >= p.c4 {
         return;
     }
     new_mean[c] = m.mean;
@@ -161,8 +161,8 @@ fn write_rows(t: Part, center: vec4f, scale: vec4f) {
     }
 }
 
-@compute @workgroup_size(LANES_C, LANES_R)
-fn normalise(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(LANES)
+fn normalise(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     if t.first >= t.end {
         return;
@@ -171,8 +171,8 @@ fn normalise(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u
 }
 
 // With the running statistics, bound as mean and variance.
-@compute @workgroup_size(LANES_C, LANES_R)
-fn normalise_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(LANES)
+fn normalise_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     if t.first >= t.end {
         return;
@@ -190,8 +190,8 @@ fn masked_gy(i: u32) -> vec4f {
 }
 
 // gresidual = masked gy; the launches after it read that in place of gy and y.
-@compute @workgroup_size(LANES_C, LANES_R)
-fn mask(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(LANES)
+fn mask(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     var i = t.first * p.c4 + t.c;
     for (var r = t.first; r < t.end; r += LANES_R) {
@@ -204,22 +204,21 @@ fn mask(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bu
 struct Sums { g: vec4f, gx: vec4f }
 var<workgroup> lane_sums: array<Sums, LANES>;
 
-fn add_lanes(own: Sums, l: vec3u) -> Sums {
-    let slot = l.y * LANES_C + l.x;
-    lane_sums[slot] = own;
-    for (var half = LANES_R / 2u; half > 0u; half /= 2u) {
+fn add_lanes(own: Sums, l: u32) -> Sums {
+    lane_sums[l] = own;
+    for (var half = LANES / 2u; half >= LANES_C; half /= 2u) {
         workgroupBarrier();
-        if l.y < half {
-            let a = lane_sums[slot];
-            let b = lane_sums[slot + half * LANES_C];
-            lane_sums[slot] = Sums(a.g + b.g, a.gx + b.gx);
+        if l < half {
+            let a = lane_sums[l];
+            let b = lane_sums[l + half];
+            lane_sums[l] = Sums(a.g + b.g, a.gx + b.gx);
         }
     }
-    return lane_sums[slot];
+    return lane_sums[l];
 }
 
-@compute @workgroup_size(LANES_C, LANES_R)
-fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(LANES)
+fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     let end = min(t.end, valid_rows());
     var s = Sums(vec4f(), vec4f());
@@ -234,25 +233,25 @@ fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
         }
     }
     s = add_lanes(s, l);
-    if l.y == 0u && t.c < p.c4 && t.chunk < p.chunks {
+    if l < LANES_C && t.c < p.c4 && t.chunk < p.chunks {
         let at = 2u * (t.chunk * p.c4 + t.c);
         partial[at] = s.g;
         partial[at + 1u] = s.gx;
     }
 }
 
-@compute @workgroup_size(LANES_C, LANES_R)
-fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
-    let c = g.x * LANES_C + l.x;
+@compute @workgroup_size(LANES)
+fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u32) {
+    let c = g.x * LANES_C + l % LANES_C;
     var s = Sums(vec4f(), vec4f());
     if c < p.c4 {
-        for (var k = l.y; k < p.chunks; k += LANES_R) {
+        for (var k = l / LANES_C; k < p.chunks; k += LANES_R) {
             let at = 2u * (k * p.c4 + c);
             s = Sums(s.g + partial[at], s.gx + partial[at + 1u]);
         }
     }
     s = add_lanes(s, l);
-    if l.y != 0u || c >= p.c4 {
+    if l >= LANES_C || c >= p.c4 {
         return;
     }
     let n = max(f32(valid_rows()), 1.0);
@@ -264,8 +263,8 @@ fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id
     coefficient[3u * c + 2u] = s.gx / n * inv * inv;
 }
 
-@compute @workgroup_size(LANES_C, LANES_R)
-fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(LANES)
+fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     if t.first >= t.end {
         return;
@@ -284,8 +283,8 @@ fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: 
 }
 
 // With the running statistics: gx = gamma / sqrt(variance + eps) * g, in all rows.
-@compute @workgroup_size(LANES_C, LANES_R)
-fn apply_gradient_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(LANES)
+fn apply_gradient_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     if t.first >= t.end {
         return;

@@ -15,7 +15,7 @@ struct Params {
     weight_decay: f32,
     // SGD's momentum or Adam's beta1.
     keep_m: f32,
-    // Adam only, from here on; add_* are 1 - beta, rounded once.
+    // Adam only, from here on; keep_* + add_* = 1.
     add_m: f32,
     keep_v: f32,
     add_v: f32,

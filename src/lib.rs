@@ -4,8 +4,11 @@
 
 pub mod attacks;
 pub mod data;
+pub mod defenses;
 pub mod gpu;
 pub mod graph;
 pub mod kernel;
+pub mod nn;
 pub mod ops;
 pub mod rng;
+pub mod train;

@@ -7,11 +7,11 @@ use crate::graph::{
 };
 use crate::kernel::KernelId;
 
-/// y = relu?(gamma * (x - mean) * inv_std + beta + residual?) with the batch's own mean and variance over all extents but the last.
+/// y = relu?(gamma * (x - mean) * inv_std + beta + residual?), mean and variance taken over all extents but the last.
 ///
-/// Inputs x [N, .., C], gamma, beta, running_mean, running_var (all [C]; the running ones change in place, with the unbiased
-/// variance, as PyTorch's) and, if `residual`, one of x's shape; outputs y, mean [C], inv_std [C]. The scalar "n_valid" says how
-/// many of the N samples are real: the others (padding of a last batch) are normalised but not counted.
+/// Inputs x [N, .., C], gamma, beta, running_mean, running_var (all [C]; the running ones change in place, by PyTorch's rule)
+/// and, if `residual`, one of x's shape; outputs y, mean [C], inv_std [C]. The scalar "n_valid" says how many of the N samples
+/// are real: the others, which fill up a last batch, are normalised but not counted.
 #[derive(Debug)]
 pub struct BatchNorm {
     pub eps: f32,
@@ -20,38 +20,182 @@ pub struct BatchNorm {
     pub residual: bool,
 }
 
-/// Inputs x, gamma, mean, inv_std, gy and, if `relu`, y; outputs gx, ggamma, gbeta and, if `mask_out`, gy where y > 0, which is
-/// the residual's gradient.
+/// Inputs x, gamma, mean, inv_std, gy and, if `relu`, y; outputs gx, ggamma, gbeta and, if `keep_masked`, gy where y > 0 and
+/// else 0, which is the residual's gradient.
 #[derive(Debug)]
 pub struct BatchNormGrad {
     pub relu: bool,
-    pub mask_out: bool,
+    pub keep_masked: bool,
 }
 
-/// Checks x [N, .., C] and the [C] inputs that follow it, then optional inputs of x's shape.
+impl Op for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check_inputs(self.name(), inputs, 4, usize::from(self.residual))?;
+        Ok(vec![inputs[0].clone(), inputs[1].clone(), inputs[1].clone()])
+    }
+
+    fn in_place(&self) -> &'static [usize] {
+        &[3, 4]
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let t = Tiling::new(&l.inputs[0], l.caps);
+        let [x, gamma, beta, running_mean, running_var] = [0, 1, 2, 3, 4].map(Slot::In);
+        let [y, mean, inv_std] = [0, 1, 2].map(Slot::Out);
+        let partial = ("partial", Slot::Scratch(0));
+        let residual = if self.residual { Slot::In(5) } else { x };
+        let measure = t.over_rows("measure", &[], vec![("x", x), partial], N_VALID, self.eps);
+        let state = vec![
+            partial,
+            ("new_mean", mean),
+            ("new_inv_std", inv_std),
+            ("running_mean", running_mean),
+            ("running_var", running_var),
+        ];
+        let finish = t.over_chunks("finish", state, self.eps, self.momentum);
+        let affine = vec![
+            ("x", x),
+            ("gamma", gamma),
+            ("beta", beta),
+            ("mean", mean),
+            ("inv_std", inv_std),
+            ("residual", residual),
+            ("new_y", y),
+        ];
+        let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
+        let normalise = t.over_rows("normalise", &flags, affine, N_VALID, self.eps);
+        Lowered { scratch: vec![t.partial()], launches: vec![measure, finish, normalise] }
+    }
+
+    fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
+        // The statistics are outputs for the gradient's sake; nothing else may depend on them.
+        let [Some(gy), None, None] = b.grads else { return Err(GraphError::NoGradient(self.name())) };
+        let mut inputs = vec![b.inputs[0], b.inputs[1], b.outputs[1], b.outputs[2], *gy];
+        inputs.extend(self.relu.then_some(b.outputs[0]));
+        let keep_masked = self.relu && self.residual && b.need[5];
+        let grads = g.apply(BatchNormGrad { relu: self.relu, keep_masked }, &inputs)?;
+        let mut out = vec![Some(grads[0]), Some(grads[1]), Some(grads[2]), None, None];
+        if self.residual {
+            // Without a ReLU the sum passes the gradient on as it is.
+            out.push(if self.relu { grads.get(3).copied() } else { Some(*gy) });
+        }
+        Ok(out)
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
+        let (x, gamma, beta) = (inputs[0], &inputs[1].data, &inputs[2].data);
+        let c = x.shape.last();
+        let rows = valid_rows(x, scalars);
+        let (mean, m2) = moments(&x.data, c, rows);
+        let n = rows as f64;
+        let inv_std: Vec<f64> = m2.iter().map(|m2| 1.0 / (m2 / n.max(1.0) + f64::from(self.eps)).sqrt()).collect();
+        let y = (0..x.data.len())
+            .map(|i| {
+                let v = (x.data[i] - mean[i % c]) * inv_std[i % c] * gamma[i % c] + beta[i % c];
+                let v = if self.residual { v + inputs[5].data[i] } else { v };
+                if self.relu { v.max(0.0) } else { v }
+            })
+            .collect();
+        let momentum = if rows > 0 { f64::from(self.momentum) } else { 0.0 };
+        let mix = |old: &Tensor, new: &dyn Fn(usize) -> f64| {
+            Tensor::new(old.shape.clone(), (0..c).map(|i| old.data[i] + momentum * (new(i) - old.data[i])).collect())
+        };
+        let running_mean = mix(inputs[3], &|i| mean[i]);
+        let running_var = mix(inputs[4], &|i| m2[i] / (n - 1.0).max(1.0));
+        let vector = |data| Tensor::new(Shape::f32(&[c]), data);
+        vec![Tensor::new(x.shape.clone(), y), vector(mean), vector(inv_std), running_mean, running_var]
+    }
+}
+
+impl Op for BatchNormGrad {
+    fn name(&self) -> &'static str {
+        "batch_norm_grad"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check_inputs(self.name(), inputs, 3, 1 + usize::from(self.relu))?;
+        let (x, gamma) = (inputs[0].clone(), inputs[1].clone());
+        let mut outputs = vec![x.clone(), gamma.clone(), gamma];
+        outputs.extend(self.keep_masked.then_some(x));
+        Ok(outputs)
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let t = Tiling::new(&l.inputs[0], l.caps);
+        let [x, gamma, mean, inv_std, gy] = [0, 1, 2, 3, 4].map(Slot::In);
+        let [gx, ggamma, gbeta] = [0, 1, 2].map(Slot::Out);
+        let (partial, coefficient) = (("partial", Slot::Scratch(0)), ("coefficient", Slot::Scratch(1)));
+        let masking = masking(&t, self.relu, self.keep_masked.then_some(Slot::Out(3)), gy, Slot::In(5));
+        let with_gy = |binds: &[Bind]| [binds, &masking.bind].concat();
+
+        let mut launches: Vec<Launch> = masking.first.into_iter().collect();
+        let sums = with_gy(&[("x", x), ("mean", mean), partial]);
+        launches.push(t.over_rows("sum_gradient", &masking.flags, sums, N_VALID, 0.0));
+        let vectors = vec![partial, ("gamma", gamma), ("inv_std", inv_std), ("ggamma", ggamma), ("gbeta", gbeta), coefficient];
+        launches.push(t.over_chunks("finish_gradient", vectors, 0.0, 0.0));
+        let apply = with_gy(&[("x", x), ("mean", mean), coefficient, ("gx", gx)]);
+        launches.push(t.over_rows("apply_gradient", &masking.flags, apply, N_VALID, 0.0));
+        Lowered { scratch: vec![t.partial(), Shape::f32(&[t.c4, 12])], launches }
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
+        let [x, gamma, mean, inv_std, gy] = [0, 1, 2, 3, 4].map(|i| inputs[i]);
+        let c = x.shape.last();
+        let rows = valid_rows(x, scalars);
+        let g = masked(gy, self.relu.then(|| inputs[5]));
+        let (mut sum_g, mut sum_gx) = (vec![0.0; c], vec![0.0; c]);
+        let xhat = |i: usize| (x.data[i] - mean.data[i % c]) * inv_std.data[i % c];
+        for i in 0..rows * c {
+            sum_g[i % c] += g[i];
+            sum_gx[i % c] += g[i] * xhat(i);
+        }
+        let n = (rows as f64).max(1.0);
+        let gx = (0..g.len())
+            .map(|i| match i / c < rows {
+                true => gamma.data[i % c] * inv_std.data[i % c] * (g[i] - sum_g[i % c] / n - xhat(i) * sum_gx[i % c] / n),
+                false => 0.0,
+            })
+            .collect();
+        let vector = |data| Tensor::new(gamma.shape.clone(), data);
+        let mut out = vec![Tensor::new(x.shape.clone(), gx), vector(sum_gx), vector(sum_g)];
+        out.extend(self.keep_masked.then(|| Tensor::new(x.shape.clone(), g)));
+        out
+    }
+}
+
+/// Checks x [N, .., C], then `vectors` inputs of shape [C], then `like_x` of x's shape.
 pub(super) fn check_inputs(op: &'static str, inputs: &[Shape], vectors: usize, like_x: usize) -> Result<(), GraphError> {
     let fail = |why: String| Err(GraphError::Shape { op, why });
-    let Some((x, rest)) = inputs.split_first().filter(|(_, rest)| rest.len() == vectors + like_x) else {
-        return fail(format!("takes {} inputs, got {}", 1 + vectors + like_x, inputs.len()));
-    };
+    let expected = 1 + vectors + like_x;
+    if inputs.len() != expected {
+        return fail(format!("takes {expected} inputs, got {}", inputs.len()));
+    }
+    let x = &inputs[0];
     let channels = x.last();
-    if x.dims.len() < 2 || channels == 0 || !channels.is_multiple_of(4) {
+    if x.dims.len() < 2 || x.is_empty() || !channels.is_multiple_of(4) {
         return fail(format!("takes [samples, .., channels] with channels a multiple of 4, got {x}"));
     }
-    if let Some(v) = rest[..vectors].iter().find(|v| **v != Shape::f32(&[channels])) {
-        return fail(format!("x is {x}, so each channel's values must be [{channels}], got {v}"));
+    if let Some(v) = inputs[1..=vectors].iter().find(|v| **v != Shape::f32(&[channels])) {
+        return fail(format!("x is {x}, so what goes with its channels must be [{channels}], got {v}"));
     }
-    match rest[vectors..].iter().find(|v| *v != x) {
-        Some(v) => fail(format!("x is {x}, so the residual and y's gradient must be too, got {v}")),
+    match inputs[vectors + 1..].iter().find(|v| *v != x) {
+        Some(v) => fail(format!("x is {x}, so residuals and gradients must be too, got {v}")),
         None => Ok(()),
     }
 }
 
-/// How the rows of an activation are dealt out to workgroups and lanes.
+const N_VALID: Param = Param::Scalar("n_valid");
+
+/// How rows and channels are dealt out to workgroups and lanes.
 pub(super) struct Tiling {
     samples: usize,
     rows: usize,
     c4: usize,
+    /// Rows of a workgroup.
     chunk: usize,
     chunks: usize,
     lanes: [usize; 2],
@@ -59,64 +203,161 @@ pub(super) struct Tiling {
     finish_lanes: [usize; 2],
 }
 
-/// `total` lanes: along channels as many as there are quadruples, `widest` at most, and along rows the rest.
-fn split_lanes(c4: usize, total: usize, widest: usize) -> [usize; 2] {
-    let along_c = c4.next_power_of_two().min(widest);
-    [along_c, total / along_c]
-}
-
 impl Tiling {
-    pub fn new(x: &Shape, caps: Caps) -> Tiling {
+    pub(super) fn new(x: &Shape, caps: Caps) -> Tiling {
         let (rows, c4) = (x.rows(), x.last() / 4);
-        // A CPU driver wants workgroups of one subgroup, few and long; a GPU wants enough to fill it.
-        let (lanes, finish_lanes, workgroups, fewest, most) = if caps.cpu {
-            let sg = caps.subgroup.unwrap_or(8) as usize;
-            (split_lanes(c4, sg, sg), split_lanes(c4, sg, sg), 128, 16, 256)
-        } else {
-            (split_lanes(c4, 256, 16), split_lanes(c4, 256, 4), 1024, 4, 64)
+        // Of `total` lanes as many as there are quadruples go along channels, `widest` at most, and the rest along rows.
+        let split = |total: usize, widest: usize| {
+            let along_c = c4.next_power_of_two().min(widest);
+            [along_c, total / along_c]
+        };
+        // A CPU driver wants workgroups of one subgroup, few and long; a GPU wants enough of them to be filled.
+        let (lanes, finish_lanes, workgroups, fewest, most) = match (caps.cpu, caps.subgroup.unwrap_or(8) as usize) {
+            (true, sg) => (split(sg, sg), split(sg, sg), 128, 16, 256),
+            (false, _) => (split(256, 16), split(256, 4), 1024, 4, 64),
         };
         let wanted = (rows * c4.div_ceil(lanes[0])).div_ceil(workgroups);
         let chunk = wanted.clamp(fewest * lanes[1], most * lanes[1]);
         Tiling { samples: x.dims[0], rows, c4, chunk, chunks: rows.div_ceil(chunk), lanes, finish_lanes }
     }
 
-    /// A vec4 pair a chunk and channel quadruple.
+    /// Two vec4 a chunk and channel quadruple.
     fn partial(&self) -> Shape {
         Shape::f32(&[self.chunks, self.c4, 8])
     }
 
-    fn params(&self, n_valid: Param, eps: f32, momentum: f32) -> Vec<(&'static str, Param)> {
+    fn launch(&self, entry: &'static str, lanes: [usize; 2], bind: Vec<Bind>, workgroups: usize) -> Launch {
+        let consts = [("LANES_C", lanes[0] as u32), ("LANES_R", lanes[1] as u32)];
         let extents = [
             ("rows", self.rows),
             ("c4", self.c4),
             ("chunk", self.chunk),
             ("chunks", self.chunks),
-            ("sample_rows", self.rows / self.samples.max(1)),
+            ("sample_rows", self.rows / self.samples),
         ];
-        let mut params: Vec<_> = extents.into_iter().map(|(name, n)| (name, Param::U32(n as u32))).collect();
-        params.extend([("n_valid", n_valid), ("eps", Param::F32(eps)), ("momentum", Param::F32(momentum))]);
-        params
-    }
-
-    /// A launch over all rows.
-    pub fn over_rows(&self, entry: &'static str, flags: &[Flag], bind: Vec<Bind>, n_valid: Param, eps: f32) -> Launch {
-        let [lc, lr] = self.lanes;
         Launch {
-            kernel: kernel(entry, self.lanes).with(flags),
+            kernel: KernelId::new("batch_norm", entry).with(&consts),
             bind,
-            params: self.params(n_valid, eps, 0.0),
-            groups: groups(self.c4.div_ceil(lc) * self.chunks, 1),
+            params: extents.map(|(name, n)| (name, Param::U32(n as u32))).to_vec(),
+            groups: groups(workgroups, 1),
         }
-        .tap_lanes(lr)
     }
 
-    /// A launch that combines the chunks.
+    /// A launch with a workgroup a chunk and block of channels.
+    pub(super) fn over_rows(
+        &self,
+        entry: &'static str,
+        flags: &[(&'static str, u32)],
+        bind: Vec<Bind>,
+        n_valid: Param,
+        eps: f32,
+    ) -> Launch {
+        let mut launch = self.launch(entry, self.lanes, bind, self.chunks * self.c4.div_ceil(self.lanes[0]));
+        launch.kernel = launch.kernel.with(flags);
+        launch.params.extend([("n_valid", n_valid), ("eps", Param::F32(eps)), ("momentum", Param::F32(0.0))]);
+        launch
+    }
+
+    /// A launch with a workgroup a block of channels.
     fn over_chunks(&self, entry: &'static str, bind: Vec<Bind>, eps: f32, momentum: f32) -> Launch {
-        Launch {
-            kernel: kernel(entry, self.finish_lanes),
-            bind,
-            params: self.params(N_VALID, eps, momentum),
-            groups: [self.c4.div_ceil(self.finish_lanes[0]) as u32, 1, 1],
+        let mut launch = self.launch(entry, self.finish_lanes, bind, self.c4.div_ceil(self.finish_lanes[0]));
+        launch.params.extend([("n_valid", N_VALID), ("eps", Param::F32(eps)), ("momentum", Param::F32(momentum))]);
+        launch
+    }
+}
+
+/// How a gradient's launches get at gy where y > 0.
+pub(super) struct Masking {
+    /// Writes it out, where the residual wants it; the other launches then read that.
+    pub first: Option<Launch>,
+    pub flags: Vec<(&'static str, u32)>,
+    pub bind: Vec<Bind>,
+}
+
+pub(super) fn masking(t: &Tiling, relu: bool, keep_in: Option<Slot>, gy: Slot, y: Slot) -> Masking {
+    // What is off reads nothing, but its binding needs a buffer: gy's.
+    let (flags, bind) = match relu {
+        true => (vec![("RELU", 1)], vec![("gy", gy), ("y", y)]),
+        false => (vec![("RELU", 0)], vec![("gy", gy), ("y", gy)]),
+    };
+    match keep_in {
+        None => Masking { first: None, flags, bind },
+        Some(kept) => {
+            let first = t.over_rows("mask", &flags, [&bind[..], &[("gresidual", kept)]].concat(), Param::U32(0), 0.0);
+            Masking { first: Some(first), ..masking(t, false, None, kept, kept) }
         }
     }
+}
+
+/// gy where y > 0, else 0; all of gy without a ReLU.
+pub(super) fn masked(gy: &Tensor, y: Option<&Tensor>) -> Vec<f64> {
+    gy.data.iter().enumerate().map(|(i, g)| if y.is_none_or(|y| y.data[i] > 0.0) { *g } else { 0.0 }).collect()
+}
+
+fn valid_rows(x: &Tensor, scalars: &Scalars) -> usize {
+    let valid = scalars["n_valid"] as usize;
+    (valid * (x.shape.rows() / x.shape.dims[0])).min(x.shape.rows())
+}
+
+/// Each channel's mean over the first `rows` rows, and its sum of squares about that.
+fn moments(x: &[f64], c: usize, rows: usize) -> (Vec<f64>, Vec<f64>) {
+    let n = rows.max(1) as f64;
+    let mut mean = vec![0.0; c];
+    let mut m2 = vec![0.0; c];
+    for i in 0..rows * c {
+        mean[i % c] += x[i] / n;
+    }
+    for i in 0..rows * c {
+        m2[i % c] += (x[i] - mean[i % c]).powi(2);
+    }
+    (mean, m2)
+}
+
+/// Shapes with one chunk and several, lanes left over, rank 2 and 4; the number of valid samples.
+const SIZES: [(&[usize], f64); 4] = [(&[3, 5, 7, 12], 3.0), (&[2, 3, 3, 20], 1.0), (&[700, 36], 513.0), (&[5, 33, 31, 16], 4.0)];
+const POSITIVE: Fill = Fill::Uniform { low: 0.5, high: 1.5 };
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (dims, valid) in SIZES {
+        for (relu, residual, mean) in [(false, false, 50.0), (true, false, 0.5), (true, true, 0.0), (false, true, 0.0)] {
+            let name = format!("{dims:?} relu {relu} residual {residual} mean {mean}");
+            let c = dims[dims.len() - 1..].to_vec();
+            let mut case = Case::new(&name, BatchNorm { eps: 1e-5, momentum: 0.1, relu, residual })
+                .f32(dims, Fill::Normal { mean, std: 1.0 })
+                .f32(&c, Fill::Normal { mean: 1.0, std: 0.3 })
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, POSITIVE)
+                .scalar("n_valid", valid)
+                .terms(Shape::f32(dims).rows());
+            if residual {
+                case = case.f32(dims, Fill::NORMAL);
+            }
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+pub(super) fn grad_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (dims, valid) in SIZES {
+        for (relu, keep_masked) in [(false, false), (true, false), (true, true)] {
+            let c = dims[dims.len() - 1..].to_vec();
+            let mut case = Case::new(&format!("{dims:?} relu {relu} keep {keep_masked}"), BatchNormGrad { relu, keep_masked })
+                .f32(dims, Fill::Normal { mean: 5.0, std: 1.0 })
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, Fill::Normal { mean: 5.0, std: 0.1 })
+                .f32(&c, POSITIVE)
+                .f32(dims, Fill::NORMAL)
+                .scalar("n_valid", valid)
+                .terms(Shape::f32(dims).rows());
+            if relu {
+                case = case.f32(dims, Fill::NORMAL);
+            }
+            cases.push(case);
+        }
+    }
+    cases
 }

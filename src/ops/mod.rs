@@ -1,12 +1,28 @@
 //! One file an op: shapes, launches, gradient, oracle, CASES; and the one list of them all.
 
 mod add;
+mod argmax;
+mod augment;
+mod batch_norm;
+mod batch_norm_eval;
 mod case;
 mod conv2d;
+mod global_avg_pool;
+mod linear;
+mod loss;
+mod optimizer;
 
 pub use add::Add;
+pub use argmax::Argmax;
+pub use augment::Augment;
+pub use batch_norm::{BatchNorm, BatchNormGrad};
+pub use batch_norm_eval::{BatchNormEval, BatchNormEvalGrad};
 pub use case::{Case, CaseResult, Fill, check};
 pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad};
+pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
+pub use linear::{Linear, LinearGrad, LinearInputGrad};
+pub use loss::{Loss, LossKind};
+pub use optimizer::{Adam, Sgd};
 
 /// An op and the cases that its tests, its bench and the self-test run.
 pub struct OpEntry {
@@ -20,4 +36,18 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "conv2d", cases: conv2d::cases },
     OpEntry { name: "conv2d_input_grad", cases: conv2d::input_grad_cases },
     OpEntry { name: "conv2d_weight_grad", cases: conv2d::weight_grad_cases },
+    OpEntry { name: "batch_norm", cases: batch_norm::cases },
+    OpEntry { name: "batch_norm_grad", cases: batch_norm::grad_cases },
+    OpEntry { name: "batch_norm_eval", cases: batch_norm_eval::cases },
+    OpEntry { name: "batch_norm_eval_grad", cases: batch_norm_eval::grad_cases },
+    OpEntry { name: "global_avg_pool", cases: global_avg_pool::cases },
+    OpEntry { name: "global_avg_pool_grad", cases: global_avg_pool::grad_cases },
+    OpEntry { name: "linear", cases: linear::cases },
+    OpEntry { name: "linear_input_grad", cases: linear::input_grad_cases },
+    OpEntry { name: "linear_grad", cases: linear::grad_cases },
+    OpEntry { name: "loss", cases: loss::cases },
+    OpEntry { name: "sgd", cases: optimizer::sgd_cases },
+    OpEntry { name: "adam", cases: optimizer::adam_cases },
+    OpEntry { name: "augment", cases: augment::cases },
+    OpEntry { name: "argmax", cases: argmax::cases },
 ];

@@ -1,0 +1,153 @@
+//! The discriminator: a fresh linear head on frozen, standardised features, trained full-batch as a GAN's discriminator with
+//! D(x) = p_y, the probability of the given label: cross-entropy where the sample is believed poisoned, complementary
+//! cross-entropy elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Dataset;
+use crate::graph::{Graph, Plan, Shape, Value, Variables};
+use crate::kernel::Kernels;
+use crate::ops::{Adam, BatchNorm, Linear, Loss, LossKind};
+use crate::rng;
+use crate::train::{Observer, TrainError, cosine};
+
+/// Rounds of discriminator training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiscriminatorConfig {
+    /// The first on the pre-filtered samples, each later one on the verdicts of the one before.
+    pub rounds: usize,
+    /// Full-batch Adam steps a round.
+    pub steps: usize,
+    /// Peak of a cosine schedule.
+    pub lr: f32,
+    /// Coefficient of ||W||^2 in the first round and in the later ones.
+    pub l2: [f32; 2],
+}
+
+impl Default for DiscriminatorConfig {
+    fn default() -> DiscriminatorConfig {
+        DiscriminatorConfig { rounds: 4, steps: 60, lr: 0.05, l2: [0.5, 0.03] }
+    }
+}
+
+/// The head's training as a plan over features that stay on the device.
+struct HeadStep {
+    plan: Plan,
+    believed: Value,
+    others: Value,
+    loss: Value,
+}
+
+const BETAS: [f64; 2] = [0.9, 0.999];
+
+/// D(x) of every sample after the last round. `features` [N, D] as the frozen network gives them, `believed` the pre-filtered.
+///
+/// # Errors
+/// Features over the adapter's limits; a wish to stop; the driver's.
+pub(super) fn train(
+    kernels: &Kernels,
+    features: &[f32],
+    data: &Dataset,
+    believed: &[bool],
+    config: &DiscriminatorConfig,
+    seed: u64,
+    observer: &dyn Observer,
+) -> Result<Vec<f32>, TrainError> {
+    let (n, k) = (data.len(), data.classes.len());
+    let d = features.len() / n;
+    let mut variables = Variables::new();
+    for (name, len) in [("features", n * d), ("labels", n), ("weight", k * d), ("bias", k)] {
+        variables.insert(name.to_string(), kernels.gpu().buffer(name, len)?);
+    }
+    for name in ["m/weight", "v/weight", "m/bias", "v/bias"] {
+        variables.insert(name.to_string(), kernels.gpu().buffer(name, if name.ends_with("weight") { k * d } else { k })?);
+    }
+    let standard = standardise(kernels, features, [n, d])?;
+    kernels.gpu().upload(&variables["features"], &standard);
+    kernels.gpu().upload(&variables["labels"], &data.labels);
+    let mut believed = believed.to_vec();
+    let mut score = vec![0.0; n];
+    for round in 0..config.rounds {
+        observer.begin(&format!("discriminator {}/{}", round + 1, config.rounds), (n * config.steps) as u64);
+        let l2 = if round == 0 { config.l2[0] } else { config.l2[1] };
+        let mut head = head_step(kernels, [n, d, k], l2, &variables)?;
+        let count = believed.iter().filter(|b| **b).count();
+        // Round 1 balances the two sides; later rounds are a majority vote, every sample weighing 2 / N.
+        let (weight, other) = match round {
+            0 => (1.0 / count.max(1) as f32, 1.0 / (n - count).max(1) as f32),
+            _ => (2.0 / n as f32, 2.0 / n as f32),
+        };
+        let side = |yes: f32, no: f32| believed.iter().map(|b| if *b { yes } else { no }).collect::<Vec<f32>>();
+        head.plan.write(head.believed, &side(weight, 0.0))?;
+        head.plan.write(head.others, &side(0.0, other))?;
+        let mut rng = rng::stream(seed, &format!("head {round}"));
+        let w: Vec<f32> = (0..k * d).map(|_| (0.01 * rng::normal(&mut rng)) as f32).collect();
+        kernels.gpu().upload(&variables["weight"], &w);
+        for name in ["bias", "m/weight", "v/weight", "m/bias", "v/bias"] {
+            let zeros = vec![0.0f32; (variables[name].bytes() / 4) as usize];
+            kernels.gpu().upload(&variables[name], &zeros);
+        }
+        for step in 0..config.steps {
+            if observer.cancelled() {
+                return Err(TrainError::Cancelled);
+            }
+            let t = step as i32 + 1;
+            head.plan.set("lr", cosine(f64::from(config.lr), step, config.steps))?;
+            head.plan.set("bias1", 1.0 - BETAS[0].powi(t))?;
+            head.plan.set("bias2", 1.0 - BETAS[1].powi(t))?;
+            head.plan.run()?;
+            observer.advance(n as u64);
+        }
+        // The loss of a run is that of the weights before its update: one more at learning rate 0 sees the last.
+        head.plan.set("lr", 0.0)?;
+        let parts = head.plan.run_and_fetch(&[head.loss])?.wait(kernels.gpu())?;
+        let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);
+        score = losses.iter().map(|l| (-l).exp()).collect();
+        believed = score.iter().map(|s| *s > 0.5).collect();
+    }
+    Ok(score)
+}
+
+/// Each feature dimension to mean 0 and variance 1 over the samples: a batch norm without scale and shift.
+fn standardise(kernels: &Kernels, features: &[f32], [n, d]: [usize; 2]) -> Result<Vec<f32>, TrainError> {
+    let mut g = Graph::new();
+    let x = g.input("features", Shape::f32(&[n, d]));
+    let names = ["gamma", "beta", "running_mean", "running_var"];
+    let mut inputs = vec![x];
+    let mut variables = Variables::new();
+    for name in names {
+        inputs.push(g.variable(name, Shape::f32(&[d])));
+        variables.insert(name.to_string(), kernels.gpu().buffer(name, d)?);
+    }
+    kernels.gpu().upload(&variables["gamma"], &vec![1.0f32; d]);
+    let op = BatchNorm { eps: 1e-8, momentum: 0.1, relu: false, residual: false };
+    let y = g.apply(op, &inputs)?[0];
+    let mut plan = Plan::new(kernels, &g, &[y], &variables)?;
+    plan.write(x, features)?;
+    plan.set("n_valid", n as f64)?;
+    let parts = plan.run_and_fetch(&[y])?.wait(kernels.gpu())?;
+    Ok(bytemuck::pod_collect_to_vec(&parts[0]))
+}
+
+fn head_step(kernels: &Kernels, [n, d, k]: [usize; 3], l2: f32, variables: &Variables) -> Result<HeadStep, TrainError> {
+    let mut g = Graph::new();
+    let x = g.variable("features", Shape::f32(&[n, d]));
+    let labels = g.variable("labels", Shape::u32(&[n]));
+    let w = g.variable("weight", Shape::f32(&[k, d]));
+    let b = g.variable("bias", Shape::f32(&[k]));
+    let believed = g.input("believed", Shape::f32(&[n]));
+    let others = g.input("others", Shape::f32(&[n]));
+    let logits = g.apply(Linear, &[x, w, b])?[0];
+    let ce = g.apply(Loss { kind: LossKind::CrossEntropy }, &[logits, labels, believed])?;
+    let cce = g.apply(Loss { kind: LossKind::Complementary }, &[logits, labels, others])?;
+    let grads = g.backward(&[(logits, ce[1]), (logits, cce[1])], &[w, b])?;
+    for (value, name, decay) in [(w, "weight", 2.0 * l2), (b, "bias", 0.0)] {
+        let shape = g.shape(value).clone();
+        let m = g.variable(&format!("m/{name}"), shape.clone());
+        let v = g.variable(&format!("v/{name}"), shape);
+        let adam = Adam { beta1: BETAS[0] as f32, beta2: BETAS[1] as f32, eps: 1e-8, weight_decay: decay };
+        g.apply(adam, &[value, grads[&value], m, v])?;
+    }
+    let plan = Plan::new(kernels, &g, &[ce[0]], variables)?;
+    Ok(HeadStep { plan, believed, others, loss: ce[0] })
+}

@@ -1,0 +1,152 @@
+//! Batch normalisation with the running statistics, and its gradient. Shader: `shaders/batch_norm.wgsl`.
+
+use super::batch_norm::{Tiling, check_inputs, masked, masking};
+use super::{Case, Fill};
+use crate::graph::{Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value};
+
+/// y = relu?(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual?).
+///
+/// Inputs x [N, .., C], gamma, beta, running_mean, running_var (all [C]) and, if `residual`, one of x's shape. It has gradients
+/// for x and the residual only: an attack or a trigger search wants them; weights are trained with `BatchNorm`.
+#[derive(Debug)]
+pub struct BatchNormEval {
+    pub eps: f32,
+    pub relu: bool,
+    pub residual: bool,
+}
+
+/// Inputs gy, gamma, running_var and, if `relu`, y; outputs gx and, if `keep_masked`, gy where y > 0.
+#[derive(Debug)]
+pub struct BatchNormEvalGrad {
+    pub eps: f32,
+    pub relu: bool,
+    pub keep_masked: bool,
+}
+
+/// The running statistics count no samples.
+const NONE: Param = Param::U32(0);
+
+impl Op for BatchNormEval {
+    fn name(&self) -> &'static str {
+        "batch_norm_eval"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check_inputs(self.name(), inputs, 4, usize::from(self.residual))?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let t = Tiling::new(&l.inputs[0], l.caps);
+        let names = ["x", "gamma", "beta", "mean", "variance"];
+        let mut bind: Vec<_> = names.into_iter().enumerate().map(|(i, name)| (name, Slot::In(i))).collect();
+        bind.push(("residual", if self.residual { Slot::In(5) } else { Slot::In(0) }));
+        bind.push(("new_y", Slot::Out(0)));
+        let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
+        t.over_rows("normalise_running", &flags, bind, NONE, self.eps).into()
+    }
+
+    fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
+        if b.need[1..5].contains(&true) {
+            return Err(GraphError::NoGradient(self.name()));
+        }
+        let [Some(gy)] = b.grads else { return Err(GraphError::NoGradient(self.name())) };
+        let mut inputs = vec![*gy, b.inputs[1], b.inputs[4]];
+        inputs.extend(self.relu.then_some(b.outputs[0]));
+        let keep_masked = self.relu && self.residual && b.need[5];
+        let grads = g.apply(BatchNormEvalGrad { eps: self.eps, relu: self.relu, keep_masked }, &inputs)?;
+        let mut out = vec![Some(grads[0]), None, None, None, None];
+        if self.residual {
+            out.push(if self.relu { grads.get(1).copied() } else { Some(*gy) });
+        }
+        Ok(out)
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
+        let [x, gamma, beta, mean, variance] = [0, 1, 2, 3, 4].map(|i| inputs[i]);
+        let c = x.shape.last();
+        let y = (0..x.data.len())
+            .map(|i| {
+                let scale = gamma.data[i % c] / (variance.data[i % c] + f64::from(self.eps)).sqrt();
+                let v = (x.data[i] - mean.data[i % c]) * scale + beta.data[i % c];
+                let v = if self.residual { v + inputs[5].data[i] } else { v };
+                if self.relu { v.max(0.0) } else { v }
+            })
+            .collect();
+        vec![Tensor::new(x.shape.clone(), y)]
+    }
+}
+
+impl Op for BatchNormEvalGrad {
+    fn name(&self) -> &'static str {
+        "batch_norm_eval_grad"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check_inputs(self.name(), inputs, 2, usize::from(self.relu))?;
+        Ok(vec![inputs[0].clone(); 1 + usize::from(self.keep_masked)])
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let t = Tiling::new(&l.inputs[0], l.caps);
+        let masking = masking(&t, self.relu, self.keep_masked.then_some(Slot::Out(1)), Slot::In(0), Slot::In(3));
+        let own = [("gamma", Slot::In(1)), ("variance", Slot::In(2)), ("gx", Slot::Out(0))];
+        let apply = t.over_rows("apply_gradient_running", &masking.flags, [&own[..], &masking.bind].concat(), NONE, self.eps);
+        let launches: Vec<Launch> = masking.first.into_iter().chain([apply]).collect();
+        Lowered { scratch: Vec::new(), launches }
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
+        let [gy, gamma, variance] = [0, 1, 2].map(|i| inputs[i]);
+        let c = gy.shape.last();
+        let g = masked(gy, self.relu.then(|| inputs[3]));
+        let scale = |i: usize| gamma.data[i % c] / (variance.data[i % c] + f64::from(self.eps)).sqrt();
+        let gx = g.iter().enumerate().map(|(i, g)| g * scale(i)).collect();
+        let mut out = vec![Tensor::new(gy.shape.clone(), gx)];
+        out.extend(self.keep_masked.then(|| Tensor::new(gy.shape.clone(), g)));
+        out
+    }
+}
+
+const SIZES: [&[usize]; 3] = [&[3, 5, 7, 12], &[700, 36], &[5, 33, 31, 16]];
+const POSITIVE: Fill = Fill::Uniform { low: 0.5, high: 1.5 };
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for dims in SIZES {
+        for (relu, residual) in [(false, false), (true, false), (true, true), (false, true)] {
+            let c = dims[dims.len() - 1..].to_vec();
+            let op = BatchNormEval { eps: 1e-5, relu, residual };
+            let mut case = Case::new(&format!("{dims:?} relu {relu} residual {residual}"), op)
+                .f32(dims, Fill::NORMAL)
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, POSITIVE);
+            if residual {
+                case = case.f32(dims, Fill::NORMAL);
+            }
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+pub(super) fn grad_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for dims in SIZES {
+        for (relu, keep_masked) in [(false, false), (true, false), (true, true)] {
+            let c = dims[dims.len() - 1..].to_vec();
+            let op = BatchNormEvalGrad { eps: 1e-5, relu, keep_masked };
+            let mut case = Case::new(&format!("{dims:?} relu {relu} keep {keep_masked}"), op)
+                .f32(dims, Fill::NORMAL)
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, POSITIVE);
+            if relu {
+                case = case.f32(dims, Fill::NORMAL);
+            }
+            cases.push(case);
+        }
+    }
+    cases
+}

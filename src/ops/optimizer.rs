@@ -1,0 +1,147 @@
+//! One optimizer step on one parameter, in place. Shader: `shaders/optimizer.wgsl`, which has the formulas.
+
+use super::{Case, Fill};
+use crate::graph::{GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, groups};
+use crate::kernel::KernelId;
+
+/// SGD with momentum, as PyTorch's (no dampening). Inputs param, grad, velocity (zero before the first step), of one shape;
+/// param and velocity change in place. Scalar "lr".
+#[derive(Debug)]
+pub struct Sgd {
+    pub momentum: f32,
+    pub nesterov: bool,
+    pub weight_decay: f32,
+}
+
+/// Adam with the weight decay added to the gradient, as PyTorch's. Inputs param, grad, m, v (zero before the first step), of one
+/// shape; all but grad change in place. Scalars "lr", "bias1" = 1 - beta1^t, "bias2" = 1 - beta2^t at step t = 1, 2, ..
+#[derive(Debug)]
+pub struct Adam {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+}
+
+fn check(op: &'static str, inputs: &[Shape], names: &str, count: usize) -> Result<Vec<Shape>, GraphError> {
+    if inputs.len() == count && inputs.iter().all(|s| *s == inputs[0]) {
+        return Ok(Vec::new());
+    }
+    let got: Vec<String> = inputs.iter().map(Shape::to_string).collect();
+    Err(GraphError::Shape { op, why: format!("takes {names} of one shape, got {}", got.join(", ")) })
+}
+
+/// A launch by vec4 where the size is a multiple of 4, else by element; each name is (of the vec4 binding, of the other).
+fn launch(entries: [&'static str; 2], names: &[[&'static str; 2]], shape: &Shape, params: &[(&'static str, Param)]) -> Launch {
+    let quads = shape.len().is_multiple_of(4);
+    let (which, items) = if quads { (0, shape.len() / 4) } else { (1, shape.len()) };
+    Launch {
+        kernel: KernelId::new("optimizer", entries[which]),
+        bind: names.iter().enumerate().map(|(i, name)| (name[which], Slot::In(i))).collect(),
+        params: [&[("n", Param::U32(items as u32)), ("lr", Param::Scalar("lr"))], params].concat(),
+        groups: groups(items, 64),
+    }
+}
+
+impl Op for Sgd {
+    fn name(&self) -> &'static str {
+        "sgd"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check(self.name(), inputs, "param, grad, velocity", 3)
+    }
+
+    fn in_place(&self) -> &'static [usize] {
+        &[0, 2]
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let unused = ["add_m", "keep_v", "add_v", "eps", "bias1", "bias2"].map(|name| (name, Param::F32(0.0)));
+        let own = [("weight_decay", Param::F32(self.weight_decay)), ("keep_m", Param::F32(self.momentum))];
+        let names = [["param", "each_param"], ["grad", "each_grad"], ["m", "each_m"]];
+        let mut launch = launch(["sgd", "sgd_each"], &names, &l.inputs[0], &[&own[..], &unused].concat());
+        launch.kernel = launch.kernel.with(&[("NESTEROV", u32::from(self.nesterov))]);
+        launch.into()
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
+        let (lr, momentum, decay) = (scalars["lr"], f64::from(self.momentum), f64::from(self.weight_decay));
+        let (mut param, grad, mut velocity) = (inputs[0].clone(), inputs[1], inputs[2].clone());
+        for i in 0..param.data.len() {
+            let d = grad.data[i] + decay * param.data[i];
+            velocity.data[i] = momentum * velocity.data[i] + d;
+            param.data[i] -= lr * if self.nesterov { d + momentum * velocity.data[i] } else { velocity.data[i] };
+        }
+        vec![param, velocity]
+    }
+}
+
+impl Op for Adam {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check(self.name(), inputs, "param, grad, m, v", 4)
+    }
+
+    fn in_place(&self) -> &'static [usize] {
+        &[0, 2, 3]
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let params = [
+            ("weight_decay", Param::F32(self.weight_decay)),
+            ("keep_m", Param::F32(self.beta1)),
+            ("add_m", Param::F32(1.0 - self.beta1)),
+            ("keep_v", Param::F32(self.beta2)),
+            ("add_v", Param::F32(1.0 - self.beta2)),
+            ("eps", Param::F32(self.eps)),
+            ("bias1", Param::Scalar("bias1")),
+            ("bias2", Param::Scalar("bias2")),
+        ];
+        let names = [["param", "each_param"], ["grad", "each_grad"], ["m", "each_m"], ["v", "each_v"]];
+        launch(["adam", "adam_each"], &names, &l.inputs[0], &params).into()
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
+        let [lr, bias1, bias2] = ["lr", "bias1", "bias2"].map(|name| scalars[name]);
+        let [beta1, beta2] = [self.beta1, self.beta2].map(f64::from);
+        let (mut param, grad, mut m, mut v) = (inputs[0].clone(), inputs[1], inputs[2].clone(), inputs[3].clone());
+        for i in 0..param.data.len() {
+            let d = grad.data[i] + f64::from(self.weight_decay) * param.data[i];
+            m.data[i] = beta1 * m.data[i] + (1.0 - beta1) * d;
+            v.data[i] = beta2 * v.data[i] + (1.0 - beta2) * d * d;
+            param.data[i] -= lr * m.data[i] / bias1 / ((v.data[i] / bias2).sqrt() + f64::from(self.eps));
+        }
+        vec![param, m, v]
+    }
+}
+
+/// One that goes by vec4, two that do not.
+const SIZES: [&[usize]; 3] = [&[3, 3, 20, 12], &[43], &[257, 3]];
+
+pub(super) fn sgd_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for dims in SIZES {
+        for (nesterov, weight_decay) in [(false, 0.0), (true, 5e-4)] {
+            let op = Sgd { momentum: 0.9, nesterov, weight_decay };
+            let case = Case::new(&format!("{dims:?} nesterov {nesterov}"), op).f32(dims, Fill::NORMAL);
+            cases.push(case.f32(dims, Fill::NORMAL).f32(dims, Fill::NORMAL).scalar("lr", 0.1));
+        }
+    }
+    cases
+}
+
+pub(super) fn adam_cases() -> Vec<Case> {
+    SIZES
+        .into_iter()
+        .map(|dims| {
+            let op = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+            let case = Case::new(&format!("{dims:?}"), op).f32(dims, Fill::NORMAL).f32(dims, Fill::NORMAL);
+            let case = case.f32(dims, Fill::NORMAL).f32(dims, Fill::Uniform { low: 0.0, high: 1.0 });
+            case.scalar("lr", 0.05).scalar("bias1", 1.0 - 0.9f64.powi(3)).scalar("bias2", 1.0 - 0.999f64.powi(3))
+        })
+        .collect()
+}

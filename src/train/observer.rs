@@ -1,0 +1,42 @@
+//! Who watches a long job.
+
+use serde::Serialize;
+
+/// What one epoch did: a line of `metrics.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct EpochRecord {
+    pub stage: String,
+    /// Counted from 1.
+    pub epoch: usize,
+    pub epochs: usize,
+    /// Mean over the samples trained on.
+    pub loss: f64,
+    /// Percent of them that got their given label.
+    pub accuracy: f64,
+    pub lr: f64,
+    pub seconds: f64,
+    pub images_per_second: f64,
+}
+
+/// Progress, records and the wish to stop.
+pub trait Observer {
+    /// A stage begins; it will go through so many images.
+    fn begin(&self, stage: &str, images: u64);
+    /// So many more images are done.
+    fn advance(&self, images: u64);
+    fn epoch(&self, record: &EpochRecord);
+    /// Asked between batches; true makes the job return `TrainError::Cancelled`.
+    fn cancelled(&self) -> bool;
+}
+
+/// Nobody watches.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn epoch(&self, _: &EpochRecord) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}

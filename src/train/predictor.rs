@@ -1,0 +1,136 @@
+//! A network in evaluation mode, over whole data sets.
+
+use std::collections::VecDeque;
+
+use super::{Network, Observer, TrainError};
+use crate::data::Dataset;
+use crate::gpu::Pending;
+use crate::graph::{Graph, Plan, Shape, Value};
+use crate::kernel::Kernels;
+use crate::ops::{Argmax, Augment, Loss, LossKind};
+
+/// What a network says of images, in data order.
+#[derive(Clone, Debug, Default)]
+pub struct Predictions {
+    /// The most probable class [N].
+    pub class: Vec<u32>,
+    /// Its probability [N].
+    pub confidence: Vec<f32>,
+    /// Cross-entropy with the given labels [N].
+    pub loss: Vec<f32>,
+    /// [N, K].
+    pub logits: Vec<f32>,
+    /// Penultimate features [N, D].
+    pub features: Vec<f32>,
+}
+
+/// An evaluation plan of one network; it sees the network's current weights at each call.
+pub struct Predictor {
+    plan: Plan,
+    batch: usize,
+    pixels: Value,
+    labels: Value,
+    outputs: [Value; 5],
+}
+
+/// How many batches may be under way before the oldest result is waited for.
+pub(super) const IN_FLIGHT: usize = 3;
+
+impl Predictor {
+    /// # Errors
+    /// A batch over the adapter's limits.
+    pub fn new(kernels: &Kernels, network: &Network, batch: usize) -> Result<Predictor, TrainError> {
+        let size = network.spec.image_size;
+        let mut g = Graph::new();
+        let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
+        let labels = g.input("labels", Shape::u32(&[batch]));
+        let weight = g.input("weight", Shape::f32(&[batch]));
+        let (mean, std) = (network.norm.mean, network.norm.std);
+        let images = g.apply(Augment { mean, std, pad: 0, flip: false }, &[pixels])?[0];
+        let (out, _) = network.spec.build(&mut g, images, false)?;
+        let loss = g.apply(Loss { kind: LossKind::CrossEntropy }, &[out.logits, labels, weight])?[0];
+        let argmax = g.apply(Argmax, &[out.logits])?;
+        let outputs = [argmax[0], argmax[1], loss, out.logits, out.features];
+        let plan = Plan::new(kernels, &g, &outputs, network.params.variables())?;
+        // The loss kernel skips rows of weight 0; these weights scale only the gradient, which nobody reads.
+        plan.write(weight, &vec![1.0f32; batch])?;
+        Ok(Predictor { plan, batch, pixels, labels, outputs })
+    }
+
+    /// Runs the network over all of `data`.
+    ///
+    /// # Errors
+    /// Images of another size, a wish to stop, or the driver's.
+    pub fn run(&mut self, data: &Dataset, observer: &dyn Observer) -> Result<Predictions, TrainError> {
+        let mut out = Predictions::default();
+        let mut waiting: VecDeque<(Pending, usize)> = VecDeque::new();
+        let indices: Vec<usize> = (0..data.len()).collect();
+        for chunk in indices.chunks(self.batch) {
+            if observer.cancelled() {
+                return Err(TrainError::Cancelled);
+            }
+            self.plan.write(self.pixels, &pack(data, chunk))?;
+            self.plan.write(self.labels, &chunk.iter().map(|&i| data.labels[i]).collect::<Vec<_>>())?;
+            waiting.push_back((self.plan.run_and_fetch(&self.outputs)?, chunk.len()));
+            if waiting.len() >= IN_FLIGHT {
+                self.collect(&mut waiting, &mut out, observer)?;
+            }
+        }
+        while !waiting.is_empty() {
+            self.collect(&mut waiting, &mut out, observer)?;
+        }
+        Ok(out)
+    }
+
+    fn collect(
+        &self,
+        waiting: &mut VecDeque<(Pending, usize)>,
+        out: &mut Predictions,
+        observer: &dyn Observer,
+    ) -> Result<(), TrainError> {
+        let Some((pending, n)) = waiting.pop_front() else { return Ok(()) };
+        let parts = pending.wait(self.plan.gpu())?;
+        let floats = |i: usize| -> Vec<f32> {
+            let all: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[i]);
+            let row = all.len() / self.batch;
+            all[..n * row].to_vec()
+        };
+        let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[0]);
+        out.class.extend(&classes[..n]);
+        out.confidence.extend(floats(1));
+        out.loss.extend(floats(2));
+        out.logits.extend(floats(3));
+        out.features.extend(floats(4));
+        observer.advance(n as u64);
+        Ok(())
+    }
+}
+
+/// The images at `indices` as one u32 a pixel: R | G << 8 | B << 16.
+pub(super) fn pack(data: &Dataset, indices: &[usize]) -> Vec<u32> {
+    let mut out = Vec::with_capacity(indices.len() * data.size * data.size);
+    for &i in indices {
+        out.extend(data.image(i).chunks_exact(3).map(|p| u32::from_le_bytes([p[0], p[1], p[2], 0])));
+    }
+    out
+}
+
+/// One evaluation of `network` over `data`, announced as `stage`.
+///
+/// # Errors
+/// As `Predictor`.
+pub fn predict(
+    kernels: &Kernels,
+    network: &Network,
+    data: &Dataset,
+    batch: usize,
+    observer: &dyn Observer,
+    stage: &str,
+) -> Result<Predictions, TrainError> {
+    if data.size != network.spec.image_size {
+        let (have, want) = (data.size, network.spec.image_size);
+        return Err(TrainError::Data(format!("the images are {have}x{have}, the network takes {want}x{want}; try --image-size {want}")));
+    }
+    observer.begin(stage, data.len() as u64);
+    Predictor::new(kernels, network, batch.min(data.len().max(1)))?.run(data, observer)
+}

@@ -1,0 +1,264 @@
+//! Training steps and epochs.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::predictor::{IN_FLIGHT, pack};
+use super::{EpochRecord, Network, Observer, TrainError, cosine};
+use crate::data::Dataset;
+use crate::gpu::Pending;
+use crate::graph::{Footprint, Graph, Plan, Shape, Value, Variables};
+use crate::kernel::Kernels;
+use crate::nn::{ModelSpec, Param};
+use crate::ops::{Argmax, Augment, Loss, LossKind, Sgd};
+use crate::rng;
+
+/// SGD and the augmentation of its input.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SgdConfig {
+    pub momentum: f32,
+    pub nesterov: bool,
+    pub weight_decay: f32,
+    /// Zero padding before the random crop, pixels; 0: no crop.
+    pub crop_pad: u32,
+    /// Random horizontal flips.
+    pub flip: bool,
+}
+
+/// A whole training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    pub epochs: usize,
+    pub batch: usize,
+    /// The peak of a cosine schedule over all steps.
+    pub lr: f32,
+    pub sgd: SgdConfig,
+    pub seed: u64,
+}
+
+/// A part of a joint batch: which samples, the loss they get, the weight of each sample.
+pub struct Part<'a> {
+    pub indices: &'a [usize],
+    pub weight: f32,
+}
+
+/// A training step of one network as a plan: forward, one or more losses, backward, update.
+pub struct TrainStep {
+    plan: Plan,
+    batch: usize,
+    pixels: Value,
+    labels: Value,
+    /// For each loss its per-sample weights.
+    weights: Vec<Value>,
+    /// For each loss its per-sample values, then the predicted classes.
+    fetched: Vec<Value>,
+    /// Velocities live as long as the plan.
+    _velocities: Variables,
+}
+
+struct StepGraph {
+    graph: Graph,
+    pixels: Value,
+    labels: Value,
+    weights: Vec<Value>,
+    fetched: Vec<Value>,
+    trained: Vec<Param>,
+}
+
+fn velocity(name: &str) -> String {
+    format!("velocity/{name}")
+}
+
+fn step_graph(network: (&ModelSpec, [f32; 3], [f32; 3]), batch: usize, losses: &[LossKind], sgd: &SgdConfig) -> Result<StepGraph, TrainError> {
+    let (spec, mean, std) = network;
+    let size = spec.image_size;
+    let mut g = Graph::new();
+    let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
+    let labels = g.input("labels", Shape::u32(&[batch]));
+    let images = g.apply(Augment { mean, std, pad: sgd.crop_pad, flip: sgd.flip }, &[pixels])?[0];
+    let (out, params) = spec.build(&mut g, images, true)?;
+    let mut seeds = Vec::new();
+    let mut weights = Vec::new();
+    let mut fetched = Vec::new();
+    for (i, kind) in losses.iter().enumerate() {
+        let weight = g.input(&format!("weight {i}"), Shape::f32(&[batch]));
+        let loss = g.apply(Loss { kind: *kind }, &[out.logits, labels, weight])?;
+        seeds.push((out.logits, loss[1]));
+        weights.push(weight);
+        fetched.push(loss[0]);
+    }
+    fetched.push(g.apply(Argmax, &[out.logits])?[0]);
+    let trained: Vec<Param> = params.into_iter().filter(|p| p.kind.trainable()).collect();
+    let values: Vec<Value> = trained.iter().filter_map(|p| g.find_variable(&p.name)).collect();
+    let grads = g.backward(&seeds, &values)?;
+    for (param, value) in trained.iter().zip(values) {
+        let Some(grad) = grads.get(&value) else { continue };
+        let v = g.variable(&velocity(&param.name), g.shape(value).clone());
+        let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
+        g.apply(Sgd { momentum, nesterov, weight_decay }, &[value, *grad, v])?;
+    }
+    Ok(StepGraph { graph: g, pixels, labels, weights, fetched, trained })
+}
+
+/// Whether a training step of `batch` images fits the adapter's limits.
+///
+/// # Errors
+/// The buffer that does not fit, both sizes, and the largest power of two that does.
+pub fn check_batch(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<(), TrainError> {
+    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 0.0, crop_pad: 0, flip: false };
+    let fits = |batch: usize| -> Result<(), TrainError> {
+        let s = step_graph((spec, [0.0; 3], [1.0; 3]), batch, &[LossKind::CrossEntropy], &sgd)?;
+        Ok(Footprint::of(&s.graph, &s.fetched, kernels.gpu().caps()).check(kernels.gpu())?)
+    };
+    let Err(error) = fits(batch) else { return Ok(()) };
+    let mut smaller = batch.next_power_of_two() / 2;
+    while smaller > 1 && fits(smaller).is_err() {
+        smaller /= 2;
+    }
+    let advice = match fits(smaller) {
+        Ok(()) => format!("Try --batch {smaller}"),
+        Err(_) => "No batch fits: try a smaller --width or --image-size".to_string(),
+    };
+    Err(TrainError::Batch { batch, why: error.to_string(), advice })
+}
+
+impl TrainStep {
+    /// # Errors
+    /// A batch over the adapter's limits.
+    pub fn new(kernels: &Kernels, network: &Network, batch: usize, losses: &[LossKind], sgd: &SgdConfig) -> Result<TrainStep, TrainError> {
+        let s = step_graph((&network.spec, network.norm.mean, network.norm.std), batch, losses, sgd)?;
+        let mut variables = network.params.variables().clone();
+        let mut velocities = Variables::new();
+        for p in &s.trained {
+            let name = velocity(&p.name);
+            velocities.insert(name.clone(), kernels.gpu().buffer(&name, p.kind.device_shape().len())?);
+        }
+        variables.extend(velocities.clone());
+        let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
+        Ok(TrainStep {
+            plan,
+            batch,
+            pixels: s.pixels,
+            labels: s.labels,
+            weights: s.weights,
+            fetched: s.fetched,
+            _velocities: velocities,
+        })
+    }
+
+    /// One step on the images of all parts together: `parts[i]` gets loss i. Returns the losses (one vector a loss over the
+    /// whole batch) and then the classes, once waited for.
+    ///
+    /// # Errors
+    /// More images than the batch holds, or the driver's.
+    pub fn run(&mut self, network: &Network, data: &Dataset, parts: &[Part], lr: f64, seed: u32) -> Result<Pending, TrainError> {
+        let all: Vec<usize> = parts.iter().flat_map(|p| p.indices).copied().collect();
+        if all.len() > self.batch {
+            return Err(TrainError::Data(format!("a step takes {} images, got {}", self.batch, all.len())));
+        }
+        self.plan.write(self.pixels, &pack(data, &all))?;
+        self.plan.write(self.labels, &all.iter().map(|&i| data.labels[i]).collect::<Vec<_>>())?;
+        let mut first = 0;
+        for (part, value) in parts.iter().zip(&self.weights) {
+            let mut weight = vec![0.0f32; self.batch];
+            weight[first..first + part.indices.len()].fill(part.weight);
+            self.plan.write(*value, &weight)?;
+            first += part.indices.len();
+        }
+        self.plan.set("lr", lr)?;
+        self.plan.set("n_valid", all.len() as f64)?;
+        if self.plan.has_scalar("seed") {
+            self.plan.set("seed", f64::from(seed))?;
+        }
+        network.steps.fetch_add(1, Ordering::Relaxed);
+        Ok(self.plan.run_and_fetch(&self.fetched)?)
+    }
+
+    pub fn plan(&mut self) -> &mut Plan {
+        &mut self.plan
+    }
+}
+
+/// What an epoch's steps add up to.
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    hits: usize,
+    seen: usize,
+}
+
+/// Trains `network` on all of `data` with cross-entropy; calls `after_epoch` with the number of epochs done.
+///
+/// # Errors
+/// A loss that is not finite, naming epoch and step; a wish to stop; the driver's.
+pub fn fit(
+    kernels: &Kernels,
+    network: &Network,
+    data: &Dataset,
+    config: &TrainConfig,
+    observer: &dyn Observer,
+    mut after_epoch: impl FnMut(usize) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    const STAGE: &str = "train";
+    let mut step = TrainStep::new(kernels, network, config.batch, &[LossKind::CrossEntropy], &config.sgd)?;
+    let mut rng = rng::stream(config.seed, "shuffle");
+    let mut order: Vec<usize> = (0..data.len()).collect();
+    let steps_per_epoch = data.len().div_ceil(config.batch);
+    let total = steps_per_epoch * config.epochs;
+    for epoch in 0..config.epochs {
+        let stage = format!("{STAGE} {}/{}", epoch + 1, config.epochs);
+        observer.begin(&stage, data.len() as u64);
+        let start = Instant::now();
+        rng::shuffle(&mut rng, &mut order);
+        let mut sums = Sums::default();
+        let mut waiting: VecDeque<(Pending, &[usize], usize)> = VecDeque::new();
+        let mut collect = |waiting: &mut VecDeque<(Pending, &[usize], usize)>| -> Result<(), TrainError> {
+            let Some((pending, indices, index)) = waiting.pop_front() else { return Ok(()) };
+            let parts = pending.wait(kernels.gpu())?;
+            let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);
+            let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[1]);
+            if let Some(&value) = losses[..indices.len()].iter().find(|l| !l.is_finite()) {
+                let lr = f64::from(config.lr);
+                return Err(TrainError::NotFinite { stage: STAGE.into(), epoch: epoch + 1, step: index + 1, value, lr });
+            }
+            sums.loss += losses[..indices.len()].iter().map(|l| f64::from(*l)).sum::<f64>();
+            sums.hits += indices.iter().zip(&classes).filter(|(i, c)| data.labels[**i] == **c).count();
+            sums.seen += indices.len();
+            observer.advance(indices.len() as u64);
+            Ok(())
+        };
+        for (index, indices) in order.chunks(config.batch).enumerate() {
+            if observer.cancelled() {
+                return Err(TrainError::Cancelled);
+            }
+            let at = epoch * steps_per_epoch + index;
+            let lr = cosine(f64::from(config.lr), at, total);
+            let seed = (config.seed as u32).wrapping_mul(0x9e37_79b9).wrapping_add(at as u32);
+            let part = Part { indices, weight: 1.0 / indices.len() as f32 };
+            waiting.push_back((step.run(network, data, &[part], lr, seed)?, indices, index));
+            if waiting.len() >= IN_FLIGHT {
+                collect(&mut waiting)?;
+            }
+        }
+        while !waiting.is_empty() {
+            collect(&mut waiting)?;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let seen = sums.seen.max(1) as f64;
+        observer.epoch(&EpochRecord {
+            stage: STAGE.into(),
+            epoch: epoch + 1,
+            epochs: config.epochs,
+            loss: sums.loss / seen,
+            accuracy: 100.0 * sums.hits as f64 / seen,
+            lr: cosine(f64::from(config.lr), epoch * steps_per_epoch, total),
+            seconds,
+            images_per_second: seen / seconds,
+        });
+        after_epoch(epoch + 1)?;
+    }
+    Ok(())
+}
