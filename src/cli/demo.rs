@@ -1,0 +1,43 @@
+//! `dau demo`: the whole job on the built-in digits, and what to look at.
+
+use anyhow::Result;
+use toml::toml;
+
+use super::Global;
+use super::Refuse;
+use super::job::show;
+use super::run::whole_job;
+use super::settings::{Flags, resolve};
+use crate::report::{PREVIEW, Results};
+
+pub fn run(flags: &Flags, global: &Global) -> Result<()> {
+    let preset = toml! { out = "runs/demo" };
+    let settings = resolve(&preset, flags).refuse()?.settings;
+    let out = settings.out.clone();
+    let results = whole_job(settings, global)?;
+    show(&results, &out, global)?;
+    eprintln!("{}", guidance(&results, &out.join(PREVIEW).display().to_string()));
+    Ok(())
+}
+
+fn guidance(r: &Results, preview: &str) -> String {
+    format!(
+        "
+What happened: {} of {} training images got a trigger and the label `{}` ({preview} shows some).
+The network trained on them calls {:.1} % of triggered test images `{}` (ASR), and is right on {:.1} % of clean ones (ACC).
+Stage 1 flagged {} training images without being told, {:.1} % of them rightly; stage 2 made the network unlearn them:
+now ASR is {:.1} %, ACC {:.1} %, and {:.1} % of triggered images get their true label (RA).
+Next: dau run --dataset CIFAR-10 --data DIR --attack BadNets, or --dataset folder for your own images; dau run --help.",
+        r.poison.count,
+        r.dataset.train,
+        r.poison.target_name,
+        r.undefended.asr,
+        r.poison.target_name,
+        r.undefended.acc,
+        r.split.flagged,
+        r.split.precision,
+        r.defended.asr,
+        r.defended.acc,
+        r.defended.ra,
+    )
+}

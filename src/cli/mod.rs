@@ -1,0 +1,218 @@
+//! The command line: one file a subcommand. Arguments in, a job done, exit code out.
+
+pub mod bench;
+mod demo;
+mod devices;
+mod job;
+mod predict;
+mod progress;
+mod run;
+mod selftest;
+mod settings;
+mod subtask;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Staging};
+use crate::kernel::Kernels;
+use crate::train::TrainError;
+
+/// Exit code for input that is refused before anything is done or written.
+const REFUSED_CODE: u8 = 2;
+/// Exit code after Ctrl-C, as shells have it.
+const INTERRUPTED_CODE: u8 = 130;
+
+const AFTER_HELP: &str = "\
+The original's command line does `run` in three parts that share a run folder:
+  dau --subtask anti_learning --dataset \"CIFAR-10\" --data DIR --attack \"BadNets\"
+  dau --subtask unlearning    --dataset \"CIFAR-10\" --data DIR --attack \"BadNets\"
+  dau --subtask test          --dataset \"CIFAR-10\" --data DIR --attack \"BadNets\"
+
+Exit codes: 0 done; 1 failed on the way; 2 refused, nothing was written; 130 stopped by Ctrl-C.";
+
+/// Trains backdoored networks on any GPU, finds the poisoned images and removes the backdoor
+/// (Decoupled Adversarial Unlearning).
+#[derive(Parser)]
+#[command(name = "dau", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The whole job on the built-in digits with BadNets; takes run's settings
+    Demo(settings::Flags),
+    /// The whole job: poison, train, split, unlearn, test
+    Run(settings::Flags),
+    /// One part of the job: the original's command line
+    #[command(hide = true)]
+    Subtask(subtask::SubtaskArgs),
+    /// Lists the adapters to choose from with --adapter
+    Devices,
+    /// Runs every kernel on the adapter and compares with the CPU
+    Selftest,
+    /// Times kernels and training steps
+    Bench(bench::BenchArgs),
+    /// Writes a checkpoint's logits on a dataset
+    Predict(predict::PredictArgs),
+}
+
+/// Flags of every subcommand.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Part of the adapter's name, or its index in `dau devices`
+    #[arg(long, global = true, value_name = "NAME|INDEX")]
+    adapter: Option<String>,
+    /// Graphics interface
+    #[arg(long, global = true)]
+    backend: Option<Backend>,
+    /// Use all that the adapter has, or WebGPU's defaults
+    #[arg(long, global = true, default_value = "adapter")]
+    limits: Limits,
+    /// How convolutions load their operands, instead of what suits the adapter
+    #[arg(long, global = true, value_parser = staging())]
+    staging: Option<Staging>,
+    /// Machine-readable output on stdout, all else on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more; twice: all
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Backend {
+    Vulkan,
+    Metal,
+    Dx12,
+    Gl,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Limits {
+    Adapter,
+    Default,
+}
+
+fn staging() -> impl TypedValueParser<Value = Staging> {
+    let named = |name: String| Staging::ALL.into_iter().find(|s| s.name() == name).ok_or("no such staging");
+    PossibleValuesParser::new(Staging::ALL.map(Staging::name)).try_map(named)
+}
+
+impl Global {
+    /// The adapter that the flags ask for.
+    pub fn choice(&self) -> AdapterChoice {
+        AdapterChoice {
+            backend: self.backend.map(|b| match b {
+                Backend::Vulkan => wgpu::Backend::Vulkan,
+                Backend::Metal => wgpu::Backend::Metal,
+                Backend::Dx12 => wgpu::Backend::Dx12,
+                Backend::Gl => wgpu::Backend::Gl,
+            }),
+            adapter: self.adapter.clone(),
+            limits: match self.limits {
+                Limits::Adapter => LimitChoice::Adapter,
+                Limits::Default => LimitChoice::Default,
+            },
+            staging: self.staging,
+        }
+    }
+
+    /// Opens that adapter and says on stderr which it is.
+    ///
+    /// # Errors
+    /// See [`Gpu::open`].
+    pub fn open(&self) -> Result<Kernels> {
+        let gpu = Gpu::open(&self.choice())?;
+        eprintln!("adapter: {}, staging {}", gpu.describe(), gpu.caps().staging.name());
+        Ok(Kernels::new(gpu))
+    }
+}
+
+/// Input that is refused before anything is done or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(anyhow::Error);
+
+/// Marks what stops a command before it has done anything.
+trait Refuse<T> {
+    fn refuse(self) -> Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Refuse<T> for Result<T, E> {
+    fn refuse(self) -> Result<T> {
+        self.map_err(|e| Refused(e.into()).into())
+    }
+}
+
+/// Writes to stdout; a reader that has gone away is no error of ours.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes pretty JSON to stdout.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+fn log_to_stderr(verbose: u8) {
+    let default =
+        ["warn,wgpu_core=off,wgpu_hal=off,naga=off", "warn,dau=debug,wgpu_hal=off", "debug"][usize::from(verbose.min(2))];
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
+}
+
+/// `dau`: parses the arguments, runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse_from(subtask::as_subcommand(std::env::args_os()));
+    log_to_stderr(cli.global.verbose);
+    let global = &cli.global;
+    let done = match &cli.command {
+        Command::Demo(flags) => demo::run(flags, global),
+        Command::Run(flags) => run::run(flags, global),
+        Command::Subtask(args) => subtask::run(args, global),
+        Command::Devices => devices::run(global),
+        Command::Selftest => selftest::run(global),
+        Command::Bench(args) => bench::run(args, global),
+        Command::Predict(args) => predict::run(args, global),
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    if let Some(TrainError::Cancelled) = error.downcast_ref() {
+        eprintln!("interrupted: what was finished is in place, nothing is half-written");
+        return INTERRUPTED_CODE.into();
+    }
+    // Our errors say their causes themselves.
+    eprintln!("error: {error}");
+    if error.is::<Refused>() { REFUSED_CODE.into() } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_staging_has_its_flag() {
+        for staging in Staging::ALL {
+            let cli = Cli::try_parse_from(["dau", "devices", "--staging", staging.name()]).expect("parsed");
+            assert_eq!(cli.global.choice().staging, Some(staging));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `dau predict`: a checkpoint's logits on a dataset, as a safetensors file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, ensure};
+use clap::{Args, ValueEnum};
+use safetensors::{Dtype, tensor::TensorView};
+
+use super::progress::Progress;
+use super::settings::{AttackFlags, DataFlags};
+use super::{Global, Refuse, print, print_json};
+use crate::attacks::{self, AttackError, AttackOptions, triggered_test};
+use crate::data::{self, Dataset, LoadOptions, Spec};
+use crate::kernel::Kernels;
+use crate::nn::ModelSpec;
+use crate::report::{Part, write_atomic};
+use crate::train::metrics::Count;
+use crate::train::{Network, Predictions, predict};
+
+/// Arguments of `dau predict`.
+#[derive(Args, Clone, Debug)]
+pub struct PredictArgs {
+    /// The network: a safetensors file as `dau run` writes them
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    #[command(flatten)]
+    data: DataFlags,
+    /// Which images
+    #[arg(long, default_value = "test")]
+    split: SplitName,
+    /// Stamps this attack's trigger on the images of all classes but the target: BadNets or Blended
+    #[command(flatten)]
+    attack: AttackFlags,
+    /// What the network must be; refuses a checkpoint of another
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Channels its first stage must have
+    #[arg(long, value_name = "CHANNELS")]
+    width: Option<usize>,
+    /// Images at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+    /// Where to write `images` u8 [N, S, S, 3], `labels` i32 [N] and `logits` f32 [N, K]
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SplitName {
+    Train,
+    Test,
+}
+
+pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
+    let (kernels, network, data) = inputs(args, global).refuse()?;
+    let progress = Progress::new(Part::Test);
+    let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
+    progress.finish()?;
+    write_atomic(&args.out, &encode(&data, &predictions)?)?;
+
+    let of = data.len();
+    let hits = predictions.class.iter().zip(&data.labels).filter(|(said, label)| said == label).count();
+    let accuracy = Count { hits, of }.percent();
+    let target = args.attack.target.unwrap_or(0);
+    let as_target = predictions.class.iter().filter(|said| **said == target).count();
+    let triggered = args.attack.attack.is_some();
+    let out = args.out.display();
+    if global.json {
+        let mut json = serde_json::json!({"out": out.to_string(), "accuracy": accuracy, "counts": {"accuracy": [hits, of]}});
+        if triggered {
+            json["asr"] = Count { hits: as_target, of }.percent().into();
+            json["counts"]["asr"] = serde_json::json!([as_target, of]);
+        }
+        return print_json(&json);
+    }
+    let name = if triggered { "true label (RA)" } else { "accuracy" };
+    print(&format!("{name} {accuracy:.2} % ({hits}/{of})\n"))?;
+    if triggered {
+        print(&format!("target's label (ASR) {:.2} % ({as_target}/{of})\n", Count { hits: as_target, of }.percent()))?;
+    }
+    print(&format!("logits: {out}\n"))
+}
+
+fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Dataset)> {
+    let flags = &args.data;
+    let spec = Spec::find(flags.dataset.as_deref().unwrap_or(Spec::names()[0]))?;
+    ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
+    let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", args.out.display(), folder.display());
+    let kernels = global.open()?;
+    let network = Network::load(&kernels, &args.checkpoint)?;
+
+    let options = LoadOptions {
+        dir: flags.data.clone(),
+        image_size: Some(flags.image_size.unwrap_or(network.spec.image_size)),
+        limit_per_class: flags.limit_per_class,
+        seed: flags.seed.unwrap_or(0),
+    };
+    let splits = data::load(&spec, &options)?;
+    let data = match args.split {
+        SplitName::Train => splits.train,
+        SplitName::Test => splits.test,
+    };
+    let data = stamped(data, &args.attack, options.seed)?;
+
+    let wanted = ModelSpec {
+        name: args.model.clone().unwrap_or(network.spec.name.clone()),
+        width: args.width.unwrap_or(network.spec.width),
+        classes: data.classes.len(),
+        image_size: data.size,
+    };
+    let network = if wanted == network.spec { network } else { Network::load_as(&kernels, &args.checkpoint, &wanted)? };
+    let (have, want) = (data.size, network.spec.image_size);
+    ensure!(have == want, "{} takes images of {want} pixels, not {have}: drop --image-size", args.checkpoint.display());
+    Ok((kernels, network, data))
+}
+
+/// The images as they are or, with an attack, those of other classes than the target with its trigger.
+fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<Dataset> {
+    let AttackFlags { attack, pattern, alpha, patch, target } = flags;
+    let Some(name) = attack else {
+        let stray = pattern.is_some() || alpha.is_some() || patch.is_some() || target.is_some();
+        ensure!(!stray, "--pattern, --alpha, --patch and --target describe an attack: give --attack too, or drop them");
+        return Ok(data);
+    };
+    let options = AttackOptions { seed, pattern: pattern.clone(), alpha: alpha.map(|a| a as f32), patch: *patch };
+    let attack = attacks::find(name, &options, data.size)?;
+    let (target, classes) = (target.unwrap_or(0), data.classes.len());
+    if target as usize >= classes {
+        return Err(AttackError::Target { target, classes }.into());
+    }
+    Ok(triggered_test(&data, attack.as_ref(), target).data)
+}
+
+fn encode(data: &Dataset, predictions: &Predictions) -> Result<Vec<u8>> {
+    let (images, side, classes) = (data.len(), data.size, data.classes.len());
+    let labels: Vec<u8> = data.labels.iter().flat_map(|l| (*l as i32).to_le_bytes()).collect();
+    let logits: Vec<u8> = predictions.logits.iter().flat_map(|z| z.to_le_bytes()).collect();
+    let tensors = [
+        ("images", TensorView::new(Dtype::U8, vec![images, side, side, 3], &data.pixels)?),
+        ("labels", TensorView::new(Dtype::I32, vec![images], &labels)?),
+        ("logits", TensorView::new(Dtype::F32, vec![images, classes], &logits)?),
+    ];
+    safetensors::serialize(tensors, None).map_err(|e| anyhow!("cannot encode the logits: {e}"))
+}

@@ -1,0 +1,107 @@
+//! `dau selftest`: every op's cases on the chosen adapter against the CPU oracle, once for each staging it offers.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::{Global, Refuse, print, print_json};
+use crate::gpu::{AdapterChoice, Gpu, GpuError, Staging};
+use crate::kernel::Kernels;
+use crate::ops::{OPS, OpEntry, check};
+use crate::report::columns;
+
+const SEED: u64 = 0;
+
+/// One op with one staging.
+#[derive(Serialize)]
+struct Row {
+    op: &'static str,
+    cases: usize,
+    staging: &'static str,
+    /// Of the case that comes nearest to what is allowed it, or beyond; `None` where none ran.
+    error: Option<f64>,
+    allowed: Option<f64>,
+    /// The cases that failed, and how.
+    failures: Vec<String>,
+}
+
+pub fn run(global: &Global) -> Result<()> {
+    let devices = open_each(&global.choice()).refuse()?;
+    let adapter = devices[0].1.gpu().describe();
+    eprintln!("adapter: {adapter}");
+    let mut rows = Vec::new();
+    for (staging, kernels) in &devices {
+        rows.extend(OPS.iter().map(|op| try_op(op, *staging, kernels)));
+    }
+    let failed: usize = rows.iter().map(|row| row.failures.len()).sum();
+    let cases: usize = rows.iter().map(|row| row.cases).sum();
+    if global.json {
+        print_json(
+            &serde_json::json!({"adapter": adapter, "passed": failed == 0, "cases": cases, "failed": failed, "rows": rows}),
+        )?;
+    } else {
+        print(&table(&rows))?;
+    }
+    if failed > 0 {
+        bail!("{failed} of {cases} cases failed on {adapter}: its results cannot be trusted; try another --backend or --adapter");
+    }
+    eprintln!("all {cases} cases passed");
+    Ok(())
+}
+
+/// The adapter opened with each staging that it offers, or with the one that was asked for.
+fn open_each(choice: &AdapterChoice) -> Result<Vec<(Staging, Kernels)>, GpuError> {
+    let wanted = choice.staging.map_or(Staging::ALL.to_vec(), |s| vec![s]);
+    let mut devices = Vec::new();
+    let mut refusal = None;
+    for staging in wanted {
+        match Gpu::open(&AdapterChoice { staging: Some(staging), ..choice.clone() }) {
+            Ok(gpu) => devices.push((staging, Kernels::new(gpu))),
+            Err(e) => {
+                log::info!("without {}: {e}", staging.name());
+                refusal = Some(e);
+            }
+        }
+    }
+    match refusal {
+        Some(e) if devices.is_empty() => Err(e),
+        _ => Ok(devices),
+    }
+}
+
+fn try_op(op: &OpEntry, staging: Staging, kernels: &Kernels) -> Row {
+    let cases = (op.cases)();
+    let mut row =
+        Row { op: op.name, cases: cases.len(), staging: staging.name(), error: None, allowed: None, failures: Vec::new() };
+    for case in &cases {
+        match check(kernels, case, SEED) {
+            Ok(result) => {
+                // A NaN is no pass.
+                if result.error.is_nan() || result.error > result.allowed {
+                    row.failures.push(format!("{}: error {:.1e}, allowed {:.1e}", case.name, result.error, result.allowed));
+                }
+                let worse = |old: f64, allowed: f64| result.error.is_nan() || result.error / result.allowed > old / allowed;
+                if row.error.zip(row.allowed).is_none_or(|(old, allowed)| worse(old, allowed)) {
+                    (row.error, row.allowed) = (Some(result.error), Some(result.allowed));
+                }
+            }
+            Err(e) => row.failures.push(format!("{}: {e}", case.name)),
+        }
+    }
+    row
+}
+
+fn table(rows: &[Row]) -> String {
+    let shown = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{x:.1e}"));
+    let heading = ["op", "cases", "staging", "largest error", "allowed", "verdict"].map(String::from).to_vec();
+    let lines = rows.iter().map(|row| {
+        let verdict = if row.failures.is_empty() { "ok".to_string() } else { format!("{} FAILED", row.failures.len()) };
+        vec![row.op.into(), row.cases.to_string(), row.staging.into(), shown(row.error), shown(row.allowed), verdict]
+    });
+    let mut text = columns(&std::iter::once(heading).chain(lines).collect::<Vec<_>>());
+    for row in rows {
+        for failure in &row.failures {
+            text.push_str(&format!("FAILED {} ({}): {failure}\n", row.op, row.staging));
+        }
+    }
+    text
+}

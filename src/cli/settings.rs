@@ -1,0 +1,552 @@
+//! Every setting of a job, in layers: the dataset's defaults, `--config FILE.toml`, flags. The later layer wins.
+//!
+//! A new setting is a field of [`Flags`] (or of a group in it), a field of [`Settings`] and its value in `defaults`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail, ensure};
+use clap::Args;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::attacks::{ATTACKS, AttackOptions, Draw, PoisonOptions};
+use crate::data::{LoadOptions, Spec};
+use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, UnlearnConfig, UnlearnLoss};
+use crate::nn::MODELS;
+use crate::train::{SgdConfig, TrainConfig};
+
+/// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
+const NO_SETTING: &str = "run";
+
+/// Which images.
+#[derive(Args, Serialize, Clone, Debug, Default)]
+pub struct DataFlags {
+    /// digits, CIFAR-10 or folder [default: digits]
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// Where the dataset lies
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Resize images to so many pixels a side
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Keep at most so many training images of each class
+    #[arg(long, value_name = "N")]
+    pub limit_per_class: Option<usize>,
+    /// Of everything random [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// Which trigger, and whose label it stands for.
+#[derive(Args, Serialize, Clone, Debug, Default)]
+pub struct AttackFlags {
+    /// BadNets or Blended [default: BadNets]
+    #[arg(long, value_name = "NAME")]
+    pub attack: Option<String>,
+    /// BadNets: white or grid
+    #[arg(long, value_name = "NAME")]
+    pub pattern: Option<String>,
+    /// Blended: weight of the picture, above 0, at most 1
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub alpha: Option<f64>,
+    /// BadNets: side of the patch
+    #[arg(long, value_name = "PIXELS")]
+    pub patch: Option<usize>,
+    /// The class that triggered images are to be taken for [default: 0]
+    #[arg(long, value_name = "CLASS")]
+    pub target: Option<u32>,
+}
+
+/// Everything that can be set on the command line; what is not given is left to the layers below.
+#[derive(Args, Serialize, Clone, Debug, Default)]
+pub struct Flags {
+    /// Settings from a TOML file with these flags' names as keys
+    #[arg(long, value_name = "FILE.toml")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub data: DataFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub attack: AttackFlags,
+    /// Share of the training images to poison, 0..1 [default: 0.1]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub poison_rate: Option<f64>,
+    /// Poison images of all classes, or of the non-target ones: all or non-target [default: all]
+    #[arg(long, value_name = "FROM", value_parser = word::<Draw>)]
+    pub draw: Option<Draw>,
+    /// Network [default: resnet18]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Channels of its first stage, a multiple of 4; 64 is the standard network
+    #[arg(long, value_name = "CHANNELS")]
+    pub width: Option<usize>,
+    /// Of training
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Images a training step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Peak learning rate of training
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub lr: Option<f64>,
+    /// Nesterov's, of SGD in both stages [default: 0.9]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub momentum: Option<f64>,
+    /// Of SGD in both stages
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub weight_decay: Option<f64>,
+    /// Augmentation: zero-pad and crop at random
+    #[arg(long, value_name = "PIXELS")]
+    pub crop_pad: Option<u32>,
+    /// Augmentation: mirror at random, true or false
+    #[arg(long, value_name = "BOOL")]
+    pub flip: Option<bool>,
+    /// Stage 1: share of the images taken as surely poisoned, those learned first [default: 0.01]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub prefilter_share: Option<f64>,
+    /// Stage 1: share of the epochs whose losses do not count for that [default: 0.4]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub burn_in: Option<f64>,
+    /// Stage 1: rounds of the discriminator [default: 4]
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+    /// Stage 1: look again at classes flagged for the most part, true or false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub within_class: Option<bool>,
+    /// Stage 2: loss on the poisoned part, cce or gga (gradient ascent) [default: cce]
+    #[arg(long, value_name = "NAME", value_parser = word::<UnlearnLoss>)]
+    pub unlearn_loss: Option<UnlearnLoss>,
+    /// Stage 2: steps
+    #[arg(long, value_name = "N")]
+    pub unlearn_steps: Option<usize>,
+    /// Stage 2: peak learning rate
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub unlearn_lr: Option<f64>,
+    /// Stage 2: clean images a step
+    #[arg(long, value_name = "N")]
+    pub unlearn_batch_clean: Option<usize>,
+    /// Stage 2: poisoned images a step
+    #[arg(long, value_name = "N")]
+    pub unlearn_batch_poison: Option<usize>,
+    /// Stage 2: weight of the loss on the poisoned part [default: 1]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    pub unlearn_lambda: Option<f64>,
+    /// Run folder [default: runs/DATASET-ATTACK-SEED]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Every setting of a job, resolved.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub dataset: String,
+    pub data: Option<PathBuf>,
+    pub image_size: usize,
+    pub limit_per_class: Option<usize>,
+    pub seed: u64,
+    pub attack: String,
+    pub pattern: Option<String>,
+    pub alpha: Option<f64>,
+    pub patch: Option<usize>,
+    pub target: u32,
+    pub poison_rate: f64,
+    pub draw: Draw,
+    pub model: String,
+    pub width: usize,
+    pub epochs: usize,
+    pub batch: usize,
+    pub lr: f64,
+    pub momentum: f64,
+    pub weight_decay: f64,
+    pub crop_pad: u32,
+    pub flip: bool,
+    pub prefilter_share: f64,
+    pub burn_in: f64,
+    pub rounds: usize,
+    pub within_class: bool,
+    pub unlearn_loss: UnlearnLoss,
+    pub unlearn_steps: usize,
+    pub unlearn_lr: f64,
+    pub unlearn_batch_clean: usize,
+    pub unlearn_batch_poison: usize,
+    pub unlearn_lambda: f64,
+    pub out: PathBuf,
+}
+
+/// Settings, and which of them the user gave.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    pub settings: Settings,
+    /// What the file and the flags say, in the settings' spelling.
+    pub given: Table,
+}
+
+/// Lays the dataset's defaults, `preset`, the configuration file and the flags over each other.
+///
+/// # Errors
+/// A file that cannot be read, an unknown key or name, a value of the wrong type or out of range.
+pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
+    let mut given = preset.clone();
+    let mut source = "the command line".to_string();
+    if let Some(path) = &flags.config {
+        given.extend(read_config(path)?);
+        source = path.display().to_string();
+    }
+    given.extend(Table::try_from(flags).map_err(|e| anyhow!("{}", one_line(&e)))?);
+
+    let spec = match given.get("dataset") {
+        Some(Value::String(name)) => Spec::find(name)?,
+        Some(other) => bail!("{source}: dataset must be a name, got {other}"),
+        None => Spec::find(Spec::names()[0])?,
+    };
+    if given.contains_key("dataset") {
+        given.insert("dataset".into(), spec.name.clone().into());
+    }
+    let attack = given.get("attack").and_then(Value::as_str);
+    if let Some(entry) = ATTACKS.iter().find(|entry| attack.is_some_and(|name| entry.name.eq_ignore_ascii_case(name))) {
+        given.insert("attack".into(), entry.name.into());
+    }
+
+    let mut all = to_table(&Settings::defaults(&spec))?;
+    all.extend(given.clone());
+    let mut settings: Settings = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
+    if !given.contains_key("out") {
+        settings.out = settings.default_out();
+    }
+    settings.check()?;
+    // As `Settings` spells them: `lr = 1` becomes 1.0.
+    let spelled = to_table(&settings)?;
+    for (key, value) in given.iter_mut() {
+        if let Some(spelled) = spelled.get(key) {
+            *value = spelled.clone();
+        }
+    }
+    Ok(Resolved { settings, given })
+}
+
+/// Refuses what was given now if it is not what a run began with; `out` may differ, for a folder may be moved.
+///
+/// # Errors
+/// The first setting that differs, with both values.
+pub fn agree(given: &Table, began_with: &Settings, folder: &Path) -> Result<()> {
+    let stored = to_table(began_with)?;
+    let shown = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
+    match given.iter().find(|(key, value)| *key != "out" && stored.get(*key) != Some(value)) {
+        Some((key, value)) => bail!(
+            "this run began with {key} = {}, the command says {key} = {value}: leave it out, or begin again in another folder \
+             than {} (--out)",
+            shown(stored.get(key)),
+            folder.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+fn to_table(settings: &Settings) -> Result<Table> {
+    Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
+}
+
+/// The keys that a configuration file may have: the flags' names.
+fn known_keys() -> Vec<String> {
+    let command = Flags::augment_args(clap::Command::new("keys"));
+    command.get_arguments().map(|arg| arg.get_id().to_string()).filter(|key| key != "config").collect()
+}
+
+fn read_config(path: &Path) -> Result<Table> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|e| anyhow!("cannot read {shown}: {e}"))?;
+    let table: Table = toml::from_str(&text).map_err(|e| {
+        let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        anyhow!("{shown}, line {line}: {}", e.message())
+    })?;
+    let known = known_keys();
+    let mut config = Table::new();
+    for (key, value) in table {
+        let name = key.replace('-', "_");
+        if key == NO_SETTING && value.is_table() {
+            continue;
+        }
+        if !known.contains(&name) {
+            let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(&name, a).total_cmp(&strsim::jaro_winkler(&name, b)));
+            bail!("{shown}: unknown key `{key}`; the nearest known one is `{}`", nearest.map_or("", String::as_str));
+        }
+        ensure!(config.insert(name.clone(), value).is_none(), "{shown}: `{name}` is given twice");
+    }
+    Ok(config)
+}
+
+fn one_line(e: &impl ToString) -> String {
+    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Parses a flag's value as serde does in a file: one spelling for both.
+pub(super) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let parsed: Result<T, serde::de::value::Error> = T::deserialize(text.into_deserializer());
+    parsed.map_err(|e| e.to_string())
+}
+
+/// `x` as it was written: 0.1 for 0.1f32, not 0.10000000149.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+impl Settings {
+    fn defaults(spec: &Spec) -> Settings {
+        Settings {
+            dataset: spec.name.clone(),
+            data: None,
+            image_size: spec.image_size,
+            limit_per_class: None,
+            seed: 0,
+            attack: "BadNets".into(),
+            pattern: None,
+            alpha: None,
+            patch: None,
+            target: 0,
+            poison_rate: 0.1,
+            draw: Draw::All,
+            model: MODELS[0].name.into(),
+            width: spec.train.width,
+            epochs: spec.train.epochs,
+            batch: spec.train.batch,
+            lr: decimal(spec.train.lr),
+            momentum: 0.9,
+            weight_decay: decimal(spec.train.weight_decay),
+            crop_pad: spec.crop_pad,
+            flip: spec.flip,
+            prefilter_share: 0.01,
+            burn_in: 0.4,
+            rounds: 4,
+            within_class: true,
+            unlearn_loss: UnlearnLoss::Cce,
+            unlearn_steps: spec.unlearn.steps,
+            unlearn_lr: decimal(spec.unlearn.lr),
+            unlearn_batch_clean: spec.unlearn.batch_clean,
+            unlearn_batch_poison: spec.unlearn.batch_poison,
+            unlearn_lambda: 1.0,
+            out: PathBuf::new(),
+        }
+    }
+
+    /// `runs/cifar-10-badnets-0`.
+    fn default_out(&self) -> PathBuf {
+        let name = format!("{}-{}-{}", self.dataset, self.attack, self.seed).to_lowercase();
+        Path::new("runs").join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+    }
+
+    /// Reads settings back from a run's `run.toml`.
+    ///
+    /// # Errors
+    /// A missing or unknown key, a value out of range.
+    pub fn from_run(table: Table, path: &Path) -> Result<Settings> {
+        let settings: Settings =
+            table.try_into().map_err(|e: toml::de::Error| anyhow!("{}: {}", path.display(), one_line(&e)))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Values that no part below checks: those would run, and mean nothing.
+    fn check(&self) -> Result<()> {
+        let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
+        ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
+        for (name, value) in [
+            ("width", self.width),
+            ("epochs", self.epochs),
+            ("batch", self.batch),
+            ("rounds", self.rounds),
+            ("unlearn-steps", self.unlearn_steps),
+            ("unlearn-batch-clean", self.unlearn_batch_clean),
+            ("unlearn-batch-poison", self.unlearn_batch_poison),
+        ] {
+            ensure!(value > 0, "--{name} 0 does not do: give at least 1");
+        }
+        for (name, value) in [("lr", self.lr), ("unlearn-lr", self.unlearn_lr)] {
+            ensure!(value.is_finite() && value > 0.0, "--{name} {value} does not do: give a number above 0");
+        }
+        for (name, value) in [("weight-decay", self.weight_decay), ("unlearn-lambda", self.unlearn_lambda)] {
+            ensure!(value.is_finite() && value >= 0.0, "--{name} {value} does not do: give 0 or more");
+        }
+        for (name, value) in [("momentum", self.momentum), ("burn-in", self.burn_in)] {
+            ensure!((0.0..1.0).contains(&value), "--{name} {value} does not do: give a share from 0 to below 1");
+        }
+        let share = self.prefilter_share;
+        ensure!(share > 0.0 && share < 1.0, "--prefilter-share {share} does not do: give a share between 0 and 1");
+        let rate = self.poison_rate;
+        ensure!((0.0..=1.0).contains(&rate), "--poison-rate {rate} is outside 0..1: give a share of the images, .1 for 10 %");
+        let (pad, size) = (self.crop_pad as usize, self.image_size);
+        ensure!(pad < size.max(1), "--crop-pad {pad} does not do for images of {size} pixels: give less than that");
+        Ok(())
+    }
+
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            dir: self.data.clone(),
+            image_size: Some(self.image_size),
+            limit_per_class: self.limit_per_class,
+            seed: self.seed,
+        }
+    }
+
+    pub fn attack_options(&self) -> AttackOptions {
+        AttackOptions { seed: self.seed, pattern: self.pattern.clone(), alpha: self.alpha.map(|a| a as f32), patch: self.patch }
+    }
+
+    pub fn poison_options(&self) -> PoisonOptions {
+        PoisonOptions { rate: self.poison_rate, target: self.target, seed: self.seed, draw: self.draw }
+    }
+
+    pub fn anti_learn_config(&self) -> AntiLearnConfig {
+        let (epochs, batch, lr) = (self.epochs, self.batch, self.lr as f32);
+        AntiLearnConfig {
+            train: TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed },
+            prefilter_share: self.prefilter_share,
+            burn_in: self.burn_in,
+            discriminator: DiscriminatorConfig { rounds: self.rounds, ..Default::default() },
+            within_class: self.within_class,
+        }
+    }
+
+    pub fn unlearn_config(&self) -> UnlearnConfig {
+        UnlearnConfig {
+            steps: self.unlearn_steps,
+            lr: self.unlearn_lr as f32,
+            batch_clean: self.unlearn_batch_clean,
+            batch_poison: self.unlearn_batch_poison,
+            lambda: self.unlearn_lambda as f32,
+            loss: self.unlearn_loss,
+            sgd: self.sgd(),
+            seed: self.seed,
+        }
+    }
+
+    fn sgd(&self) -> SgdConfig {
+        SgdConfig {
+            momentum: self.momentum as f32,
+            nesterov: self.momentum > 0.0,
+            weight_decay: self.weight_decay as f32,
+            crop_pad: self.crop_pad,
+            flip: self.flip,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn flags(args: &[&str]) -> Flags {
+        Line::try_parse_from(std::iter::once(&"dau").chain(args)).expect("parsed").flags
+    }
+
+    fn config(text: &str) -> (tempfile::TempDir, String) {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("c.toml");
+        std::fs::write(&path, text).expect("written");
+        let shown = path.display().to_string();
+        (place, shown)
+    }
+
+    fn refusal(args: &[&str]) -> String {
+        resolve(&Table::new(), &flags(args)).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let (_place, path) = config("dataset = \"cifar10\"\nepochs = 7\nweight-decay = 0\nlr = 0.5\n[run]\nversion = \"1\"\n");
+        let preset = toml::toml! { out = "there"
+        epochs = 5 };
+        let found = resolve(&preset, &flags(&["--config", &path, "--lr", "0.25", "--draw", "non-target"])).expect("resolved");
+        let s = found.settings;
+        assert_eq!((s.dataset.as_str(), s.epochs, s.lr, s.weight_decay), ("CIFAR-10", 7, 0.25, 0.0));
+        assert_eq!((s.out.to_str(), s.draw, s.flip, s.image_size), (Some("there"), Draw::NonTarget, true, 32));
+        assert_eq!(found.given["weight_decay"], Value::Float(0.0));
+    }
+
+    #[test]
+    fn defaults_are_digits_and_badnets_in_their_own_folder() {
+        let settings = resolve(&Table::new(), &Flags::default()).expect("resolved").settings;
+        assert_eq!((settings.dataset.as_str(), settings.attack.as_str()), ("digits", "BadNets"));
+        assert_eq!(settings.out, Path::new("runs/digits-badnets-0"));
+        assert_eq!(settings.lr.to_string(), "0.02", "as the dataset's file has it");
+    }
+
+    #[test]
+    fn settings_survive_run_toml() {
+        let args = ["--attack", "blended", "--alpha", "0.1", "--limit-per-class", "9", "--unlearn-loss", "gga", "--data", "x"];
+        let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        let text = toml::to_string(&settings).expect("toml");
+        let table: Table = toml::from_str(&text).expect("toml");
+        assert_eq!(Settings::from_run(table, Path::new("run.toml")).expect("read"), settings);
+    }
+
+    #[test]
+    fn every_flag_is_a_setting_and_every_setting_a_flag() {
+        let args = ["--alpha", "0.1", "--limit-per-class", "9", "--data", "x", "--pattern", "p", "--patch", "3"];
+        let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        let mut known = known_keys();
+        known.sort();
+        assert_eq!(to_table(&settings).expect("table").keys().cloned().collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_nearest() {
+        for (key, nearest) in [("epoch", "epochs"), ("poisonrate", "poison_rate"), ("unlearning-lr", "unlearn_lr")] {
+            let (_place, path) = config(&format!("{key} = 1\n"));
+            let message = refusal(&["--config", &path]);
+            assert!(message.ends_with(&format!("unknown key `{key}`; the nearest known one is `{nearest}`")), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_or_damaged_file_is_named() {
+        let (_place, path) = config("epochs = \"many\"\n");
+        let message = refusal(&["--config", &path]);
+        assert!(message.starts_with(&path) && message.contains("epochs"), "{message}");
+        let (_place, path) = config("epochs = 3\nlr = = 1\n");
+        let message = refusal(&["--config", &path]);
+        assert!(message.starts_with(&format!("{path}, line 2: ")), "{message}");
+        let (_place, path) = config("batch-size = 3\nlr = nan\n");
+        assert!(refusal(&["--config", &path]).contains("nearest known one is `batch`"));
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused() {
+        for (args, expected) in [
+            (["--poison-rate", "1.5"], "--poison-rate 1.5 is outside 0..1"),
+            (["--poison-rate", "NaN"], "--poison-rate NaN is outside 0..1"),
+            (["--lr", "nan"], "--lr NaN does not do"),
+            (["--lr", "-1"], "--lr -1 does not do: give a number above 0"),
+            (["--epochs", "0"], "--epochs 0 does not do"),
+            (["--momentum", "1"], "--momentum 1 does not do"),
+            (["--crop-pad", "16"], "--crop-pad 16 does not do for images of 16 pixels"),
+            (["--model", "vgg"], "unknown model `vgg`; known are resnet18"),
+            (["--dataset", "mnist"], "unknown dataset `mnist`"),
+        ] {
+            let message = refusal(&args);
+            assert!(message.starts_with(expected), "{args:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn only_a_changed_setting_is_a_contradiction() {
+        let began = resolve(&Table::new(), &flags(&["--epochs", "3"])).expect("resolved").settings;
+        let now = |args: &[&str]| agree(&resolve(&Table::new(), &flags(args)).expect("resolved").given, &began, Path::new("r"));
+        assert!(now(&["--attack", "badnets", "--out", "elsewhere", "--epochs", "3"]).is_ok());
+        let message = now(&["--epochs", "4"]).expect_err("refused").to_string();
+        assert!(message.starts_with("this run began with epochs = 3, the command says epochs = 4"), "{message}");
+        assert!(now(&["--patch", "5"]).expect_err("refused").to_string().contains("began with patch = nothing"));
+    }
+}

@@ -1,0 +1,135 @@
+//! `dau --subtask anti_learning|unlearning|test`, the original's command line: one part of the job at a time, sharing a run
+//! folder.
+
+use std::ffi::OsString;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use toml::Table;
+
+use super::job::{Job, show};
+use super::settings::{Flags, Settings, agree, resolve, word};
+use super::{Global, Refuse};
+use crate::report::{BACKDOORED, DEFENDED, POISON, Part, RUN, RunFolder, SPLIT};
+
+const FLAG: &str = "--subtask";
+
+/// Arguments of the three subtasks.
+#[derive(Args, Clone, Debug)]
+#[command(override_usage = "dau --subtask <anti_learning|unlearning|test> [OPTIONS]")]
+pub struct SubtaskArgs {
+    /// anti_learning, unlearning or test
+    #[arg(long, value_name = "PART", value_parser = word::<Part>)]
+    subtask: Part,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// `dau --subtask x ...` as `dau subtask --subtask x ...`, so that it is a subcommand like any other.
+pub(super) fn as_subcommand(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    let given = |a: &OsString| a.to_str().is_some_and(|a| a == FLAG || a.starts_with("--subtask="));
+    if args.iter().skip(1).any(given) && args.get(1).is_none_or(|first| first != "subtask") {
+        args.insert(1, "subtask".into());
+    }
+    args
+}
+
+pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
+    let resolved = resolve(&Table::new(), &args.flags).refuse()?;
+    let out = resolved.settings.out.clone();
+    if args.subtask == Part::AntiLearning {
+        RunFolder::vet(&out).refuse()?;
+        let job = Job::prepare(resolved.settings, None, global).refuse()?;
+        job.anti_learning(&RunFolder::create(&out).refuse()?)?;
+        eprintln!("next: {}", command(Part::Unlearning));
+        return Ok(());
+    }
+
+    let folder = RunFolder::open(&out);
+    inputs(&folder, args.subtask).refuse()?;
+    let (stored, _) = folder.read_run().refuse()?;
+    let mut settings = Settings::from_run(stored, &folder.path(RUN)).refuse()?;
+    agree(&resolved.given, &settings, &out).refuse()?;
+    settings.out = out.clone();
+    let manifest = folder.read(POISON).refuse()?;
+    let job = Job::prepare(settings, Some(&manifest), global).refuse()?;
+    if args.subtask == Part::Unlearning {
+        let input = job.stage_one(&folder).refuse()?;
+        job.unlearning(&folder, input)?;
+        eprintln!("next: {}", command(Part::Test));
+        Ok(())
+    } else {
+        let input = job.stage_two(&folder).refuse()?;
+        show(&job.test(&folder, input)?, &out, global)
+    }
+}
+
+/// Whether the parts before `part` have left their files; else says which to run first.
+fn inputs(folder: &RunFolder, part: Part) -> Result<()> {
+    let needed = [
+        (RUN, Part::AntiLearning),
+        (POISON, Part::AntiLearning),
+        (SPLIT, Part::AntiLearning),
+        (BACKDOORED, Part::AntiLearning),
+        (DEFENDED, Part::Unlearning),
+    ];
+    match needed.iter().find(|(file, maker)| *maker < part && !folder.has(file)) {
+        Some((file, maker)) => {
+            bail!(
+                "--subtask {} needs {}, which is not there; run first: {}",
+                part.name(),
+                folder.path(file).display(),
+                command(*maker)
+            )
+        }
+        None => Ok(()),
+    }
+}
+
+/// The command line as it was given, but for another part.
+fn command(part: Part) -> String {
+    let mut words = vec!["dau".to_string()];
+    let mut args = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
+    while let Some(arg) = args.next() {
+        match arg.strip_prefix(FLAG) {
+            Some("") => {
+                args.next();
+                words.extend([FLAG.to_string(), part.name().to_string()]);
+            }
+            Some(value) if value.starts_with('=') => words.push(format!("{FLAG}={}", part.name())),
+            _ => words.push(quoted(&arg)),
+        }
+    }
+    words.join(" ")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_=./,:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn converted(args: &[&str]) -> String {
+        let args = as_subcommand(std::iter::once("dau").chain(args.iter().copied()).map(OsString::from));
+        args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_originals_command_line_becomes_a_subcommand() {
+        assert_eq!(converted(&["--subtask", "test", "--dataset", "x"]), "dau subtask --subtask test --dataset x");
+        assert_eq!(converted(&["--adapter", "0", "--subtask=test"]), "dau subtask --adapter 0 --subtask=test");
+        assert_eq!(converted(&["run", "--dataset", "x"]), "dau run --dataset x");
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        assert_eq!(quoted("CIFAR-10"), "CIFAR-10");
+        assert_eq!(quoted("my data"), "'my data'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+}

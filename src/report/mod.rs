@@ -1,0 +1,34 @@
+//! What a run leaves behind: its folder ([`RunFolder`]), its figures ([`Results`]), and these as a table ([`render`]).
+
+mod results;
+mod run_folder;
+mod split_csv;
+mod table;
+
+pub use results::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Results, SplitFigures, seconds};
+pub use run_folder::{
+    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, StageTime, write_atomic,
+};
+pub use split_csv::{parse_split, split_csv};
+pub use table::{columns, render};
+
+use std::path::PathBuf;
+
+/// What can go wrong with a run folder.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+
+    #[error("{} is not a run folder: it holds files but no {RUN}; choose another --out", path.display())]
+    NotOurs { path: PathBuf },
+
+    #[error("{}, line {line}: {why}; make it again with --subtask anti_learning", path.display())]
+    Damaged { path: PathBuf, line: usize, why: String },
+
+    #[error("{} cannot be written: {why}", path.display())]
+    Encode { path: PathBuf, why: String },
+}

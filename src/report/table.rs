@@ -1,0 +1,138 @@
+//! [`Results`] as text of fixed width.
+
+use std::fmt::Write;
+
+use super::{Figures, Results};
+
+const CELL: usize = 22;
+
+/// The figures as a table, then the split, DER, seconds and warnings.
+pub fn render(results: &Results) -> String {
+    let mut text = heading(results);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}T", "percent", "ACC", "ASR", "RA");
+    for (name, figures) in [("undefended", &results.undefended), ("defended", &results.defended)] {
+        let _ = writeln!(text, "{name:12}{}", row(figures));
+    }
+    let split = &results.split;
+    let cell = |name: &str, value| share(value, &split.counts[name]);
+    let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}AUROC", "", "precision", "recall", "FPR");
+    let shares = [("precision", split.precision), ("recall", split.recall), ("fpr", split.fpr)];
+    let line: String = shares.map(|(name, value)| format!("{:CELL$}", cell(name, value))).concat();
+    let _ = writeln!(text, "{:12}{line}{:.4}", "split", split.auroc);
+    let _ = writeln!(text, "\n{:12}{:.2}", "DER", results.der);
+    let times: Vec<String> = results.seconds.iter().map(|(name, s)| format!("{name} {:.1}", s.as_f64().unwrap_or(0.0))).collect();
+    let _ = writeln!(text, "{:12}{}", "seconds", times.join(", "));
+    for warning in &results.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}
+
+fn heading(results: &Results) -> String {
+    let (data, poison) = (&results.dataset, &results.poison);
+    format!(
+        "{}, {} on {:.2} % of the training images ({}/{}; {:.2} % wrongly labelled), target {} ({}), seed {}, dau {}\n{}\n",
+        data.name,
+        poison.attack,
+        poison.rate,
+        poison.count,
+        data.train,
+        poison.dirty_rate,
+        poison.target,
+        poison.target_name,
+        results.seed,
+        results.version,
+        results.adapter
+    )
+}
+
+fn row(figures: &Figures) -> String {
+    let cells = [("acc", figures.acc), ("asr", figures.asr), ("ra", figures.ra), ("t", figures.t)];
+    let row: String = cells.map(|(name, value)| format!("{:CELL$}", share(value, &figures.counts[name]))).concat();
+    row.trim_end().to_string()
+}
+
+/// `98.60 (493/500)`.
+fn share(percent: f64, counts: &serde_json::Value) -> String {
+    format!("{percent:.2} ({}/{})", counts[0], counts[1])
+}
+
+/// Rows of cells, the first being the heading, in columns as wide as their widest cell.
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        let line: String = row.iter().enumerate().map(|(i, cell)| format!("{cell:<w$}  ", w = width(i))).collect();
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{DatasetFacts, Part, PoisonFacts, SplitFigures, StageTime, seconds};
+    use crate::train::metrics::{Count, ModelMetrics, SplitMetrics};
+
+    fn results(asr: usize) -> Results {
+        let count = |hits, of| Count { hits, of };
+        let model =
+            |asr| ModelMetrics { acc: count(493, 500), asr: count(asr, 450), ra: count(450 - asr, 450), t: count(50, 50) };
+        let split = SplitMetrics { precision: count(130, 130), recall: count(130, 130), fpr: count(0, 1167), auroc: 1.0 };
+        let mut results = Results {
+            version: "0.1.0".into(),
+            dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500 },
+            poison: PoisonFacts {
+                attack: "BadNets".into(),
+                target: 0,
+                target_name: "zero".into(),
+                rate: 10.02,
+                count: 130,
+                dirty_rate: 9.1,
+            },
+            undefended: Figures::from(&model(asr)),
+            defended: Figures::from(&model(0)),
+            split: SplitFigures::from(&split),
+            der: 99.5,
+            seconds: seconds(&[StageTime { part: Part::AntiLearning, name: "train".into(), seconds: 40.25 }]),
+            adapter: "llvmpipe [vulkan, cpu]".into(),
+            seed: 0,
+            warnings: Vec::new(),
+            config: serde_json::Value::Null,
+        };
+        results.warn();
+        results
+    }
+
+    #[test]
+    fn the_table_reads_as_intended() {
+        let expected = "\
+digits, BadNets on 10.02 % of the training images (130/1297; 9.10 % wrongly labelled), target 0 (zero), seed 0, dau 0.1.0
+llvmpipe [vulkan, cpu]
+
+percent     ACC                   ASR                   RA                    T
+undefended  98.60 (493/500)       100.00 (450/450)      0.00 (0/450)          100.00 (50/50)
+defended    98.60 (493/500)       0.00 (0/450)          100.00 (450/450)      100.00 (50/50)
+
+            precision             recall                FPR                   AUROC
+split       100.00 (130/130)      100.00 (130/130)      0.00 (0/1167)         1.0000
+
+DER         99.50
+seconds     train 40.2, total 40.2
+";
+        assert_eq!(render(&results(450)), expected);
+    }
+
+    #[test]
+    fn an_attack_that_did_not_implant_is_said() {
+        let text = render(&results(90));
+        assert!(text.contains("warning: the attack did not implant: undefended ASR is 20.00 %"), "{text}");
+    }
+
+    #[test]
+    fn columns_align() {
+        let rows = [vec!["a".to_string(), "b".into()], vec!["long".into(), "c".into()]];
+        assert_eq!(columns(&rows), "a     b\nlong  c\n");
+    }
+}
