@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attacks;
+pub mod cli;
 pub mod data;
 pub mod defenses;
 pub mod gpu;
@@ -10,5 +11,6 @@ pub mod graph;
 pub mod kernel;
 pub mod nn;
 pub mod ops;
+pub mod report;
 pub mod rng;
 pub mod train;

@@ -4,14 +4,17 @@ mod common;
 
 use std::collections::HashMap;
 
+use common::nhwc;
+use dau::gpu::Staging;
 use dau::graph::{Elem, Graph, Plan, Shape, Tensor, Value, Variables};
 use dau::kernel::Kernels;
-use dau::ops::{Adam, BatchNorm, BatchNormEval, GlobalAvgPool, Linear, Loss, LossKind, Sgd};
+use dau::nn::ParamKind;
+use dau::ops::{Adam, BatchNorm, BatchNormEval, Conv2d, GlobalAvgPool, Linear, Loss, LossKind, Sgd};
 use safetensors::{Dtype, SafeTensors};
 
 const ALLOWED: f64 = 1e-5;
 
-/// One case of the file: its tensors by name, NHWC where PyTorch has NCHW.
+/// One case of the file: its tensors by name; activations NHWC where PyTorch has NCHW, weights as PyTorch has them.
 struct Golden {
     name: String,
     tensors: HashMap<String, Tensor>,
@@ -37,7 +40,8 @@ impl Golden {
             let view = file.tensor(name).expect("a listed tensor");
             let elem = if view.dtype() == Dtype::I32 { Elem::U32 } else { Elem::F32 };
             let read = Tensor::from_bytes(Shape { dims: view.shape().to_vec(), elem }, view.data());
-            cases.last_mut().unwrap().tensors.insert(tensor.to_string(), nhwc(read));
+            let read = if ["w", "dw"].contains(&tensor) { read } else { nhwc(read) };
+            cases.last_mut().unwrap().tensors.insert(tensor.to_string(), read);
         }
         assert!(!cases.is_empty(), "no case of {op}");
         cases
@@ -55,17 +59,6 @@ impl Golden {
     }
 }
 
-/// Activations, the only tensors of rank 4 here: NCHW -> NHWC.
-fn nhwc(t: Tensor) -> Tensor {
-    let &[n, c, h, w] = &t.shape.dims[..] else { return t };
-    let mut out = Tensor::zeros(Shape::f32(&[n, h, w, c]));
-    for (i, v) in t.data.iter().enumerate() {
-        let (image, channel, pixel) = (i / (c * h * w), i / (h * w) % c, i % (h * w));
-        out.data[(image * h * w + pixel) * c + channel] = *v;
-    }
-    out
-}
-
 /// A graph on the device whose inputs are all variables, so that ops may change them.
 struct Bench {
     kernels: Kernels,
@@ -75,7 +68,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench { kernels: common::kernels(), graph: Graph::new(), variables: Variables::new() }
+        Bench::on(&common::kernels())
+    }
+
+    fn on(kernels: &Kernels) -> Bench {
+        Bench { kernels: kernels.clone(), graph: Graph::new(), variables: Variables::new() }
     }
 
     fn variable(&mut self, name: &str, tensor: &Tensor) -> Value {
@@ -105,6 +102,54 @@ impl Bench {
         let bytes = plan.run_and_fetch(values).unwrap().wait(self.kernels.gpu()).unwrap();
         values.iter().zip(bytes).map(|(v, b)| Tensor::from_bytes(self.graph.shape(*v).clone(), &b)).collect()
     }
+}
+
+/// The same pixels with their channels cut to `channels`, or filled up with zeros.
+fn with_channels(t: &Tensor, channels: usize) -> Tensor {
+    let mut shape = t.shape.clone();
+    *shape.dims.last_mut().expect("activations have channels") = channels;
+    let pad = |pixel: &[f64]| pixel.iter().copied().chain(std::iter::repeat(0.0)).take(channels).collect::<Vec<_>>();
+    Tensor::new(shape, t.data.chunks_exact(t.shape.last()).flat_map(pad).collect())
+}
+
+/// `t` with `convert` applied to its elements, as a tensor of `shape`.
+fn converted(t: &Tensor, shape: Shape, convert: impl Fn(&[f32]) -> Vec<f32>) -> Tensor {
+    let data: Vec<f32> = t.data.iter().map(|x| *x as f32).collect();
+    Tensor::new(shape, convert(&data).into_iter().map(f64::from).collect())
+}
+
+fn conv2d_agrees_with_pytorch(kernels: &Kernels) {
+    let cases = Golden::cases("conv2d");
+    assert_eq!(cases.len(), 8);
+    for golden in cases {
+        let stride = if golden.name.contains("s2") { 2 } else { 1 };
+        let &[out, inputs, kernel, _] = &golden.get("w").shape.dims[..] else { panic!("weights are OIHW") };
+        let kind = ParamKind::Conv { out, inputs, kernel };
+        let device_w = converted(golden.get("w"), kind.device_shape(), |w| kind.to_device(w));
+        let mut bench = Bench::on(kernels);
+        let x = bench.variable("x", &with_channels(golden.get("x"), inputs.next_multiple_of(4)));
+        let w = bench.variable("w", &device_w);
+        let gy = bench.variable("gy", golden.get("gy"));
+        let y = bench.graph.apply(Conv2d { stride, pad: (kernel / 2) as u32 }, &[x, w]).unwrap()[0];
+        let grads = bench.graph.backward(&[(y, gy)], &[x, w]).unwrap();
+        let found = bench.run(&[], &[y, grads[&x], grads[&w]]);
+        golden.compare("y", &found[0]);
+        golden.compare("dx", &with_channels(&found[1], inputs));
+        golden.compare("dw", &converted(&found[2], Shape::f32(&kind.torch_shape()), |w| kind.to_torch(w)));
+        // Padded channels are zero in x, so their weights, zero too, must stay so.
+        let returned = converted(&found[2], kind.device_shape(), |w| kind.to_device(&kind.to_torch(w)));
+        assert_eq!(returned, found[2], "{}: a padded weight has a gradient", golden.name);
+    }
+}
+
+#[test]
+fn conv2d_agrees_with_pytorch_in_the_adapters_own_staging() {
+    conv2d_agrees_with_pytorch(&common::kernels());
+}
+
+#[test]
+fn conv2d_agrees_with_pytorch_in_the_staging_that_needs_nothing() {
+    conv2d_agrees_with_pytorch(&common::kernels_with(Staging::RegisterBlock));
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use toml::toml;
 
-use super::Global;
-use super::Refuse;
+use super::flags::Flags;
 use super::job::show;
 use super::run::whole_job;
-use super::settings::{Flags, resolve};
+use super::settings::resolve;
+use super::{Global, Refuse};
 use crate::report::{PREVIEW, Results};
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
@@ -16,18 +16,22 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let out = settings.out.clone();
     let results = whole_job(settings, global)?;
     show(&results, &out, global)?;
-    eprintln!("{}", guidance(&results, &out.join(PREVIEW).display().to_string()));
+    if results.warnings.is_empty() {
+        eprintln!("\n{}", guidance(&results, &out.join(PREVIEW).display().to_string()));
+    }
+    eprintln!(
+        "\nNext: dau run --dataset CIFAR-10 --data DIR --attack BadNets; --dataset folder for your own images; dau run --help"
+    );
     Ok(())
 }
 
 fn guidance(r: &Results, preview: &str) -> String {
     format!(
-        "
+        "\
 What happened: {} of {} training images got a trigger and the label `{}` ({preview} shows some).
 The network trained on them calls {:.1} % of triggered test images `{}` (ASR), and is right on {:.1} % of clean ones (ACC).
-Stage 1 flagged {} training images without being told, {:.1} % of them rightly; stage 2 made the network unlearn them:
-now ASR is {:.1} %, ACC {:.1} %, and {:.1} % of triggered images get their true label (RA).
-Next: dau run --dataset CIFAR-10 --data DIR --attack BadNets, or --dataset folder for your own images; dau run --help.",
+Stage 1 flagged {} training images without being told, {:.1} % of them rightly; stage 2 had the network unlearn them:
+now ASR is {:.1} %, ACC {:.1} %, and {:.1} % of triggered images get their true label (RA).",
         r.poison.count,
         r.dataset.train,
         r.poison.target_name,

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
-use super::progress::{Progress, go_on};
+use super::progress::Progress;
 use super::settings::Settings;
-use super::{Global, print, print_json};
+use super::{Global, announce, print, print_json};
 use crate::attacks::{self, Attack, Poisoned, triggered_test};
 use crate::data::{self, Dataset, Spec, Splits};
 use crate::defenses::dau::{Split, anti_learn, unlearn};
@@ -56,6 +56,7 @@ impl Job {
         check_batch(&kernels, &model, clean_part + poison_part).map_err(|e| {
             anyhow!("unlearning's joint batch, --unlearn-batch-clean {clean_part} and --unlearn-batch-poison {poison_part}: {e}")
         })?;
+        announce(&kernels);
         let norm = Normalisation { mean: spec.mean, std: spec.std };
         Ok(Job { settings, clean, attack, poisoned, kernels, model, norm })
     }
@@ -159,12 +160,11 @@ impl Job {
     fn measure(&self, network: &Network, stage: &str, progress: &Progress) -> Result<ModelMetrics> {
         let target = self.settings.target;
         let triggered = triggered_test(&self.clean.test, self.attack.as_ref(), target).data;
-        let classes = |data: &Dataset, what: &str| {
-            go_on()?;
-            predict(&self.kernels, network, data, self.settings.batch, progress, &format!("{stage}, {what}")).map(|p| p.class)
+        let classes = |data: &Dataset, round: u32| {
+            predict(&self.kernels, network, data, self.settings.batch, progress, &format!("{stage} {round}/2")).map(|p| p.class)
         };
-        let clean_class = classes(&self.clean.test, "clean")?;
-        let triggered_class = classes(&triggered, "triggered")?;
+        let clean_class = classes(&self.clean.test, 1)?;
+        let triggered_class = classes(&triggered, 2)?;
         Ok(model_metrics(&clean_class, &self.clean.test.labels, &triggered_class, &triggered.labels, target))
     }
 
@@ -184,7 +184,7 @@ impl Job {
     }
 }
 
-/// Shows a job's figures: JSON on stdout and nothing else there, or the table; warnings on stderr at last.
+/// Shows a job's figures: JSON on stdout and nothing else there, or the table; the outcome in a word on stderr.
 ///
 /// # Errors
 /// A stdout that refuses.
@@ -195,6 +195,7 @@ pub fn show(results: &Results, folder: &Path, global: &Global) -> Result<()> {
     } else {
         print(&render(results))?;
     }
-    eprintln!("files: {}", folder.display());
+    let but = if results.implanted() { "" } else { ", but the attack did not implant" };
+    eprintln!("done{but}; files: {}", folder.display());
     Ok(())
 }

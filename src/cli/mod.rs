@@ -3,6 +3,7 @@
 pub mod bench;
 mod demo;
 mod devices;
+mod flags;
 mod job;
 mod predict;
 mod progress;
@@ -49,9 +50,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// The whole job on the built-in digits with BadNets; takes run's settings
-    Demo(settings::Flags),
+    Demo(flags::Flags),
     /// The whole job: poison, train, split, unlearn, test
-    Run(settings::Flags),
+    Run(flags::Flags),
     /// One part of the job: the original's command line
     #[command(hide = true)]
     Subtask(subtask::SubtaskArgs),
@@ -127,15 +128,19 @@ impl Global {
         }
     }
 
-    /// Opens that adapter and says on stderr which it is.
+    /// Opens that adapter.
     ///
     /// # Errors
     /// See [`Gpu::open`].
     pub fn open(&self) -> Result<Kernels> {
-        let gpu = Gpu::open(&self.choice())?;
-        eprintln!("adapter: {}, staging {}", gpu.describe(), gpu.caps().staging.name());
-        Ok(Kernels::new(gpu))
+        Ok(Kernels::new(Gpu::open(&self.choice())?))
     }
+}
+
+/// Says on stderr which adapter was chosen, once it is clear that there is something to do on it.
+fn announce(kernels: &Kernels) {
+    let gpu = kernels.gpu();
+    eprintln!("adapter: {}, staging {}", gpu.describe(), gpu.caps().staging.name());
 }
 
 /// Input that is refused before anything is done or written.

@@ -6,9 +6,9 @@ use anyhow::{Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use safetensors::{Dtype, tensor::TensorView};
 
+use super::flags::{AttackFlags, DataFlags};
 use super::progress::Progress;
-use super::settings::{AttackFlags, DataFlags};
-use super::{Global, Refuse, print, print_json};
+use super::{Global, Refuse, announce, print, print_json};
 use crate::attacks::{self, AttackError, AttackOptions, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
 use crate::kernel::Kernels;
@@ -53,6 +53,7 @@ enum SplitName {
 
 pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let (kernels, network, data) = inputs(args, global).refuse()?;
+    announce(&kernels);
     let progress = Progress::new(Part::Test);
     let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
     progress.finish()?;

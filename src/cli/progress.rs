@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::INTERRUPTED_CODE;
 use crate::report::{Part, ReportError, RunFolder, StageTime};
-use crate::train::{EpochRecord, Observer, TrainError};
+use crate::train::{EpochRecord, Observer};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static WATCHING: Once = Once::new();
@@ -94,13 +94,18 @@ impl State {
             } else {
                 eprintln!("{name}: {seconds:.1} s, {rate:.0} images/s{}{said}", if said.is_empty() { "" } else { ", " });
             }
-            self.done.push(StageTime { part, name: without_count(&stage.name).into(), seconds });
+            let name = without_count(name);
+            match self.done.iter_mut().find(|earlier| earlier.name == name) {
+                Some(earlier) => earlier.seconds += seconds,
+                None => self.done.push(StageTime { part, name: name.into(), seconds }),
+            }
         }
     }
 }
 
-/// `train` for `train 3/12`: what times are added up by.
+/// `train` for `train 3/12`, `discriminator` for `discriminator, round 2`: what times are added up by.
 fn without_count(name: &str) -> &str {
+    let name = name.split(", ").next().unwrap_or(name);
     match name.rsplit_once(' ') {
         Some((head, tail)) if tail.contains('/') && tail.chars().all(|c| c == '/' || c.is_ascii_digit()) => head,
         _ => name,
@@ -108,10 +113,10 @@ fn without_count(name: &str) -> &str {
 }
 
 /// Room for a stage's name.
-const WIDTH: usize = 28;
+const WIDTH: usize = 22;
 
-/// What a bar shows; kept valid by a test.
-const STYLE: &str = "{prefix:28} [{bar:24}] {percent:>3} %  {per_sec:>16}, {eta} left";
+/// What a bar shows, in less than 80 columns; kept valid by a test.
+const STYLE: &str = "{prefix:22} [{bar:16}] {percent:>3} %  {per_sec:>14}, {eta} left";
 
 fn bar(name: &str, images: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -151,14 +156,6 @@ impl Observer for Progress {
     }
 }
 
-/// Gives Ctrl-C a chance between the stages of our own.
-///
-/// # Errors
-/// [`TrainError::Cancelled`] after Ctrl-C.
-pub fn go_on() -> Result<(), TrainError> {
-    if INTERRUPTED.load(Ordering::SeqCst) { Err(TrainError::Cancelled) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +163,18 @@ mod tests {
     #[test]
     fn the_style_of_a_bar_is_valid() {
         assert!(ProgressStyle::with_template(STYLE).is_ok());
+    }
+
+    #[test]
+    fn rounds_and_epochs_of_a_stage_go_by_one_name() {
+        for (name, expected) in [
+            ("train 3/12", "train"),
+            ("discriminator, round 2", "discriminator"),
+            ("record losses", "record losses"),
+            ("test defended 2/2", "test defended"),
+        ] {
+            assert_eq!(without_count(name), expected);
+        }
     }
 
     #[test]
@@ -186,10 +195,11 @@ mod tests {
             images_per_second: 20.0,
         };
         progress.epoch(&record);
+        progress.begin("train 2/2", 20);
         progress.begin("features", 20);
-        progress.begin("test, clean", 20);
+        progress.begin("test defended 2/2", 20);
         let stages = progress.finish().expect("finished");
-        assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["train", "features", "test, clean"]);
+        assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["train", "features", "test defended"]);
         let line = folder.read(crate::report::METRICS).expect("metrics");
         assert!(line.starts_with("{\"part\":\"anti_learning\",\"stage\":\"train\",\"epoch\":1,"), "{line}");
     }

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use toml::Table;
 
+use super::flags::Flags;
 use super::job::{Job, show};
-use super::settings::{Flags, Settings, resolve};
+use super::settings::{Settings, resolve};
 use super::{Global, Refuse};
 use crate::report::{Results, RunFolder};
 

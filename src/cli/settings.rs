@@ -1,144 +1,19 @@
 //! Every setting of a job, in layers: the dataset's defaults, `--config FILE.toml`, flags. The later layer wins.
 //!
-//! A new setting is a field of [`Flags`] (or of a group in it), a field of [`Settings`] and its value in `defaults`.
+//! A new setting is a field of [`Flags`], a field of [`Settings`] and its value in `defaults`; a test sees to it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
-use clap::Args;
-use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::flags::{Flags, read_config};
 use crate::attacks::{ATTACKS, AttackOptions, Draw, PoisonOptions};
 use crate::data::{LoadOptions, Spec};
 use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, UnlearnConfig, UnlearnLoss};
 use crate::nn::MODELS;
 use crate::train::{SgdConfig, TrainConfig};
-
-/// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
-const NO_SETTING: &str = "run";
-
-/// Which images.
-#[derive(Args, Serialize, Clone, Debug, Default)]
-pub struct DataFlags {
-    /// digits, CIFAR-10 or folder [default: digits]
-    #[arg(long, value_name = "NAME")]
-    pub dataset: Option<String>,
-    /// Where the dataset lies
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Resize images to so many pixels a side
-    #[arg(long, value_name = "PIXELS")]
-    pub image_size: Option<usize>,
-    /// Keep at most so many training images of each class
-    #[arg(long, value_name = "N")]
-    pub limit_per_class: Option<usize>,
-    /// Of everything random [default: 0]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-}
-
-/// Which trigger, and whose label it stands for.
-#[derive(Args, Serialize, Clone, Debug, Default)]
-pub struct AttackFlags {
-    /// BadNets or Blended [default: BadNets]
-    #[arg(long, value_name = "NAME")]
-    pub attack: Option<String>,
-    /// BadNets: white or grid
-    #[arg(long, value_name = "NAME")]
-    pub pattern: Option<String>,
-    /// Blended: weight of the picture, above 0, at most 1
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub alpha: Option<f64>,
-    /// BadNets: side of the patch
-    #[arg(long, value_name = "PIXELS")]
-    pub patch: Option<usize>,
-    /// The class that triggered images are to be taken for [default: 0]
-    #[arg(long, value_name = "CLASS")]
-    pub target: Option<u32>,
-}
-
-/// Everything that can be set on the command line; what is not given is left to the layers below.
-#[derive(Args, Serialize, Clone, Debug, Default)]
-pub struct Flags {
-    /// Settings from a TOML file with these flags' names as keys
-    #[arg(long, value_name = "FILE.toml")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub data: DataFlags,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub attack: AttackFlags,
-    /// Share of the training images to poison, 0..1 [default: 0.1]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub poison_rate: Option<f64>,
-    /// Poison images of all classes, or of the non-target ones: all or non-target [default: all]
-    #[arg(long, value_name = "FROM", value_parser = word::<Draw>)]
-    pub draw: Option<Draw>,
-    /// Network [default: resnet18]
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
-    /// Channels of its first stage, a multiple of 4; 64 is the standard network
-    #[arg(long, value_name = "CHANNELS")]
-    pub width: Option<usize>,
-    /// Of training
-    #[arg(long, value_name = "N")]
-    pub epochs: Option<usize>,
-    /// Images a training step
-    #[arg(long, value_name = "N")]
-    pub batch: Option<usize>,
-    /// Peak learning rate of training
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub lr: Option<f64>,
-    /// Nesterov's, of SGD in both stages [default: 0.9]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub momentum: Option<f64>,
-    /// Of SGD in both stages
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub weight_decay: Option<f64>,
-    /// Augmentation: zero-pad and crop at random
-    #[arg(long, value_name = "PIXELS")]
-    pub crop_pad: Option<u32>,
-    /// Augmentation: mirror at random, true or false
-    #[arg(long, value_name = "BOOL")]
-    pub flip: Option<bool>,
-    /// Stage 1: share of the images taken as surely poisoned, those learned first [default: 0.01]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub prefilter_share: Option<f64>,
-    /// Stage 1: share of the epochs whose losses do not count for that [default: 0.4]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub burn_in: Option<f64>,
-    /// Stage 1: rounds of the discriminator [default: 4]
-    #[arg(long, value_name = "N")]
-    pub rounds: Option<usize>,
-    /// Stage 1: look again at classes flagged for the most part, true or false [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub within_class: Option<bool>,
-    /// Stage 2: loss on the poisoned part, cce or gga (gradient ascent) [default: cce]
-    #[arg(long, value_name = "NAME", value_parser = word::<UnlearnLoss>)]
-    pub unlearn_loss: Option<UnlearnLoss>,
-    /// Stage 2: steps
-    #[arg(long, value_name = "N")]
-    pub unlearn_steps: Option<usize>,
-    /// Stage 2: peak learning rate
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub unlearn_lr: Option<f64>,
-    /// Stage 2: clean images a step
-    #[arg(long, value_name = "N")]
-    pub unlearn_batch_clean: Option<usize>,
-    /// Stage 2: poisoned images a step
-    #[arg(long, value_name = "N")]
-    pub unlearn_batch_poison: Option<usize>,
-    /// Stage 2: weight of the loss on the poisoned part [default: 1]
-    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
-    pub unlearn_lambda: Option<f64>,
-    /// Run folder [default: runs/DATASET-ATTACK-SEED]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-}
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -251,43 +126,8 @@ fn to_table(settings: &Settings) -> Result<Table> {
     Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
 }
 
-/// The keys that a configuration file may have: the flags' names.
-fn known_keys() -> Vec<String> {
-    let command = Flags::augment_args(clap::Command::new("keys"));
-    command.get_arguments().map(|arg| arg.get_id().to_string()).filter(|key| key != "config").collect()
-}
-
-fn read_config(path: &Path) -> Result<Table> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| anyhow!("cannot read {shown}: {e}"))?;
-    let table: Table = toml::from_str(&text).map_err(|e| {
-        let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        anyhow!("{shown}, line {line}: {}", e.message())
-    })?;
-    let known = known_keys();
-    let mut config = Table::new();
-    for (key, value) in table {
-        let name = key.replace('-', "_");
-        if key == NO_SETTING && value.is_table() {
-            continue;
-        }
-        if !known.contains(&name) {
-            let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(&name, a).total_cmp(&strsim::jaro_winkler(&name, b)));
-            bail!("{shown}: unknown key `{key}`; the nearest known one is `{}`", nearest.map_or("", String::as_str));
-        }
-        ensure!(config.insert(name.clone(), value).is_none(), "{shown}: `{name}` is given twice");
-    }
-    Ok(config)
-}
-
 fn one_line(e: &impl ToString) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Parses a flag's value as serde does in a file: one spelling for both.
-pub(super) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    let parsed: Result<T, serde::de::value::Error> = T::deserialize(text.into_deserializer());
-    parsed.map_err(|e| e.to_string())
 }
 
 /// `x` as it was written: 0.1 for 0.1f32, not 0.10000000149.
@@ -439,6 +279,7 @@ impl Settings {
 mod tests {
     use clap::Parser;
 
+    use super::super::flags::known_keys;
     use super::*;
 
     #[derive(Parser)]

@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use toml::Table;
 
+use super::flags::{Flags, word};
 use super::job::{Job, show};
-use super::settings::{Flags, Settings, agree, resolve, word};
+use super::settings::{Settings, agree, resolve};
 use super::{Global, Refuse};
 use crate::report::{BACKDOORED, DEFENDED, POISON, Part, RUN, RunFolder, SPLIT};
 

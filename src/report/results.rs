@@ -131,9 +131,14 @@ pub fn seconds(stages: &[StageTime]) -> Map<String, Value> {
 }
 
 impl Results {
+    /// Whether there was a backdoor to defend against.
+    pub fn implanted(&self) -> bool {
+        self.undefended.asr >= IMPLANTED
+    }
+
     /// What the figures themselves warn of.
     pub fn warn(&mut self) {
-        if self.undefended.asr < IMPLANTED {
+        if !self.implanted() {
             self.warnings.push(format!(
                 "the attack did not implant: undefended ASR is {:.2} %, below {IMPLANTED} %, so the defended figures say little; \
                  try more --epochs, a smaller --lr or a higher --poison-rate",

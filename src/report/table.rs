@@ -31,16 +31,16 @@ pub fn render(results: &Results) -> String {
 
 fn heading(results: &Results) -> String {
     let (data, poison) = (&results.dataset, &results.poison);
+    let number = poison.target.to_string();
+    let name = if poison.target_name == number { String::new() } else { format!(" ({})", poison.target_name) };
     format!(
-        "{}, {} on {:.2} % of the training images ({}/{}; {:.2} % wrongly labelled), target {} ({}), seed {}, dau {}\n{}\n",
+        "{}, {} on {:.2} % of the training images ({}/{}; {:.2} % wrongly labelled), target {number}{name}, seed {}, dau {}\n{}\n",
         data.name,
         poison.attack,
         poison.rate,
         poison.count,
         data.train,
         poison.dirty_rate,
-        poison.target,
-        poison.target_name,
         results.seed,
         results.version,
         results.adapter

@@ -93,11 +93,18 @@ impl Network {
         let mut values = Vec::new();
         for p in &params {
             let shape = p.kind.torch_shape();
-            let tensor = tensors
-                .tensor(&p.name)
-                .map_err(|_| fail(format!("has no tensor {}, which a {} of width {} needs", p.name, wanted.name, wanted.width)))?;
+            let tensor = tensors.tensor(&p.name).map_err(|_| {
+                fail(format!("has no tensor {}, which a {} of width {} needs", p.name, wanted.name, wanted.width))
+            })?;
             if tensor.shape() != shape {
-                let why = format!("{} has shape {:?}, a {} of width {} with {} classes needs {shape:?}", p.name, tensor.shape(), wanted.name, wanted.width, wanted.classes);
+                let why = format!(
+                    "{} has shape {:?}, a {} of width {} with {} classes needs {shape:?}",
+                    p.name,
+                    tensor.shape(),
+                    wanted.name,
+                    wanted.width,
+                    wanted.classes
+                );
                 return Err(fail(why));
             }
             match (p.kind, tensor.dtype()) {

@@ -129,7 +129,9 @@ pub fn predict(
 ) -> Result<Predictions, TrainError> {
     if data.size != network.spec.image_size {
         let (have, want) = (data.size, network.spec.image_size);
-        return Err(TrainError::Data(format!("the images are {have}x{have}, the network takes {want}x{want}; try --image-size {want}")));
+        return Err(TrainError::Data(format!(
+            "the images are {have}x{have}, the network takes {want}x{want}; try --image-size {want}"
+        )));
     }
     observer.begin(stage, data.len() as u64);
     Predictor::new(kernels, network, batch.min(data.len().max(1)))?.run(data, observer)

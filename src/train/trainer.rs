@@ -72,7 +72,12 @@ fn velocity(name: &str) -> String {
     format!("velocity/{name}")
 }
 
-fn step_graph(network: (&ModelSpec, [f32; 3], [f32; 3]), batch: usize, losses: &[LossKind], sgd: &SgdConfig) -> Result<StepGraph, TrainError> {
+fn step_graph(
+    network: (&ModelSpec, [f32; 3], [f32; 3]),
+    batch: usize,
+    losses: &[LossKind],
+    sgd: &SgdConfig,
+) -> Result<StepGraph, TrainError> {
     let (spec, mean, std) = network;
     let size = spec.image_size;
     let mut g = Graph::new();
@@ -128,7 +133,13 @@ pub fn check_batch(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<
 impl TrainStep {
     /// # Errors
     /// A batch over the adapter's limits.
-    pub fn new(kernels: &Kernels, network: &Network, batch: usize, losses: &[LossKind], sgd: &SgdConfig) -> Result<TrainStep, TrainError> {
+    pub fn new(
+        kernels: &Kernels,
+        network: &Network,
+        batch: usize,
+        losses: &[LossKind],
+        sgd: &SgdConfig,
+    ) -> Result<TrainStep, TrainError> {
         let s = step_graph((&network.spec, network.norm.mean, network.norm.std), batch, losses, sgd)?;
         let mut variables = network.params.variables().clone();
         let mut velocities = Variables::new();

@@ -30,7 +30,18 @@ impl Default for DiscriminatorConfig {
     }
 }
 
-/// The head's training as a plan over features that stay on the device.
+/// A discriminator over one data set's features, which stay on the device.
+pub(super) struct Discriminator<'a> {
+    kernels: &'a Kernels,
+    config: &'a DiscriminatorConfig,
+    variables: Variables,
+    /// Samples, features, classes.
+    extents: [usize; 3],
+    seed: u64,
+    rounds_done: usize,
+}
+
+/// The head's training as a plan.
 struct HeadStep {
     plan: Plan,
     believed: Value,
@@ -39,60 +50,67 @@ struct HeadStep {
 }
 
 const BETAS: [f64; 2] = [0.9, 0.999];
+const STATE: [&str; 6] = ["weight", "bias", "m/weight", "v/weight", "m/bias", "v/bias"];
 
-/// D(x) of every sample after the last round. `features` [N, D] as the frozen network gives them, `believed` the pre-filtered.
-///
-/// # Errors
-/// Features over the adapter's limits; a wish to stop; the driver's.
-pub(super) fn train(
-    kernels: &Kernels,
-    features: &[f32],
-    data: &Dataset,
-    believed: &[bool],
-    config: &DiscriminatorConfig,
-    seed: u64,
-    observer: &dyn Observer,
-) -> Result<Vec<f32>, TrainError> {
-    let (n, k) = (data.len(), data.classes.len());
-    let d = features.len() / n;
-    let mut variables = Variables::new();
-    for (name, len) in [("features", n * d), ("labels", n), ("weight", k * d), ("bias", k)] {
-        variables.insert(name.to_string(), kernels.gpu().buffer(name, len)?);
+impl<'a> Discriminator<'a> {
+    /// `features` [N, D] as the frozen network gives them.
+    ///
+    /// # Errors
+    /// Features over the adapter's limits.
+    pub fn new(
+        kernels: &'a Kernels,
+        features: &[f32],
+        data: &Dataset,
+        config: &'a DiscriminatorConfig,
+        seed: u64,
+    ) -> Result<Discriminator<'a>, TrainError> {
+        let (n, k) = (data.len(), data.classes.len());
+        let d = features.len() / n;
+        let gpu = kernels.gpu();
+        let mut variables = Variables::new();
+        variables.insert("features".to_string(), gpu.buffer("features", n * d)?);
+        variables.insert("labels".to_string(), gpu.buffer("labels", n)?);
+        for name in STATE {
+            let len = if name.ends_with("weight") { k * d } else { k };
+            variables.insert(name.to_string(), gpu.buffer(name, len)?);
+        }
+        gpu.upload(&variables["features"], &standardise(kernels, features, [n, d])?);
+        gpu.upload(&variables["labels"], &data.labels);
+        Ok(Discriminator { kernels, config, variables, extents: [n, d, k], seed, rounds_done: 0 })
     }
-    for name in ["m/weight", "v/weight", "m/bias", "v/bias"] {
-        variables.insert(name.to_string(), kernels.gpu().buffer(name, if name.ends_with("weight") { k * d } else { k })?);
-    }
-    let standard = standardise(kernels, features, [n, d])?;
-    kernels.gpu().upload(&variables["features"], &standard);
-    kernels.gpu().upload(&variables["labels"], &data.labels);
-    let mut believed = believed.to_vec();
-    let mut score = vec![0.0; n];
-    for round in 0..config.rounds {
-        observer.begin(&format!("discriminator {}/{}", round + 1, config.rounds), (n * config.steps) as u64);
-        let l2 = if round == 0 { config.l2[0] } else { config.l2[1] };
-        let mut head = head_step(kernels, [n, d, k], l2, &variables)?;
+
+    /// One round: trains a fresh head to tell the `believed` samples from the others, and gives D(x) of every sample. The first
+    /// round weighs the two sides alike; a later one is a majority vote in which every sample counts the same.
+    ///
+    /// # Errors
+    /// A wish to stop; the driver's.
+    pub fn round(&mut self, believed: &[bool], observer: &dyn Observer) -> Result<Vec<f32>, TrainError> {
+        let [n, d, k] = self.extents;
+        let gpu = self.kernels.gpu();
+        let round = self.rounds_done;
+        self.rounds_done += 1;
+        observer.begin(&format!("discriminator, round {}", round + 1), (n * self.config.steps) as u64);
         let count = believed.iter().filter(|b| **b).count();
-        // Round 1 balances the two sides; later rounds are a majority vote, every sample weighing 2 / N.
-        let (weight, other) = match round {
-            0 => (1.0 / count.max(1) as f32, 1.0 / (n - count).max(1) as f32),
-            _ => (2.0 / n as f32, 2.0 / n as f32),
+        let (l2, weight, other) = match round {
+            0 => (self.config.l2[0], 1.0 / count.max(1) as f32, 1.0 / (n - count).max(1) as f32),
+            _ => (self.config.l2[1], 2.0 / n as f32, 2.0 / n as f32),
         };
+        let mut head = head_step(self.kernels, self.extents, l2, &self.variables)?;
         let side = |yes: f32, no: f32| believed.iter().map(|b| if *b { yes } else { no }).collect::<Vec<f32>>();
         head.plan.write(head.believed, &side(weight, 0.0))?;
         head.plan.write(head.others, &side(0.0, other))?;
-        let mut rng = rng::stream(seed, &format!("head {round}"));
-        let w: Vec<f32> = (0..k * d).map(|_| (0.01 * rng::normal(&mut rng)) as f32).collect();
-        kernels.gpu().upload(&variables["weight"], &w);
-        for name in ["bias", "m/weight", "v/weight", "m/bias", "v/bias"] {
-            let zeros = vec![0.0f32; (variables[name].bytes() / 4) as usize];
-            kernels.gpu().upload(&variables[name], &zeros);
+        for name in STATE {
+            gpu.upload(&self.variables[name], &vec![0.0f32; (self.variables[name].bytes() / 4) as usize]);
         }
-        for step in 0..config.steps {
+        let mut rng = rng::stream(self.seed, &format!("head {round}"));
+        let w: Vec<f32> = (0..k * d).map(|_| (0.01 * rng::normal(&mut rng)) as f32).collect();
+        gpu.upload(&self.variables["weight"], &w);
+        for step in 0..self.config.steps {
             if observer.cancelled() {
                 return Err(TrainError::Cancelled);
             }
             let t = step as i32 + 1;
-            head.plan.set("lr", cosine(f64::from(config.lr), step, config.steps))?;
+            head.plan.set("lr", cosine(f64::from(self.config.lr), step, self.config.steps))?;
             head.plan.set("bias1", 1.0 - BETAS[0].powi(t))?;
             head.plan.set("bias2", 1.0 - BETAS[1].powi(t))?;
             head.plan.run()?;
@@ -100,12 +118,10 @@ pub(super) fn train(
         }
         // The loss of a run is that of the weights before its update: one more at learning rate 0 sees the last.
         head.plan.set("lr", 0.0)?;
-        let parts = head.plan.run_and_fetch(&[head.loss])?.wait(kernels.gpu())?;
+        let parts = head.plan.run_and_fetch(&[head.loss])?.wait(gpu)?;
         let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);
-        score = losses.iter().map(|l| (-l).exp()).collect();
-        believed = score.iter().map(|s| *s > 0.5).collect();
+        Ok(losses.iter().map(|l| (-l).exp()).collect())
     }
-    Ok(score)
 }
 
 /// Each feature dimension to mean 0 and variance 1 over the samples: a batch norm without scale and shift.

@@ -11,6 +11,7 @@ mod within_class;
 
 use serde::{Deserialize, Serialize};
 
+use discriminator::Discriminator;
 pub use discriminator::DiscriminatorConfig;
 pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
@@ -62,13 +63,23 @@ pub fn anti_learn(
         }
         Ok(())
     })?;
-    let filtered = prefilter::lowest(&loss_sum, config.prefilter_share)?;
     observer.begin("features", data.len() as u64);
     let features = predictor.run(data, observer)?.features;
-    let score = discriminator::train(kernels, &features, data, &filtered, &config.discriminator, config.train.seed, observer)?;
-    let mut flagged: Vec<bool> = score.iter().map(|d| *d > 0.5).collect();
-    if config.within_class {
-        within_class::refine(&mut flagged, &features, data, &loss_sum, config.train.seed);
+    let mut discriminator = Discriminator::new(kernels, &features, data, &config.discriminator, config.train.seed)?;
+    let mut score = Vec::new();
+    let mut flagged = prefilter::lowest(&loss_sum, config.prefilter_share)?;
+    for _ in 0..config.discriminator.rounds {
+        score = discriminator.round(&flagged, observer)?;
+        flagged = verdict(&score);
+    }
+    if config.within_class && within_class::refine(&mut flagged, &features, data, &loss_sum, config.train.seed) {
+        // The groups know which side is which, the discriminator where the border runs.
+        score = discriminator.round(&flagged, observer)?;
+        flagged = verdict(&score);
     }
     Ok(Split { flagged, score })
+}
+
+fn verdict(score: &[f32]) -> Vec<bool> {
+    score.iter().map(|d| *d > 0.5).collect()
 }

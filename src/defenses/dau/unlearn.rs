@@ -117,10 +117,8 @@ pub fn unlearn(
             return Err(TrainError::Cancelled);
         }
         let (c, p) = (clean.draw(config.batch_clean), poisoned.draw(config.batch_poison));
-        let parts = [
-            Part { indices: &c, weight: 1.0 / c.len() as f32 },
-            Part { indices: &p, weight: config.lambda / p.len() as f32 },
-        ];
+        let parts =
+            [Part { indices: &c, weight: 1.0 / c.len() as f32 }, Part { indices: &p, weight: config.lambda / p.len() as f32 }];
         let lr = cosine(f64::from(config.lr), index, config.steps);
         let pending = step.run(network, data, &parts, lr, (config.seed as u32) ^ 0x5bd1_e995 ^ index as u32)?;
         waiting.push_back((pending, [c, p].concat(), index));

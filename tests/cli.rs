@@ -1,0 +1,352 @@
+//! `dau` as its users meet it: exit codes, messages, what is written and what is not.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A small network on few images: seconds on a CPU.
+const TINY: [&str; 10] = ["--width", "4", "--epochs", "2", "--limit-per-class", "20", "--batch", "32", "--unlearn-steps", "4"];
+
+fn command(place: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dau"));
+    // Without XDG_RUNTIME_DIR Mesa's OpenGL complains on stderr.
+    command.args(args).current_dir(place).env("XDG_RUNTIME_DIR", std::env::temp_dir()).env_remove("RUST_LOG");
+    command
+}
+
+fn dau(place: &Path, args: &[&str]) -> Output {
+    command(place, args).output().expect("dau starts")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn succeed(place: &Path, args: &[&str]) -> String {
+    let output = dau(place, args);
+    assert!(output.status.success(), "dau {args:?}: {:?}\n{}", output.status, stderr(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Every file below `place`.
+fn files(place: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(place).expect("readable").flatten() {
+        let path = entry.path();
+        found.insert(path.display().to_string());
+        if path.is_dir() {
+            found.extend(files(&path));
+        }
+    }
+    found
+}
+
+/// Refused with exit code 2, one line that begins with `error: ` and holds all of `parts`, and nothing written.
+fn refused(place: &Path, args: &[&str], parts: &[&str]) {
+    let before = files(place);
+    let output = dau(place, args);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "dau {args:?}: {said}");
+    let (error, lines) = (said.lines().last().unwrap_or_default(), said.lines().count());
+    assert!(error.starts_with("error: ") && lines == 1, "dau {args:?} says {lines} lines: {said}");
+    for part in parts {
+        assert!(error.contains(part), "dau {args:?} does not say `{part}`: {error}");
+    }
+    assert!(output.stdout.is_empty(), "dau {args:?} prints {}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(files(place), before, "dau {args:?} wrote something");
+}
+
+fn place() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn write(place: &Path, file: &str, bytes: &[u8]) {
+    let path = place.join(file);
+    fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+    fs::write(path, bytes).expect("written");
+}
+
+const PIXEL: &[u8] = b"P6\n1 1\n255\n\x01\x02\x03";
+
+/// What one tiny run, made once, left in `r` and on stdout; each caller has a copy of its own.
+fn tiny_run() -> (TempDir, String) {
+    static RUN: OnceLock<(PathBuf, String)> = OnceLock::new();
+    let (folder, stdout) = RUN.get_or_init(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli");
+        fs::create_dir_all(&place).expect("made");
+        let stdout = succeed(&place, &[&["run", "--json", "--seed", "3", "--out", "r"], &TINY[..]].concat());
+        (place.join("r"), stdout)
+    });
+    let copy = place();
+    fs::create_dir(copy.path().join("r")).expect("made");
+    for file in fs::read_dir(folder).expect("readable").flatten() {
+        fs::copy(file.path(), copy.path().join("r").join(file.file_name())).expect("copied");
+    }
+    (copy, stdout.clone())
+}
+
+#[test]
+fn help_lists_the_commands_and_the_originals_command_line() {
+    let place = place();
+    let help = succeed(place.path(), &["--help"]);
+    for word in ["demo", "run", "devices", "selftest", "bench", "predict", "--adapter", "--subtask anti_learning", "Exit codes"] {
+        assert!(help.contains(word), "{word} is not in\n{help}");
+    }
+    let nothing = dau(place.path(), &[]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("Usage: dau"));
+    assert!(succeed(place.path(), &["run", "--help"]).contains("--unlearn-lambda"));
+}
+
+#[test]
+fn refuses_names_it_does_not_know_with_the_list() {
+    let place = place();
+    refused(place.path(), &["run", "--attack", "SIG"], &["unknown attack `SIG`", "BadNets", "Blended"]);
+    refused(place.path(), &["run", "--dataset", "mnist"], &["unknown dataset `mnist`", "digits", "CIFAR-10", "folder"]);
+    refused(place.path(), &["run", "--model", "vgg"], &["unknown model `vgg`", "resnet18"]);
+    refused(place.path(), &["run", "--adapter", "Voodoo"], &["no adapter is called \"Voodoo\"", "--adapter"]);
+}
+
+#[test]
+fn refuses_a_poisoning_that_cannot_be() {
+    let place = place();
+    refused(place.path(), &["run", "--poison-rate", "1.5"], &["--poison-rate 1.5 is outside 0..1"]);
+    refused(
+        place.path(),
+        &["run", "--poison-rate", "1e-5"],
+        &["poison rate 0.00001 of 1297 training images rounds to no sample"],
+    );
+    refused(place.path(), &["run", "--target", "10"], &["target class 10 does not exist"]);
+    refused(place.path(), &["run", "--alpha", "0.1"], &["BadNets has no option `alpha`"]);
+}
+
+#[test]
+fn refuses_a_key_it_does_not_know_with_the_nearest() {
+    let place = place();
+    write(place.path(), "c.toml", b"epochs = 2\nunlearn-step = 3\n");
+    refused(place.path(), &["run", "--config", "c.toml"], &["c.toml: unknown key `unlearn-step`", "`unlearn_steps`"]);
+    refused(place.path(), &["run", "--config", "none.toml"], &["cannot read none.toml"]);
+}
+
+#[test]
+fn refuses_data_that_is_not_there_or_not_whole() {
+    let place = place();
+    refused(place.path(), &["run", "--dataset", "CIFAR-10"], &["--data DIR"]);
+    refused(place.path(), &["run", "--dataset", "CIFAR-10", "--data", "nowhere"], &["cannot read nowhere"]);
+    for file in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
+        write(place.path(), &format!("cifar-10-batches-bin/{file}.bin"), &[0; 3073]);
+    }
+    let args = ["run", "--dataset", "CIFAR-10", "--data", "."];
+    refused(place.path(), &args, &["data_batch_1.bin has the wrong size", "expected 30730000 bytes, found 3073"]);
+    fs::remove_file(place.path().join("cifar-10-batches-bin/data_batch_1.bin")).expect("removed");
+    refused(place.path(), &args, &["data_batch_1.bin is missing"]);
+}
+
+#[test]
+fn refuses_folders_of_images_that_cannot_be_learned_from() {
+    let place = place();
+    write(place.path(), "d/cat/1.ppm", PIXEL);
+    write(place.path(), "d/cat/2.ppm", PIXEL);
+    let args = ["run", "--dataset", "folder", "--data", "d"];
+    refused(place.path(), &args, &["d holds 1 class folder", "at least 2"]);
+    write(place.path(), "d/dog/1.ppm", PIXEL);
+    write(place.path(), "d/dog/broken.png", b"not a picture");
+    refused(place.path(), &args, &["cannot read the image d/dog/broken.png"]);
+}
+
+#[test]
+fn refuses_a_batch_that_does_not_fit_and_says_which_would() {
+    let place = place();
+    refused(place.path(), &["run", "--batch", "1000000"], &["a batch of 1000000 does not fit", "Try --batch "]);
+}
+
+#[test]
+fn refuses_to_write_into_a_folder_of_something_else() {
+    let place = place();
+    write(place.path(), "thesis/chapter.tex", b"x");
+    refused(place.path(), &["run", "--out", "thesis"], &["thesis is not a run folder", "--out"]);
+}
+
+#[test]
+fn a_subtask_without_its_input_says_what_to_run_first() {
+    let place = place();
+    for subtask in ["unlearning", "test"] {
+        let args = ["--subtask", subtask, "--dataset", "CIFAR-10", "--attack", "BadNets", "--data", "my data"];
+        let first = "run first: dau --subtask anti_learning --dataset CIFAR-10 --attack BadNets --data 'my data'";
+        refused(place.path(), &args, &["runs/cifar-10-badnets-0/run.toml", first]);
+    }
+    let output = dau(place.path(), &["--subtask", "forgetting"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("unlearning"), "{}", stderr(&output));
+}
+
+#[test]
+fn refuses_a_checkpoint_of_another_network() {
+    let (place, _) = tiny_run();
+    let predict = |more: &[&'static str]| -> Vec<&str> {
+        [&["predict", "--checkpoint", "r/defended.safetensors", "--out", "l.safetensors"][..], more].concat()
+    };
+    refused(place.path(), &predict(&["--width", "8"]), &["r/defended.safetensors: conv1.weight", "[4, 3, 3, 3]", "[8, 3, 3, 3]"]);
+    refused(place.path(), &predict(&["--image-size", "8"]), &["images of 16 pixels, not 8"]);
+    refused(place.path(), &predict(&["--patch", "3"]), &["give --attack too"]);
+    refused(place.path(), &["predict", "--checkpoint", "r/split.csv", "--out", "l"], &["r/split.csv", "safetensors"]);
+    refused(place.path(), &["predict", "--checkpoint", "none", "--out", "l"], &["none: No such file"]);
+    refused(place.path(), &["predict", "--checkpoint", "r/defended.safetensors", "--out", "no/l"], &["there is no folder no"]);
+}
+
+#[test]
+fn a_run_leaves_its_folder_and_its_figures() {
+    let (place, stdout) = tiny_run();
+    let folder = place.path().join("r");
+    let names: BTreeSet<String> =
+        fs::read_dir(&folder).expect("r").flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let expected = [
+        "backdoored.safetensors",
+        "defended.safetensors",
+        "metrics.jsonl",
+        "poison.csv",
+        "preview.png",
+        "results.json",
+        "run.toml",
+        "split.csv",
+    ];
+    assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    let read = |file: &str| fs::read_to_string(folder.join(file)).expect(file);
+    assert_eq!(stdout, read("results.json"), "--json prints results.json and nothing else");
+
+    let results: Value = serde_json::from_str(&stdout).expect("json");
+    for model in ["undefended", "defended"] {
+        for (figure, of) in [("acc", 500), ("asr", 450), ("ra", 450), ("t", 50)] {
+            let counts = &results[model]["counts"][figure];
+            let percent = 100.0 * counts[0].as_f64().expect("hits") / f64::from(of);
+            assert_eq!(counts[1], of, "{model} {figure}");
+            assert!((results[model][figure].as_f64().expect("a share") - percent).abs() < 1e-9, "{model} {figure}");
+        }
+    }
+    let split = &results["split"];
+    assert_eq!((&split["counts"]["recall"][1], &split["counts"]["fpr"][1]), (&20.into(), &180.into()));
+    assert_eq!(split["flagged"], split["counts"]["precision"][1]);
+    assert_eq!(split["flagged"], read("split.csv").lines().filter(|l| l.ends_with(",poisoned")).count());
+    assert!(split["auroc"].as_f64().is_some_and(|a| (0.0..=1.0).contains(&a)));
+    assert!(results["der"].as_f64().is_some_and(|d| (0.0..=100.0).contains(&d)));
+    assert!(results["seconds"]["train"].as_f64().is_some_and(|s| s > 0.0) && results["seconds"]["total"].is_number());
+    assert_eq!((&results["seed"], &results["config"]["epochs"], &results["config"]["lr"]), (&3.into(), &2.into(), &0.02.into()));
+    assert!(results["adapter"].as_str().is_some_and(|a| !a.is_empty()));
+
+    assert_eq!(read("poison.csv").lines().count(), 21);
+    assert_eq!(read("split.csv").lines().count(), 201);
+    let epochs = read("metrics.jsonl").lines().map(|l| serde_json::from_str(l).expect("json")).collect::<Vec<Value>>();
+    assert_eq!(epochs.iter().filter(|e| e["stage"] == "train").count(), 2);
+    let run: toml::Table = toml::from_str(&read("run.toml")).expect("toml");
+    assert_eq!(run["width"].as_integer(), Some(4));
+    assert!(run["run"]["version"].is_str() && run["run"]["adapter"].is_str());
+    assert!(image::open(folder.join("preview.png")).is_ok());
+}
+
+/// The figures less what differs from run to run.
+fn timeless(json: &str) -> Value {
+    let mut results: Value = serde_json::from_str(json).expect("json");
+    results["seconds"] = Value::Null;
+    results["config"]["out"] = Value::Null;
+    results
+}
+
+#[test]
+fn the_three_subtasks_do_what_run_does() {
+    let (place, stdout) = tiny_run();
+    let begin = [&["--subtask", "anti_learning", "--dataset", "Digits", "--attack", "badnets"], &TINY[..]].concat();
+    succeed(place.path(), &[&begin[..], &["--seed", "3"]].concat());
+    let part = |subtask: &'static str| ["--subtask", subtask, "--dataset", "digits", "--attack", "BadNets", "--seed", "3"];
+    let folder = "runs/digits-badnets-3";
+    refused(place.path(), &part("test"), &[&format!("{folder}/defended.safetensors"), "run first: dau --subtask unlearning"]);
+    let changed = [&part("unlearning")[..], &["--epochs", "3"]].concat();
+    refused(place.path(), &changed, &["began with epochs = 2, the command says epochs = 3"]);
+    succeed(place.path(), &part("unlearning"));
+    let results = succeed(place.path(), &[&part("test")[..], &["--json"]].concat());
+    assert_eq!(timeless(&results), timeless(&stdout));
+    for file in ["split.csv", "poison.csv", "backdoored.safetensors", "defended.safetensors"] {
+        let bytes = |folder: &str| fs::read(place.path().join(folder).join(file)).expect(file);
+        assert!(bytes(folder) == bytes("r"), "{file} differs");
+    }
+}
+
+#[test]
+fn run_toml_given_as_configuration_repeats_the_run() {
+    let (place, stdout) = tiny_run();
+    let results = succeed(place.path(), &["run", "--json", "--config", "r/run.toml", "--out", "again"]);
+    assert_eq!(timeless(&results), timeless(&stdout));
+}
+
+#[test]
+fn predict_writes_images_labels_and_logits() {
+    let (place, stdout) = tiny_run();
+    let checkpoint = ["--checkpoint", "r/backdoored.safetensors", "--json", "--out"];
+    let clean = succeed(place.path(), &[&["predict"], &checkpoint[..], &["clean.safetensors"]].concat());
+    let attack = ["triggered.safetensors", "--attack", "BadNets", "--seed", "3"];
+    let triggered = succeed(place.path(), &[&["predict"], &checkpoint[..], &attack].concat());
+    let (clean, triggered): (Value, Value) =
+        (serde_json::from_str(&clean).expect("json"), serde_json::from_str(&triggered).expect("json"));
+    let results: Value = serde_json::from_str(&stdout).expect("json");
+    assert_eq!(clean["accuracy"], results["undefended"]["acc"]);
+    assert_eq!(triggered["counts"]["asr"], results["undefended"]["counts"]["asr"]);
+    assert_eq!(triggered["accuracy"], results["undefended"]["ra"]);
+
+    let bytes = fs::read(place.path().join("triggered.safetensors")).expect("logits");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let shape = |name: &str| tensors.tensor(name).expect(name).shape().to_vec();
+    assert_eq!((shape("images"), shape("labels"), shape("logits")), (vec![450, 16, 16, 3], vec![450], vec![450, 10]));
+    let image = tensors.tensor("images").expect("images").data()[..16 * 16 * 3].to_vec();
+    assert_eq!(image[image.len() - 3..], [255; 3], "the trigger is on");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run() {
+    let place = place();
+    let output = dau(place.path(), &[&["run", "--lr", "1e30"], &TINY[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("in epoch 1, step "), "{}", stderr(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_no_half_written_file() {
+    let place = place();
+    let mut child = command(place.path(), &["run", "--epochs", "1000", "--out", "r"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("dau starts");
+    let running = place.path().join("r/metrics.jsonl");
+    for _ in 0..1200 {
+        if running.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(running.exists(), "no epoch was finished in two minutes");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    assert_eq!(child.wait().expect("ended").code(), Some(130));
+    let left: Vec<String> = files(&place.path().join("r")).into_iter().collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+    for file in ["metrics.jsonl", "poison.csv", "preview.png", "run.toml"] {
+        assert!(left.iter().any(|path| path.ends_with(file)), "{file} is not in {left:?}");
+    }
+}
+
+#[test]
+fn devices_and_selftest_speak_json() {
+    let place = place();
+    let devices: Value = serde_json::from_str(&succeed(place.path(), &["devices", "--json"])).expect("json");
+    let first = &devices[0];
+    assert!(first["name"].is_string() && first["backend"].is_string() && first["limits"]["binding_bytes"].is_u64());
+    let table = succeed(place.path(), &["devices"]);
+    assert!(table.contains("back end") && table.contains(first["name"].as_str().expect("a name")));
+    let tested: Value = serde_json::from_str(&succeed(place.path(), &["selftest", "--json"])).expect("json");
+    assert_eq!((&tested["passed"], &tested["failed"]), (&true.into(), &0.into()));
+    assert!(tested["rows"].as_array().is_some_and(|rows| rows.iter().all(|r| r["failures"] == Value::Array(vec![]))));
+}

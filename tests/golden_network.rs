@@ -1,0 +1,213 @@
+//! A width-8 ResNet-18 on this machine's adapter against PyTorch in float64 (`tests/golden/README.md` has the keys).
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{nhwc, resnet_w8};
+use dau::data::Dataset;
+use dau::gpu::Staging;
+use dau::graph::{Elem, Graph, Plan, Shape, Tensor, Value};
+use dau::kernel::Kernels;
+use dau::nn::{Param, ParamKind, ParamSet};
+use dau::ops::{Loss, LossKind};
+use dau::train::{Network, Normalisation, Part, SgdConfig, TrainStep};
+use safetensors::{Dtype, SafeTensors};
+
+/// Activations, gradients and logits of one batch.
+const ALLOWED: f64 = 1e-4;
+/// Losses of the training steps, and what they leave.
+const ALLOWED_TRAINED: f64 = 1e-3;
+
+struct Golden {
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn open() -> Golden {
+        let bytes = std::fs::read("tests/golden/resnet_w8.safetensors").expect("the golden file is part of the repository");
+        Golden { bytes }
+    }
+
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).expect("a safetensors file")
+    }
+
+    /// What follows `prefix` in the names that begin with it.
+    fn names(&self, prefix: &str) -> BTreeSet<String> {
+        self.file().names().iter().filter_map(|name| name.strip_prefix(prefix)).map(String::from).collect()
+    }
+
+    /// A tensor in PyTorch's layout.
+    fn get(&self, name: &str) -> Tensor {
+        let file = self.file();
+        let view = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let elem = if view.dtype() == Dtype::I32 { Elem::U32 } else { Elem::F32 };
+        Tensor::from_bytes(Shape { dims: view.shape().to_vec(), elem }, view.data())
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.get(name).data.iter().map(|x| *x as f32).collect()
+    }
+
+    fn labels(&self, name: &str) -> Vec<u32> {
+        self.get(name).data.iter().map(|x| *x as u32).collect()
+    }
+
+    /// Writes init/* to the parameters, which must be the same ones by name.
+    fn initialise(&self, params: &ParamSet) {
+        let ours: BTreeSet<String> = params.params().iter().map(|p| p.name.clone()).collect();
+        assert_eq!(ours, self.names("init/"));
+        for p in params.params().iter().filter(|p| p.kind != ParamKind::Counter) {
+            assert_eq!(self.get(&format!("init/{}", p.name)).shape.dims, p.kind.torch_shape(), "{}", p.name);
+            params.write(p, &self.floats(&format!("init/{}", p.name)));
+        }
+    }
+}
+
+fn assert_near(what: &str, found: &Tensor, expected: &Tensor, allowed: f64) {
+    assert_eq!(found.shape, expected.shape, "{what}");
+    let error = found.relative_error(expected);
+    println!("{what}: {error:.1e}");
+    assert!(error <= allowed, "{what}: relative error {error:.2e}, allowed {allowed:.0e}");
+}
+
+/// `batch/x` as the network takes it: NHWC with a fourth channel of 0.
+fn batch(golden: &Golden) -> Vec<f32> {
+    let x = nhwc(golden.get("batch/x"));
+    x.data.chunks_exact(3).flat_map(|rgb| [rgb[0] as f32, rgb[1] as f32, rgb[2] as f32, 0.0]).collect()
+}
+
+fn fetch(plan: &mut Plan, graph: &Graph, values: &[Value]) -> Vec<Tensor> {
+    let bytes = plan.run_and_fetch(values).unwrap().wait(plan.gpu()).unwrap();
+    values.iter().zip(bytes).map(|(v, b)| Tensor::from_bytes(graph.shape(*v).clone(), &b)).collect()
+}
+
+/// What a batch norm gives, found by the name of its scale.
+fn after_norm(graph: &Graph, name: &str) -> Value {
+    let scale = graph.find_variable(&format!("{name}.weight")).expect("a batch norm of this name");
+    let node = graph.nodes().iter().find(|n| n.op.name() == "batch_norm" && n.inputs[1] == scale);
+    node.expect("the batch norm is in the graph").outputs[0]
+}
+
+fn activations_and_gradients_agree(kernels: &Kernels) {
+    let golden = Golden::open();
+    let mut graph = Graph::new();
+    let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
+    let labels = graph.input("labels", Shape::u32(&[6]));
+    let weight = graph.input("weight", Shape::f32(&[6]));
+    let (out, params) = resnet_w8().build(&mut graph, images, true).unwrap();
+    let loss = graph.apply(Loss { kind: LossKind::CrossEntropy }, &[out.logits, labels, weight]).unwrap();
+    let trained: Vec<Param> = params.iter().filter(|p| p.kind.trainable()).cloned().collect();
+    let values: Vec<Value> = trained.iter().map(|p| graph.find_variable(&p.name).expect("in the graph")).collect();
+    let grads = graph.backward(&[(out.logits, loss[1])], &values).unwrap();
+
+    let mut wanted = vec![("stem".to_string(), after_norm(&graph, "bn1"))];
+    wanted.extend((1..=4).map(|i| (format!("layer{i}"), after_norm(&graph, &format!("layer{i}.1.bn2")))));
+    wanted.extend([("pooled".to_string(), out.features), ("logits".to_string(), out.logits)]);
+    assert_eq!(wanted.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(), golden.names("act/"));
+    assert_eq!(trained.iter().map(|p| p.name.clone()).collect::<BTreeSet<_>>(), golden.names("grad/"));
+
+    let set = ParamSet::new(kernels.gpu(), params).unwrap();
+    golden.initialise(&set);
+    let keep: Vec<Value> =
+        wanted.iter().map(|(_, v)| *v).chain([loss[0]]).chain(values.iter().map(|v| grads[v])).collect();
+    let mut plan = Plan::new(kernels, &graph, &keep, set.variables()).unwrap();
+    plan.write(images, &batch(&golden)).unwrap();
+    plan.write(labels, &golden.labels("batch/labels")).unwrap();
+    plan.write(weight, &[1.0f32 / 6.0; 6]).unwrap();
+    plan.set("n_valid", 6.0).unwrap();
+    let mut found = fetch(&mut plan, &graph, &keep).into_iter();
+
+    for (name, _) in &wanted {
+        assert_near(&format!("act/{name}"), &found.next().unwrap(), &nhwc(golden.get(&format!("act/{name}"))), ALLOWED);
+    }
+    let losses = found.next().unwrap().data;
+    let mean = Tensor::new(Shape::f32(&[1]), vec![losses.iter().sum::<f64>() / 6.0]);
+    assert_near("loss", &mean, &golden.get("loss"), ALLOWED);
+    for (p, grad) in trained.iter().zip(found) {
+        let device: Vec<f32> = grad.data.iter().map(|x| *x as f32).collect();
+        let torch = p.kind.to_torch(&device).into_iter().map(f64::from).collect();
+        let name = format!("grad/{}", p.name);
+        assert_near(&name, &Tensor::new(Shape::f32(&p.kind.torch_shape()), torch), &golden.get(&name), ALLOWED);
+    }
+}
+
+#[test]
+fn activations_and_all_gradients_agree_with_pytorch_in_the_adapters_own_staging() {
+    activations_and_gradients_agree(&common::kernels());
+}
+
+#[test]
+fn activations_and_all_gradients_agree_with_pytorch_in_the_staging_that_needs_nothing() {
+    activations_and_gradients_agree(&common::kernels_with(Staging::RegisterBlock));
+}
+
+#[test]
+fn logits_in_evaluation_agree_with_pytorch() {
+    for kernels in [common::kernels(), common::kernels_with(Staging::RegisterBlock)] {
+        let golden = Golden::open();
+        let mut graph = Graph::new();
+        let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
+        let (out, params) = resnet_w8().build(&mut graph, images, false).unwrap();
+        let set = ParamSet::new(kernels.gpu(), params).unwrap();
+        golden.initialise(&set);
+        let mut plan = Plan::new(&kernels, &graph, &[out.logits], set.variables()).unwrap();
+        plan.write(images, &batch(&golden)).unwrap();
+        let found = fetch(&mut plan, &graph, &[out.logits]).remove(0);
+        assert_near("eval_logits", &found, &golden.get("eval_logits"), ALLOWED);
+    }
+}
+
+/// The pool of images for the training steps.
+fn pool(golden: &Golden) -> Dataset {
+    let labels = golden.labels("train/labels");
+    Dataset {
+        name: "golden".into(),
+        size: 16,
+        classes: (0..10).map(|c| c.to_string()).collect(),
+        pixels: golden.file().tensor("train/images").expect("listed").data().to_vec(),
+        paths: vec![String::new(); labels.len()],
+        labels,
+    }
+}
+
+fn twenty_steps_agree(kernels: &Kernels) {
+    let golden = Golden::open();
+    let norm = Normalisation { mean: [0.4914, 0.4822, 0.4465], std: [0.2470, 0.2430, 0.2610] };
+    let network = Network::new(kernels, &resnet_w8(), &norm, 0).unwrap();
+    golden.initialise(&network.params);
+    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
+    let mut step = TrainStep::new(kernels, &network, 16, &[LossKind::CrossEntropy], &sgd).unwrap();
+    let data = pool(&golden);
+    let expected = golden.get("steps_losses").data;
+    assert_eq!((expected.len(), data.len()), (20, 64));
+    for (i, expected) in expected.into_iter().enumerate() {
+        let indices: Vec<usize> = (0..16).map(|j| (16 * i + j) % 64).collect();
+        let parts = [Part { indices: &indices, weight: 1.0 / 16.0 }];
+        let bytes = step.run(&network, &data, &parts, 0.02, 0).unwrap().wait(kernels.gpu()).unwrap();
+        let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes[0]);
+        let mean = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / 16.0;
+        let scalar = |x| Tensor::new(Shape::f32(&[1]), vec![x]);
+        assert_near(&format!("loss of step {i}"), &scalar(mean), &scalar(expected), ALLOWED_TRAINED);
+    }
+    let left = network.params.read().unwrap();
+    let names = golden.names("steps_final/");
+    assert_eq!(names.len(), 2);
+    for name in names {
+        let (p, values) = left.iter().find(|(p, _)| p.name == name).expect("a parameter of this name");
+        let found = Tensor::new(Shape::f32(&p.kind.torch_shape()), values.iter().map(|x| f64::from(*x)).collect());
+        assert_near(&format!("{name} after the steps"), &found, &golden.get(&format!("steps_final/{name}")), ALLOWED_TRAINED);
+    }
+    assert_eq!(network.steps(), 20);
+}
+
+#[test]
+fn twenty_steps_of_sgd_agree_with_pytorch_in_the_adapters_own_staging() {
+    twenty_steps_agree(&common::kernels());
+}
+
+#[test]
+fn twenty_steps_of_sgd_agree_with_pytorch_in_the_staging_that_needs_nothing() {
+    twenty_steps_agree(&common::kernels_with(Staging::RegisterBlock));
+}
