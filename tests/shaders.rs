@@ -1,0 +1,356 @@
+//! Every shader, without a GPU: each kernel that an op can ask for validates, translates to every back end's language, stays
+//! within WebGPU's default limits, and has the interface that its op believes it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use dau::gpu::{Caps, Staging};
+use dau::graph::{Graph, Launch, Lowered, Lowering, Op, Param, Shape, Slot};
+use dau::kernel::{KernelError, KernelId, Reflected, SHADERS, expand, reflect};
+use dau::nn::ModelSpec;
+use dau::ops::{Adam, Augment, Loss, LossKind, OPS, Sgd};
+use naga::ShaderStage::Compute;
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module};
+
+/// WebGPU's default limits.
+const STORAGE_BUFFERS: usize = 8;
+const INVOCATIONS: u32 = 256;
+const WORKGROUP_SIZE: [u32; 3] = [256, 256, 64];
+const WORKGROUP_MEMORY: u32 = 16 * 1024;
+const GROUPS: u32 = 65_535;
+const UNIFORM_STEP: u32 = 256;
+
+/// The adapters that kernels are chosen for: each staging with each subgroup size that `Gpu` accepts, GPU and CPU.
+fn all_caps() -> Vec<Caps> {
+    let mut all = Vec::new();
+    for cpu in [false, true] {
+        for subgroup in [4, 8, 16, 32] {
+            for staging in Staging::ALL {
+                all.push(Caps { subgroup: Some(subgroup), cpu, staging });
+            }
+        }
+        all.push(Caps { subgroup: None, cpu, staging: Staging::RegisterBlock });
+    }
+    all
+}
+
+/// A launch, the op that wants it, and which inputs that op changes in place.
+struct Wanted {
+    op: String,
+    in_place: &'static [usize],
+    launch: Launch,
+}
+
+fn lowered(out: &mut Vec<Wanted>, what: &str, op: &dyn Op, inputs: &[Shape], caps: Caps) {
+    let outputs = op.outputs(inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let Lowered { launches, .. } = op.lower(&Lowering { inputs, outputs: &outputs, caps });
+    assert!(!launches.is_empty(), "{what} lowers to nothing");
+    let wanted = |launch| Wanted { op: what.to_string(), in_place: op.in_place(), launch };
+    out.extend(launches.into_iter().map(wanted));
+}
+
+/// A training step and an evaluation of ResNet-18, as `train` builds them: constants that no case may have.
+fn network(width: usize, train: bool) -> Graph {
+    let (batch, size) = (64, 32);
+    let mut g = Graph::new();
+    let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
+    let augment = Augment { mean: [0.5; 3], std: [0.25; 3], pad: 4, flip: true };
+    let images = g.apply(augment, &[pixels]).unwrap()[0];
+    let spec = ModelSpec { name: "resnet18".into(), width, classes: 10, image_size: size };
+    let (out, params) = spec.build(&mut g, images, train).unwrap();
+    if train {
+        let labels = g.input("labels", Shape::u32(&[batch]));
+        let weight = g.input("weight", Shape::f32(&[batch]));
+        let loss = g.apply(Loss { kind: LossKind::Complementary }, &[out.logits, labels, weight]).unwrap();
+        let values: Vec<_> = params.iter().filter(|p| p.kind.trainable()).filter_map(|p| g.find_variable(&p.name)).collect();
+        let grads = g.backward(&[(out.logits, loss[1])], &values).unwrap();
+        for value in values {
+            let state: Vec<_> = ["m", "v"].map(|s| g.variable(&format!("{s}/{}", g.name(value)), g.shape(value).clone())).into();
+            let sgd = Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.0 };
+            g.apply(sgd, &[value, grads[&value], state[0]]).unwrap();
+            let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+            g.apply(adam, &[value, grads[&value], state[0], state[1]]).unwrap();
+        }
+    }
+    g
+}
+
+/// Every launch of every op's cases and of the networks, on every kind of adapter.
+fn all_wanted() -> Vec<Wanted> {
+    let networks: Vec<(String, Graph)> = [8, 16, 64]
+        .into_iter()
+        .flat_map(|width| [true, false].map(|train| (format!("resnet18, width {width}"), network(width, train))))
+        .collect();
+    let mut out = Vec::new();
+    for caps in all_caps() {
+        for entry in OPS {
+            for case in (entry.cases)() {
+                let inputs: Vec<Shape> = case.inputs.iter().map(|(shape, _)| shape.clone()).collect();
+                lowered(&mut out, &format!("{} {}", entry.name, case.name), case.op.as_ref(), &inputs, caps);
+            }
+        }
+        for (name, graph) in &networks {
+            for node in graph.nodes() {
+                let inputs: Vec<Shape> = node.inputs.iter().map(|v| graph.shape(*v).clone()).collect();
+                lowered(&mut out, &format!("{} in {name}", node.op.name()), node.op.as_ref(), &inputs, caps);
+            }
+        }
+    }
+    out
+}
+
+/// The distinct kernels among them.
+fn all_kernels() -> BTreeMap<String, KernelId> {
+    all_wanted().into_iter().map(|w| (w.launch.kernel.to_string(), w.launch.kernel)).collect()
+}
+
+fn uses_subgroups(id: &KernelId) -> bool {
+    id.file == "conv2d_shuffle"
+}
+
+/// Parses and validates with no more capabilities than a WebGPU adapter must have; subgroups where the file says so.
+fn validated(id: &KernelId) -> (Module, ModuleInfo) {
+    let text = expand(id).unwrap_or_else(|e| panic!("{id}: {e}"));
+    let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{id}: {}", e.emit_to_string(&text)));
+    let capabilities = if uses_subgroups(id) { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{id}: {}", e.emit_to_string(&text)));
+    (module, info)
+}
+
+fn reflected(id: &KernelId) -> Reflected {
+    reflect(id, &expand(id).unwrap_or_else(|e| panic!("{id}: {e}"))).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The text of each language, or what its writer says.
+fn translate(id: &KernelId, module: &Module, info: &ModuleInfo) -> [(&'static str, Result<usize, String>); 4] {
+    let entry = || id.entry.to_string();
+
+    // Subgroup operations came with SPIR-V 1.3, which is Vulkan 1.1's.
+    let options = spv::Options { lang_version: if uses_subgroups(id) { (1, 3) } else { (1, 0) }, ..Default::default() };
+    let pipeline = spv::PipelineOptions { shader_stage: Compute, entry_point: entry() };
+    let spirv = spv::write_vec(module, info, &options, Some(&pipeline)).map(|words| words.len()).map_err(|e| e.to_string());
+
+    // SIMD shuffles came with Metal 2.1, wave operations with shader model 6.0.
+    let options = msl::Options { lang_version: (2, 1), ..Default::default() };
+    let pipeline = msl::PipelineOptions { entry_point: Some((Compute, entry())), ..Default::default() };
+    let metal = msl::write_string(module, info, &options, &pipeline).map_err(|e| e.to_string()).and_then(|(text, found)| {
+        match found.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(names) if names.len() == 1 => Ok(text.len()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+
+    let model = if uses_subgroups(id) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+    let options = hlsl::Options { shader_model: model, ..Default::default() };
+    let pipeline = hlsl::PipelineOptions { entry_point: Some((Compute, entry())) };
+    let mut text = String::new();
+    let written = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).map_err(|e| e.to_string());
+    let direct = written.and_then(|found| match found.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>() {
+        Ok(names) if names.len() == 1 => Ok(text.len()),
+        other => Err(format!("{other:?}")),
+    });
+
+    let version = glsl::Version::Embedded { version: 310, is_webgl: false };
+    let options = glsl::Options { version, ..Default::default() };
+    let pipeline = glsl::PipelineOptions { shader_stage: Compute, entry_point: entry(), multiview: None };
+    let mut text = String::new();
+    let open = glsl::Writer::new(&mut text, module, info, &options, &pipeline, Default::default())
+        .and_then(|mut writer| writer.write())
+        .map(|_| ())
+        .map_err(|e| e.to_string())
+        .map(|()| text.len());
+
+    [("SPIR-V", spirv), ("MSL", metal), ("HLSL", direct), ("GLSL ES 3.10", open)]
+}
+
+#[test]
+fn every_kernel_validates_and_translates_to_every_language() {
+    let kernels = all_kernels();
+    let mut failed = Vec::new();
+    for (name, id) in &kernels {
+        let (module, info) = validated(id);
+        for (language, result) in translate(id, &module, &info) {
+            match result {
+                Ok(length) if length > 100 => {}
+                Ok(length) => failed.push(format!("{name}: {language} of length {length}")),
+                Err(e) => failed.push(format!("{name}: {language}: {e}")),
+            }
+        }
+    }
+    println!("{} kernels", kernels.len());
+    assert!(kernels.len() > 60, "only {} kernels were found", kernels.len());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn only_the_shuffle_kernels_need_subgroups() {
+    for id in all_kernels().into_values() {
+        let text = expand(&id).expect("checked elsewhere");
+        let module = naga::front::wgsl::parse_str(&text).expect("checked elsewhere");
+        let plain = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).is_ok();
+        assert_eq!(plain, !uses_subgroups(&id), "{id}");
+    }
+}
+
+#[test]
+fn every_kernel_stays_within_webgpus_default_limits() {
+    for (name, id) in all_kernels() {
+        let (module, info) = validated(&id);
+        let interface = reflected(&id);
+        assert!(interface.bindings.len() <= STORAGE_BUFFERS, "{name} binds {} storage buffers", interface.bindings.len());
+        let size = interface.workgroup_size;
+        assert!(size.iter().product::<u32>() <= INVOCATIONS, "{name} has workgroups of {size:?}");
+        assert!(size.iter().zip(WORKGROUP_SIZE).all(|(s, most)| (1..=most).contains(s)), "{name} has workgroups of {size:?}");
+        assert!(interface.params_size <= UNIFORM_STEP, "{name}: Params take {} bytes", interface.params_size);
+        let entry = module.entry_points.iter().position(|e| e.name == id.entry).expect("validated");
+        let used = info.get_entry_point(entry);
+        let memory: u32 = module
+            .global_variables
+            .iter()
+            .filter(|(handle, global)| global.space == AddressSpace::WorkGroup && !used[*handle].is_empty())
+            .map(|(_, global)| module.types[global.ty].inner.size(module.to_ctx()))
+            .sum();
+        assert!(memory <= WORKGROUP_MEMORY, "{name} takes {memory} bytes of workgroup memory");
+    }
+}
+
+#[test]
+fn every_grid_stays_within_webgpus_default_limits() {
+    for Wanted { op, launch, .. } in all_wanted() {
+        assert!(launch.groups.iter().all(|g| (1..=GROUPS).contains(g)), "{op}: {} has a grid of {:?}", launch.kernel, launch.groups);
+    }
+}
+
+#[test]
+fn every_op_binds_exactly_what_its_shader_uses() {
+    let mut interfaces: BTreeMap<String, Reflected> = BTreeMap::new();
+    for Wanted { op, in_place, launch } in all_wanted() {
+        let name = launch.kernel.to_string();
+        let interface = interfaces.entry(name.clone()).or_insert_with(|| reflected(&launch.kernel));
+        let what = format!("{op}: {name}");
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+
+        let ours = sorted(launch.bind.iter().map(|(name, _)| name.to_string()).collect());
+        let theirs = sorted(interface.bindings.iter().map(|b| b.name.clone()).collect());
+        assert_eq!(ours, theirs, "{what}: bindings");
+        let ours = sorted(launch.params.iter().map(|(name, _)| name.to_string()).collect());
+        let fields = interface.params.as_ref().map_or(&[][..], |(_, fields)| fields);
+        assert_eq!(ours, sorted(fields.iter().map(|f| f.name.clone()).collect()), "{what}: params");
+        for (name, param) in &launch.params {
+            let float = fields.iter().find(|f| f.name == *name).expect("compared above").float;
+            let fits = match param {
+                Param::U32(_) => !float,
+                Param::F32(_) => float,
+                Param::Scalar(_) => true,
+            };
+            assert!(fits, "{what}: Params.{name} is of the other type");
+        }
+
+        let writable = |name: &str| interface.bindings.iter().any(|b| b.name == name && b.writable);
+        for (i, (name, slot)) in launch.bind.iter().enumerate() {
+            if let (true, Slot::In(input)) = (writable(name), slot) {
+                assert!(in_place.contains(input), "{what}: writes input {input} through `{name}`, which is not in place");
+            }
+            for (other, same) in &launch.bind[i + 1..] {
+                let shared = slot == same && (writable(name) || writable(other));
+                assert!(!shared, "{what}: `{name}` and `{other}` are one buffer, and one of them is written");
+            }
+        }
+    }
+}
+
+/// The entry points of a file, with its default constants.
+fn entry_points(name: &'static str) -> (Module, Vec<String>) {
+    let text = expand(&KernelId::new(name, "any")).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
+    let entries = module.entry_points.iter().map(|e| e.name.clone()).collect();
+    (module, entries)
+}
+
+/// The files with entry points.
+fn files() -> impl Iterator<Item = &'static str> {
+    SHADERS.iter().map(|(name, _)| *name).filter(|name| !name.starts_with("common/"))
+}
+
+#[test]
+fn every_entry_point_of_every_file_is_used_by_some_op() {
+    let kernels = all_kernels();
+    let used: BTreeSet<(String, String)> = kernels.values().map(|id| (id.file.to_string(), id.entry.to_string())).collect();
+    let written: BTreeSet<(String, String)> =
+        files().flat_map(|file| entry_points(file).1.into_iter().map(move |entry| (file.to_string(), entry))).collect();
+    assert_eq!(used, written);
+    for file in files() {
+        assert!(!entry_points(file).1.is_empty(), "{file} has no entry point");
+    }
+}
+
+#[test]
+fn bindings_have_numbers_of_their_own_and_params_come_first() {
+    for file in files() {
+        let (module, _) = entry_points(file);
+        let mut slots = BTreeMap::new();
+        for (_, global) in module.global_variables.iter() {
+            let Some(binding) = &global.binding else { continue };
+            let name = global.name.clone().unwrap_or_default();
+            assert_eq!(binding.group, 0, "{file}: `{name}` is in another group");
+            if let Some(other) = slots.insert(binding.binding, name.clone()) {
+                panic!("{file}: `{name}` and `{other}` have the number {}", binding.binding);
+            }
+            let params = name == "p" && module.types[global.ty].name.as_deref() == Some("Params");
+            let uniform = global.space == AddressSpace::Uniform;
+            assert_eq!((params, uniform), (binding.binding == 0, binding.binding == 0), "{file}: `{name}` at {}", binding.binding);
+        }
+        assert_eq!(slots.get(&0).map(String::as_str), Some("p"), "{file}");
+        assert!(slots.keys().copied().eq(0..slots.len() as u32), "{file}: numbers are left out");
+    }
+}
+
+#[test]
+fn every_file_under_shaders_is_listed_and_says_what_it_does() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut found = BTreeSet::new();
+    for (folder, prefix) in [(root.clone(), ""), (root.join("common"), "common/")] {
+        for file in std::fs::read_dir(folder).expect("shaders/").flatten() {
+            if let Some(name) = file.file_name().to_string_lossy().strip_suffix(".wgsl") {
+                found.insert(format!("{prefix}{name}"));
+            }
+        }
+    }
+    assert_eq!(found, SHADERS.iter().map(|(name, _)| name.to_string()).collect());
+    for (name, text) in SHADERS {
+        let head: Vec<&str> = text.lines().take_while(|line| line.starts_with("// ")).collect();
+        assert!(!head.is_empty(), "{name} has no head comment");
+        assert!(head.concat().len() > 60, "{name}: the head comment says little");
+        assert!(!text.contains('\t') && !text.contains('\r') && text.ends_with('\n'), "{name}: tabs, CRs or no last newline");
+    }
+}
+
+#[test]
+fn refuses_a_file_a_constant_or_an_entry_point_that_is_not_there() {
+    let message = |result: Result<String, KernelError>| result.expect_err("refused").to_string();
+    assert_eq!(message(expand(&KernelId::new("conv3d", "gather"))), "no shader file \"conv3d\" under shaders/");
+    let id = KernelId::new("conv2d_register", "gather").with(&[("MT", 4), ("NT", 4)]);
+    assert_eq!(message(expand(&id)), "shaders/conv2d_register.wgsl has no `const NT = ...u;`");
+    let id = KernelId::new("add", "subtract");
+    assert_eq!(reflect(&id, &expand(&id).unwrap()).expect_err("refused").to_string(), "add.subtract: no entry point `subtract`");
+}
+
+#[test]
+fn a_constant_reaches_the_text_and_its_repetitions() {
+    let text = |lanes| expand(&KernelId::new("conv2d_shuffle", "gather").with(&[("SG", 8), ("CL", lanes), ("MT", 32)])).unwrap();
+    for lanes in [2, 4, 8] {
+        let text = text(lanes);
+        assert!(text.contains(&format!("const CL = {lanes}u;")));
+        // Pixel 29 is the one numbered 29 / CL of lane 29 % CL.
+        assert!(text.contains(&format!("subgroupShuffle(x{}.x, first + {}u)", 29 / lanes, 29 % lanes)), "CL = {lanes}");
+        assert_eq!(text.matches("var a").count(), 32 + 4 * lanes as usize, "accumulators of both entry points");
+        assert!(!text.contains("//:"), "a directive is left");
+    }
+}
