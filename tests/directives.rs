@@ -7,7 +7,10 @@ use dau::kernel::{KernelError, KernelId};
 const TEXTS: [(&str, &str); 9] = [
     ("common/index", "fn helper() {}\n"),
     ("add", "//: include index\nconst N = 2u;\n//: for i in 0..N\nlet a{i} = {i * N}; {{i + 1}}\n//: end\n"),
-    ("argmax", "const MT = 4u;\nconst CL = 2u;\n//: for j in 0..MT / CL\n//: for i in 0..CL\nx{j}_{i} {i / CL} {j % CL}\n//: end\n//: end\n"),
+    (
+        "argmax",
+        "const MT = 4u;\nconst CL = 2u;\n//: for j in 0..MT / CL\n//: for i in 0..CL\nx{j}_{i} {i / CL} {j % CL}\n//: end\n//: end\n",
+    ),
     ("augment", "a\n//: for i in 0..2\nb\n"),
     ("batch_norm", "a\n//: end\n"),
     ("linear", "//: for i in 0..2\n//: for j in 0..2\n//: end\n"),

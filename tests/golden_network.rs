@@ -110,8 +110,7 @@ fn activations_and_gradients_agree(kernels: &Kernels) {
 
     let set = ParamSet::new(kernels.gpu(), params).unwrap();
     golden.initialise(&set);
-    let keep: Vec<Value> =
-        wanted.iter().map(|(_, v)| *v).chain([loss[0]]).chain(values.iter().map(|v| grads[v])).collect();
+    let keep: Vec<Value> = wanted.iter().map(|(_, v)| *v).chain([loss[0]]).chain(values.iter().map(|v| grads[v])).collect();
     let mut plan = Plan::new(kernels, &graph, &keep, set.variables()).unwrap();
     plan.write(images, &batch(&golden)).unwrap();
     plan.write(labels, &golden.labels("batch/labels")).unwrap();

@@ -221,7 +221,12 @@ fn every_kernel_stays_within_webgpus_default_limits() {
 #[test]
 fn every_grid_stays_within_webgpus_default_limits() {
     for Wanted { op, launch, .. } in all_wanted() {
-        assert!(launch.groups.iter().all(|g| (1..=GROUPS).contains(g)), "{op}: {} has a grid of {:?}", launch.kernel, launch.groups);
+        assert!(
+            launch.groups.iter().all(|g| (1..=GROUPS).contains(g)),
+            "{op}: {} has a grid of {:?}",
+            launch.kernel,
+            launch.groups
+        );
     }
 }
 
@@ -305,7 +310,12 @@ fn bindings_have_numbers_of_their_own_and_params_come_first() {
             }
             let params = name == "p" && module.types[global.ty].name.as_deref() == Some("Params");
             let uniform = global.space == AddressSpace::Uniform;
-            assert_eq!((params, uniform), (binding.binding == 0, binding.binding == 0), "{file}: `{name}` at {}", binding.binding);
+            assert_eq!(
+                (params, uniform),
+                (binding.binding == 0, binding.binding == 0),
+                "{file}: `{name}` at {}",
+                binding.binding
+            );
         }
         assert_eq!(slots.get(&0).map(String::as_str), Some("p"), "{file}");
         assert!(slots.keys().copied().eq(0..slots.len() as u32), "{file}: numbers are left out");

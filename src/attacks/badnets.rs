@@ -17,6 +17,7 @@ pub(super) const ENTRY: AttackEntry =
     AttackEntry { name: NAME, summary: "a 3x3 patch in the bottom-right corner (pattern white or grid; patch)", build };
 
 struct BadNets {
+    pattern: &'static str,
     /// Side of the patch in pixels.
     side: usize,
     /// `[side, side]`, the same for red, green and blue.
@@ -30,20 +31,24 @@ fn build(options: &AttackOptions, size: usize) -> Result<Box<dyn Attack>, Attack
     if side == 0 || side > size {
         return refuse("patch", side.to_string(), format!("a side of 1 to {size} pixels"));
     }
-    let patch = match options.pattern.as_deref().unwrap_or("white") {
-        "white" => vec![255; side * side],
+    let (pattern, patch) = match options.pattern.as_deref().unwrap_or("white") {
+        "white" => ("white", vec![255; side * side]),
         "grid" if !side.is_multiple_of(3) => {
             return refuse("patch", side.to_string(), "a multiple of 3 for the 3x3 grid".into());
         }
-        "grid" => (0..side * side).map(|i| GRID[i / side * 3 / side][i % side * 3 / side]).collect(),
+        "grid" => ("grid", (0..side * side).map(|i| GRID[i / side * 3 / side][i % side * 3 / side]).collect()),
         other => return refuse("pattern", other.into(), "white or grid".into()),
     };
-    Ok(Box::new(BadNets { side, patch }))
+    Ok(Box::new(BadNets { pattern, side, patch }))
 }
 
 impl Attack for BadNets {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn options(&self) -> AttackOptions {
+        AttackOptions { pattern: Some(self.pattern.into()), patch: Some(self.side), ..Default::default() }
     }
 
     fn apply(&self, image: &mut [u8], size: usize) {

@@ -39,6 +39,10 @@ impl Attack for Blended {
         NAME
     }
 
+    fn options(&self) -> AttackOptions {
+        AttackOptions { alpha: Some(self.alpha as f32), ..Default::default() }
+    }
+
     fn apply(&self, image: &mut [u8], _size: usize) {
         for (x, k) in image.iter_mut().zip(&self.picture) {
             let blend = (1.0 - self.alpha) * f64::from(*x) + self.alpha * f64::from(*k);

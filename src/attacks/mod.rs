@@ -17,6 +17,9 @@ pub use preview::contact_sheet;
 pub trait Attack: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Every option it has, with the value in force; the seed is the caller's.
+    fn options(&self) -> AttackOptions;
+
     /// Stamps the trigger on one RGB image `[size, size, 3]`, of the size that the attack was built for.
     fn apply(&self, image: &mut [u8], size: usize);
 }

@@ -36,9 +36,10 @@ impl Job {
     ///
     /// # Errors
     /// All that is wrong with the input.
-    pub fn prepare(settings: Settings, manifest: Option<&str>, global: &Global) -> Result<Job> {
+    pub fn prepare(mut settings: Settings, manifest: Option<&str>, global: &Global) -> Result<Job> {
         let spec = Spec::find(&settings.dataset)?;
         let attack = attacks::find(&settings.attack, &settings.attack_options(), settings.image_size)?;
+        settings.record(&attack.options());
         let clean = data::load(&spec, &settings.load_options())?;
         let poisoned = match manifest {
             Some(csv) => Poisoned::from_manifest(&clean.train, attack.as_ref(), csv)?,

@@ -11,9 +11,10 @@ use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json};
 use crate::attacks::{self, AttackError, AttackOptions, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
+use crate::files::write_atomic;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::report::{Part, write_atomic};
+use crate::report::Part;
 use crate::train::metrics::Count;
 use crate::train::{Network, Predictions, predict};
 

@@ -154,7 +154,7 @@ impl Settings {
             width: spec.train.width,
             epochs: spec.train.epochs,
             batch: spec.train.batch,
-            lr: decimal(spec.train.lr),
+            lr: spec.train.lr,
             momentum: 0.9,
             weight_decay: decimal(spec.train.weight_decay),
             crop_pad: spec.crop_pad,
@@ -165,7 +165,7 @@ impl Settings {
             within_class: true,
             unlearn_loss: UnlearnLoss::Cce,
             unlearn_steps: spec.unlearn.steps,
-            unlearn_lr: decimal(spec.unlearn.lr),
+            unlearn_lr: spec.unlearn.lr,
             unlearn_batch_clean: spec.unlearn.batch_clean,
             unlearn_batch_poison: spec.unlearn.batch_poison,
             unlearn_lambda: 1.0,
@@ -236,12 +236,19 @@ impl Settings {
         AttackOptions { seed: self.seed, pattern: self.pattern.clone(), alpha: self.alpha.map(|a| a as f32), patch: self.patch }
     }
 
+    /// Takes over the options in force, so that `run.toml` has the attack's own defaults too.
+    pub fn record(&mut self, options: &AttackOptions) {
+        self.pattern = options.pattern.clone();
+        self.alpha = options.alpha.map(decimal);
+        self.patch = options.patch;
+    }
+
     pub fn poison_options(&self) -> PoisonOptions {
         PoisonOptions { rate: self.poison_rate, target: self.target, seed: self.seed, draw: self.draw }
     }
 
     pub fn anti_learn_config(&self) -> AntiLearnConfig {
-        let (epochs, batch, lr) = (self.epochs, self.batch, self.lr as f32);
+        let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
         AntiLearnConfig {
             train: TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed },
             prefilter_share: self.prefilter_share,
@@ -254,7 +261,7 @@ impl Settings {
     pub fn unlearn_config(&self) -> UnlearnConfig {
         UnlearnConfig {
             steps: self.unlearn_steps,
-            lr: self.unlearn_lr as f32,
+            lr: self.unlearn_lr,
             batch_clean: self.unlearn_batch_clean,
             batch_poison: self.unlearn_batch_poison,
             lambda: self.unlearn_lambda as f32,

@@ -45,7 +45,7 @@ pub struct TrainDefaults {
     pub width: usize,
     pub epochs: usize,
     pub batch: usize,
-    pub lr: f32,
+    pub lr: f64,
     pub weight_decay: f32,
 }
 
@@ -54,7 +54,7 @@ pub struct TrainDefaults {
 #[serde(deny_unknown_fields)]
 pub struct UnlearnDefaults {
     pub steps: usize,
-    pub lr: f32,
+    pub lr: f64,
     pub batch_clean: usize,
     pub batch_poison: usize,
 }

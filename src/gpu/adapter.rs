@@ -85,8 +85,10 @@ const ADVICE: &str = "Install your GPU vendor's current driver (Direct3D 12 or V
 #[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "windows")))]
 const ADVICE: &str = "Install a Vulkan driver for your GPU";
 
-fn adapters(backend: Option<wgpu::Backend>) -> Vec<wgpu::Adapter> {
-    let backends = backend.map_or(wgpu::Backends::PRIMARY | wgpu::Backends::GL, wgpu::Backends::from);
+const EVERY_BACKEND: wgpu::Backends = wgpu::Backends::PRIMARY.union(wgpu::Backends::GL);
+
+/// The adapters of some back ends, best first.
+fn adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();
     desc.backends = backends;
     let instance = wgpu::Instance::new(desc);
@@ -108,7 +110,10 @@ fn adapters(backend: Option<wgpu::Backend>) -> Vec<wgpu::Adapter> {
 
 /// All adapters, best first.
 pub fn list(backend: Option<wgpu::Backend>) -> Vec<AdapterRow> {
-    adapters(backend).iter().map(|a| AdapterRow { info: a.get_info(), limits: a.limits(), features: a.features() }).collect()
+    adapters(backend.map_or(EVERY_BACKEND, wgpu::Backends::from))
+        .iter()
+        .map(|a| AdapterRow { info: a.get_info(), limits: a.limits(), features: a.features() })
+        .collect()
 }
 
 impl Gpu {
@@ -117,7 +122,15 @@ impl Gpu {
     /// # Errors
     /// No adapter (with what to install on this system), none of that name, or a driver that refuses.
     pub fn open(choice: &AdapterChoice) -> Result<Gpu, GpuError> {
-        let found = adapters(choice.backend);
+        let found = match (choice.backend, &choice.adapter) {
+            (Some(backend), _) => adapters(backend.into()),
+            // An index counts as in `list`.
+            (None, Some(_)) => adapters(EVERY_BACKEND),
+            // OpenGL is the last resort, and asking it makes some drivers print.
+            (None, None) => {
+                Some(adapters(wgpu::Backends::PRIMARY)).filter(|a| !a.is_empty()).unwrap_or_else(|| adapters(EVERY_BACKEND))
+            }
+        };
         if found.is_empty() {
             let asked = choice.backend.map_or(String::new(), |b| format!(" for back end {b}"));
             return Err(GpuError::NoAdapter { asked, advice: ADVICE });

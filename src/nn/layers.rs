@@ -36,7 +36,15 @@ impl<'g> Builder<'g> {
     }
 
     /// 2-D convolution without bias, "same" padding (kernel / 2), `kernel` x `kernel`: x [N, H, W, CI] -> [N, H', W', CO].
-    pub fn conv(&mut self, name: &str, x: Value, out: usize, kernel: usize, stride: usize, image_channels: Option<usize>) -> Result<Value, GraphError> {
+    pub fn conv(
+        &mut self,
+        name: &str,
+        x: Value,
+        out: usize,
+        kernel: usize,
+        stride: usize,
+        image_channels: Option<usize>,
+    ) -> Result<Value, GraphError> {
         let inputs = image_channels.unwrap_or(self.graph.shape(x).last());
         let w = self.param(format!("{name}.weight"), ParamKind::Conv { out, inputs, kernel });
         Ok(self.graph.apply(Conv2d { stride: stride as u32, pad: (kernel / 2) as u32 }, &[x, w])?[0])

@@ -62,7 +62,8 @@ impl ModelSpec {
     pub fn build(&self, graph: &mut Graph, images: Value, train: bool) -> Result<(Outputs, Vec<Param>), GraphError> {
         let entry = self.entry()?;
         if self.width == 0 || !self.width.is_multiple_of(4) {
-            let why = format!("the width must be a multiple of 4, got {}; try {}", self.width, self.width.next_multiple_of(4).max(4));
+            let why =
+                format!("the width must be a multiple of 4, got {}; try {}", self.width, self.width.next_multiple_of(4).max(4));
             return Err(GraphError::Shape { op: entry.name, why });
         }
         let mut builder = Builder::new(graph, train);

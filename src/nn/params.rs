@@ -7,9 +7,16 @@ use crate::graph::Variables;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamKind {
     /// PyTorch [out, in, k, k]; device [k, k, in padded to 4, out].
-    Conv { out: usize, inputs: usize, kernel: usize },
+    Conv {
+        out: usize,
+        inputs: usize,
+        kernel: usize,
+    },
     /// [out, in] on both.
-    Matrix { out: usize, inputs: usize },
+    Matrix {
+        out: usize,
+        inputs: usize,
+    },
     /// A batch norm's weight [n].
     Scale(usize),
     /// [n].

@@ -126,6 +126,7 @@ pub fn check(kernels: &Kernels, case: &Case, seed: u64) -> Result<CaseResult, Gr
     let read: Vec<_> = outputs.iter().copied().chain(case.op.in_place().iter().map(|&i| values[i])).collect();
     let bytes = plan.run_and_fetch(&read)?.wait(kernels.gpu())?;
     let expected = case.op.oracle(&inputs.iter().collect::<Vec<_>>(), &case.scalars);
+    assert_eq!(bytes.len(), expected.len(), "{}: the oracle gives another number of tensors", case.op.name());
     let error =
         bytes.iter().zip(&expected).map(|(b, e)| Tensor::from_bytes(e.shape.clone(), b).relative_error(e)).fold(0.0, f64::max);
     Ok(CaseResult { error, allowed: case.allowed() })

@@ -57,7 +57,9 @@ impl Extents {
             return fail(format!("the stride must be a power of two, got {stride}"));
         }
         if pad >= kernel || input.iter().any(|&x| x + 2 * pad < kernel) {
-            return fail(format!("a {kernel}x{kernel} kernel, stride {stride}, padding {pad} does not fit an image of {input:?}"));
+            return fail(format!(
+                "a {kernel}x{kernel} kernel, stride {stride}, padding {pad} does not fit an image of {input:?}"
+            ));
         }
         let output = input.map(|x| (x + 2 * pad - kernel) / stride + 1);
         Ok(Extents { n, input, output, ci, co, kernel, stride, pad })
@@ -69,7 +71,13 @@ impl Extents {
     }
 
     /// `Params` of the convolution shaders. `from` and `to` are (height, width, channels) of x and y as the shader sees them.
-    fn params(&self, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], rows_a_slice: usize) -> Vec<(&'static str, Param)> {
+    fn params(
+        &self,
+        from: ([usize; 2], usize),
+        to: ([usize; 2], usize),
+        map: [usize; 3],
+        rows_a_slice: usize,
+    ) -> Vec<(&'static str, Param)> {
         let u = |x: usize| Param::U32(x as u32);
         vec![
             ("n", u(self.n)),
@@ -219,11 +227,7 @@ impl Op for Conv2dInputGrad {
         let flip = Launch {
             kernel: KernelId::new("conv2d_weights", "flip"),
             bind: vec![("w", Slot::In(1)), ("wt", Slot::Scratch(0))],
-            params: vec![
-                ("taps", Param::U32(taps as u32)),
-                ("ci", Param::U32(e.ci as u32)),
-                ("co", Param::U32(e.co as u32)),
-            ],
+            params: vec![("taps", Param::U32(taps as u32)), ("ci", Param::U32(e.ci as u32)), ("co", Param::U32(e.co as u32))],
             groups: groups(taps * e.co * e.ci / 4, 64),
         };
         let map = [1, e.stride, e.kernel - 1 - e.pad];

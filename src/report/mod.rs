@@ -7,7 +7,7 @@ mod table;
 
 pub use results::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Results, SplitFigures, seconds};
 pub use run_folder::{
-    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, StageTime, write_atomic,
+    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, StageTime,
 };
 pub use split_csv::{parse_split, split_csv};
 pub use table::{columns, render};

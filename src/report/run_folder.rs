@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::ReportError;
+use crate::files::write_atomic;
 
 /// Every resolved setting, readable as `--config`, and under `[run]` the [`Provenance`].
 pub const RUN: &str = "run.toml";
@@ -157,7 +158,8 @@ impl RunFolder {
     /// # Errors
     /// A disk that refuses.
     pub fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ReportError> {
-        write_atomic(&self.path(file), bytes)
+        let path = self.path(file);
+        write_atomic(&path, bytes).map_err(|source| ReportError::Write { path, source })
     }
 
     /// Adds a line to [`METRICS`].
@@ -218,29 +220,6 @@ struct Tag {
 #[derive(Serialize, Deserialize)]
 struct RunTable {
     run: Provenance,
-}
-
-/// Writes a temporary file beside `path` and renames it: the file is there whole or not at all.
-///
-/// # Errors
-/// A folder that is missing, a disk that refuses.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".dau-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        // As any new file, less what the umask takes; the default is the owner alone.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let written = builder.tempfile_in(folder).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    });
-    written.map_err(|source| ReportError::Write { path: path.into(), source })
 }
 
 #[cfg(test)]

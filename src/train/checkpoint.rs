@@ -4,7 +4,6 @@
 //! One key, so that equal networks give equal files.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::params_of;
 use super::{Network, Normalisation, TrainError};
+use crate::files::write_atomic;
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, ParamKind, ParamSet};
 
@@ -27,7 +27,7 @@ struct Header {
 }
 
 impl Network {
-    /// Writes a checkpoint: to a temporary file beside `path`, then renamed, so that `path` is never half written.
+    /// Writes a checkpoint; `path` is never half written.
     ///
     /// # Errors
     /// The driver's or the file system's, naming the path.
@@ -50,11 +50,7 @@ impl Network {
         let header = serde_json::to_string(&header).map_err(|e| fail(e.to_string()))?;
         let metadata = HashMap::from([("dau".to_string(), header)]);
         let file = safetensors::serialize(tensors, Some(metadata)).map_err(|e| fail(e.to_string()))?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(e.to_string()))?;
-        temporary.write_all(&file).map_err(|e| fail(e.to_string()))?;
-        temporary.persist(path).map_err(|e| fail(e.to_string()))?;
-        Ok(())
+        write_atomic(path, &file).map_err(|e| fail(e.to_string()))
     }
 
     /// Loads a checkpoint of any architecture.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::params_of;
 use super::predictor::{IN_FLIGHT, pack};
 use super::{EpochRecord, Network, Observer, TrainError, cosine};
 use crate::data::Dataset;
@@ -34,7 +35,7 @@ pub struct TrainConfig {
     pub epochs: usize,
     pub batch: usize,
     /// The peak of a cosine schedule over all steps.
-    pub lr: f32,
+    pub lr: f64,
     pub sgd: SgdConfig,
     pub seed: u64,
 }
@@ -118,6 +119,7 @@ pub fn check_batch(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<
         let s = step_graph((spec, [0.0; 3], [1.0; 3]), batch, &[LossKind::CrossEntropy], &sgd)?;
         Ok(Footprint::of(&s.graph, &s.fetched, kernels.gpu().caps()).check(kernels.gpu())?)
     };
+    params_of(spec)?;
     let Err(error) = fits(batch) else { return Ok(()) };
     let mut smaller = batch.next_power_of_two() / 2;
     while smaller > 1 && fits(smaller).is_err() {
@@ -232,8 +234,13 @@ pub fn fit(
             let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);
             let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[1]);
             if let Some(&value) = losses[..indices.len()].iter().find(|l| !l.is_finite()) {
-                let lr = f64::from(config.lr);
-                return Err(TrainError::NotFinite { stage: STAGE.into(), epoch: epoch + 1, step: index + 1, value, lr });
+                return Err(TrainError::NotFinite {
+                    stage: STAGE.into(),
+                    epoch: epoch + 1,
+                    step: index + 1,
+                    value,
+                    lr: config.lr,
+                });
             }
             sums.loss += losses[..indices.len()].iter().map(|l| f64::from(*l)).sum::<f64>();
             sums.hits += indices.iter().zip(&classes).filter(|(i, c)| data.labels[**i] == **c).count();
@@ -246,7 +253,7 @@ pub fn fit(
                 return Err(TrainError::Cancelled);
             }
             let at = epoch * steps_per_epoch + index;
-            let lr = cosine(f64::from(config.lr), at, total);
+            let lr = cosine(config.lr, at, total);
             let seed = (config.seed as u32).wrapping_mul(0x9e37_79b9).wrapping_add(at as u32);
             let part = Part { indices, weight: 1.0 / indices.len() as f32 };
             waiting.push_back((step.run(network, data, &[part], lr, seed)?, indices, index));
@@ -265,7 +272,7 @@ pub fn fit(
             epochs: config.epochs,
             loss: sums.loss / seen,
             accuracy: 100.0 * sums.hits as f64 / seen,
-            lr: cosine(f64::from(config.lr), epoch * steps_per_epoch, total),
+            lr: cosine(config.lr, epoch * steps_per_epoch, total),
             seconds,
             images_per_second: seen / seconds,
         });

@@ -19,7 +19,7 @@ pub struct DiscriminatorConfig {
     /// Full-batch Adam steps a round.
     pub steps: usize,
     /// Peak of a cosine schedule.
-    pub lr: f32,
+    pub lr: f64,
     /// Coefficient of ||W||^2 in the first round and in the later ones.
     pub l2: [f32; 2],
 }
@@ -110,7 +110,7 @@ impl<'a> Discriminator<'a> {
                 return Err(TrainError::Cancelled);
             }
             let t = step as i32 + 1;
-            head.plan.set("lr", cosine(f64::from(self.config.lr), step, self.config.steps))?;
+            head.plan.set("lr", cosine(self.config.lr, step, self.config.steps))?;
             head.plan.set("bias1", 1.0 - BETAS[0].powi(t))?;
             head.plan.set("bias2", 1.0 - BETAS[1].powi(t))?;
             head.plan.run()?;

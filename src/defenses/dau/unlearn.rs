@@ -29,7 +29,7 @@ pub enum UnlearnLoss {
 pub struct UnlearnConfig {
     pub steps: usize,
     /// The peak of a cosine schedule.
-    pub lr: f32,
+    pub lr: f64,
     pub batch_clean: usize,
     pub batch_poison: usize,
     pub lambda: f32,
@@ -103,8 +103,7 @@ pub fn unlearn(
         let finite = |l: &[f32]| l.iter().copied().find(|x| !x.is_finite());
         let (ce, forget) = (&losses[0][..config.batch_clean], &losses[1][config.batch_clean..]);
         if let Some(value) = finite(ce).or(finite(forget)) {
-            let lr = f64::from(config.lr);
-            return Err(TrainError::NotFinite { stage: STAGE.into(), epoch: 1, step: index + 1, value, lr });
+            return Err(TrainError::NotFinite { stage: STAGE.into(), epoch: 1, step: index + 1, value, lr: config.lr });
         }
         let mean = |l: &[f32]| l.iter().map(|x| f64::from(*x)).sum::<f64>() / l.len().max(1) as f64;
         loss_sum += mean(ce) + f64::from(config.lambda) * mean(forget);
@@ -119,7 +118,7 @@ pub fn unlearn(
         let (c, p) = (clean.draw(config.batch_clean), poisoned.draw(config.batch_poison));
         let parts =
             [Part { indices: &c, weight: 1.0 / c.len() as f32 }, Part { indices: &p, weight: config.lambda / p.len() as f32 }];
-        let lr = cosine(f64::from(config.lr), index, config.steps);
+        let lr = cosine(config.lr, index, config.steps);
         let pending = step.run(network, data, &parts, lr, (config.seed as u32) ^ 0x5bd1_e995 ^ index as u32)?;
         waiting.push_back((pending, [c, p].concat(), index));
         if waiting.len() >= 3
@@ -138,7 +137,7 @@ pub fn unlearn(
         epochs: 1,
         loss: loss_sum / config.steps.max(1) as f64,
         accuracy: 100.0 * hits as f64 / (config.steps * config.batch_clean).max(1) as f64,
-        lr: f64::from(config.lr),
+        lr: config.lr,
         seconds,
         images_per_second: (config.steps * batch) as f64 / seconds,
     });

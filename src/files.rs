@@ -1,0 +1,25 @@
+//! Writing files whole or not at all.
+
+use std::io::{Result, Write};
+use std::path::Path;
+
+/// Writes a temporary file beside `path` and renames it: `path` holds the old content or all of the new.
+///
+/// # Errors
+/// A folder that is missing, a disk that refuses.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".dau-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        // As any new file, less what the umask takes; the default is the owner alone.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}
