@@ -9,7 +9,7 @@ use dau::data::Dataset;
 use dau::gpu::Staging;
 use dau::graph::{Elem, Graph, Plan, Shape, Tensor, Value};
 use dau::kernel::Kernels;
-use dau::nn::{Param, ParamKind, ParamSet};
+use dau::nn::{ModelSpec, Param, ParamKind, ParamSet};
 use dau::ops::{Loss, LossKind};
 use dau::train::{Network, Normalisation, Part, SgdConfig, TrainStep};
 use safetensors::{Dtype, SafeTensors};
@@ -18,6 +18,8 @@ use safetensors::{Dtype, SafeTensors};
 const ALLOWED: f64 = 1e-4;
 /// Losses of the training steps, and what they leave.
 const ALLOWED_TRAINED: f64 = 1e-3;
+/// Height and width of the images of the training steps.
+const STEP_SIZE: usize = 6;
 
 struct Golden {
     bytes: Vec<u8>,
@@ -163,7 +165,7 @@ fn pool(golden: &Golden) -> Dataset {
     let labels = golden.labels("train/labels");
     Dataset {
         name: "golden".into(),
-        size: 16,
+        size: STEP_SIZE,
         classes: (0..10).map(|c| c.to_string()).collect(),
         pixels: golden.file().tensor("train/images").expect("listed").data().to_vec(),
         paths: vec![String::new(); labels.len()],
@@ -174,7 +176,8 @@ fn pool(golden: &Golden) -> Dataset {
 fn twenty_steps_agree(kernels: &Kernels) {
     let golden = Golden::open();
     let norm = Normalisation { mean: [0.4914, 0.4822, 0.4465], std: [0.2470, 0.2430, 0.2610] };
-    let network = Network::new(kernels, &resnet_w8(), &norm, 0).unwrap();
+    let spec = ModelSpec { image_size: STEP_SIZE, ..resnet_w8() };
+    let network = Network::new(kernels, &spec, &norm, 0).unwrap();
     golden.initialise(&network.params);
     let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
     let mut step = TrainStep::new(kernels, &network, 16, &[LossKind::CrossEntropy], &sgd).unwrap();

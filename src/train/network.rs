@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use crate::data::Dataset;
 use crate::graph::{Graph, Shape};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, Param, ParamSet, initialise};
@@ -46,6 +47,15 @@ impl Network {
     /// Training steps taken so far.
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Refuses images of another size, which the plans would take for garbage.
+    pub(super) fn check_size(&self, data: &Dataset) -> Result<(), TrainError> {
+        let (have, want) = (data.size, self.spec.image_size);
+        if have == want {
+            return Ok(());
+        }
+        Err(TrainError::Data(format!("the images are {have}x{have}, the network takes {want}x{want}; try --image-size {want}")))
     }
 
     /// A second network with the same values.

@@ -127,12 +127,7 @@ pub fn predict(
     observer: &dyn Observer,
     stage: &str,
 ) -> Result<Predictions, TrainError> {
-    if data.size != network.spec.image_size {
-        let (have, want) = (data.size, network.spec.image_size);
-        return Err(TrainError::Data(format!(
-            "the images are {have}x{have}, the network takes {want}x{want}; try --image-size {want}"
-        )));
-    }
+    network.check_size(data)?;
     observer.begin(stage, data.len() as u64);
     Predictor::new(kernels, network, batch.min(data.len().max(1)))?.run(data, observer)
 }

@@ -166,8 +166,9 @@ impl TrainStep {
     /// whole batch) and then the classes, once waited for.
     ///
     /// # Errors
-    /// More images than the batch holds, or the driver's.
+    /// More images than the batch holds, images of another size, or the driver's.
     pub fn run(&mut self, network: &Network, data: &Dataset, parts: &[Part], lr: f64, seed: u32) -> Result<Pending, TrainError> {
+        network.check_size(data)?;
         let all: Vec<usize> = parts.iter().flat_map(|p| p.indices).copied().collect();
         if all.len() > self.batch {
             return Err(TrainError::Data(format!("a step takes {} images, got {}", self.batch, all.len())));
