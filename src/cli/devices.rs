@@ -22,19 +22,6 @@ pub fn run(global: &Global) -> Result<()> {
     print(&columns(&std::iter::once(heading).chain(cells).collect::<Vec<_>>()))
 }
 
-/// The features that we make use of, by our own names.
-fn features(row: &AdapterRow) -> Vec<&'static str> {
-    [
-        ("subgroups", wgpu::Features::SUBGROUP),
-        ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
-        ("f16", wgpu::Features::SHADER_F16),
-    ]
-    .into_iter()
-    .filter(|(_, feature)| row.features.contains(*feature))
-    .map(|(name, _)| name)
-    .collect()
-}
-
 fn cells(index: usize, row: &AdapterRow) -> Vec<String> {
     let (info, limits) = (&row.info, &row.limits);
     let (least, most) = (info.subgroup_min_size, info.subgroup_max_size);
@@ -52,7 +39,7 @@ fn cells(index: usize, row: &AdapterRow) -> Vec<String> {
             limits.max_compute_invocations_per_workgroup,
             human_bytes(limits.max_compute_workgroup_storage_size.into())
         ),
-        features(row).join(", "),
+        row.feature_names().join(", "),
     ]
 }
 
@@ -73,6 +60,6 @@ fn as_json(index: usize, row: &AdapterRow) -> Value {
             "workgroup_invocations": limits.max_compute_invocations_per_workgroup,
             "workgroup_bytes": limits.max_compute_workgroup_storage_size,
         },
-        "features": features(row),
+        "features": row.feature_names(),
     })
 }

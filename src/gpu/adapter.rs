@@ -256,4 +256,14 @@ impl AdapterRow {
     pub fn device_type(&self) -> &'static str {
         device_type(self.info.device_type)
     }
+
+    /// The optional features that matter here, by our own names.
+    pub fn feature_names(&self) -> Vec<&'static str> {
+        let known = [
+            ("subgroups", wgpu::Features::SUBGROUP),
+            ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+            ("f16", wgpu::Features::SHADER_F16),
+        ];
+        known.into_iter().filter(|(_, feature)| self.features.contains(*feature)).map(|(name, _)| name).collect()
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use memory::{Assignment, Lifetime, assign};
 pub use op::{Backward, Bind, Launch, Lowered, Lowering, Op, Param, Slot, groups};
 pub use oracle::{Interpreter, Scalars, Tensor};
-pub use plan::{Footprint, Plan, Variables};
+pub use plan::{Footprint, Plan, Timing, Variables};
 pub use shape::{Elem, Shape};
 
 use thiserror::Error;

@@ -24,7 +24,16 @@ pub struct Footprint {
     pub largest: (String, u64),
 }
 
+/// What [`Plan::profile`] says of one dispatch.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    pub op: &'static str,
+    pub kernel: String,
+    pub nanoseconds: f64,
+}
+
 struct Dispatch {
+    op: &'static str,
     kernel: Arc<Kernel>,
     bind_group: wgpu::BindGroup,
     groups: [u32; 3],
@@ -234,7 +243,7 @@ impl Plan {
         kernels: &Kernels,
         launch: &Launch,
         binds: &[(&'static str, Buffer, u64)],
-        op: &str,
+        op: &'static str,
     ) -> Result<(), GraphError> {
         let kernel = kernels.get(&launch.kernel)?;
         let fault = |why: String| GraphError::Bindings { kernel: launch.kernel.to_string(), why };
@@ -303,7 +312,7 @@ impl Plan {
             entries: &entries,
         });
         let label = launch.kernel.to_string();
-        self.dispatches.push(Dispatch { kernel, bind_group, groups: launch.groups, label });
+        self.dispatches.push(Dispatch { op, kernel, bind_group, groups: launch.groups, label });
         Ok(())
     }
 
@@ -322,6 +331,11 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// The scalars that launches take.
+    pub fn scalars(&self) -> Vec<&'static str> {
+        self.scalars.keys().copied().collect()
     }
 
     /// Whether some launch takes a scalar of that name.
@@ -382,11 +396,28 @@ impl Plan {
         Ok(self.gpu.map(staging))
     }
 
-    /// Runs the plan with a timestamped pass a dispatch: kernel labels and nanoseconds. `None` without timestamps.
+    /// Runs the plan `times` times in one submit and one pass: what benches time.
     ///
     /// # Errors
     /// As `run`.
-    pub fn profile(&mut self) -> Result<Option<Vec<(String, f64)>>, GraphError> {
+    pub fn repeat(&mut self, times: usize) -> Result<(), GraphError> {
+        self.flush()?;
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for d in (0..times).flat_map(|_| &self.dispatches) {
+                d.encode(&mut pass);
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        Ok(())
+    }
+
+    /// Runs the plan with a timestamped pass a dispatch. `None` without timestamps.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn profile(&mut self) -> Result<Option<Vec<Timing>>, GraphError> {
         self.flush()?;
         let Some(timer) = Timer::new(&self.gpu, self.dispatches.len() as u32) else { return Ok(None) };
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
@@ -399,8 +430,8 @@ impl Plan {
         }
         timer.resolve(&mut encoder);
         self.gpu.queue.submit([encoder.finish()]);
-        let ns = timer.read(&self.gpu)?;
-        Ok(Some(self.dispatches.iter().map(|d| d.label.clone()).zip(ns).collect()))
+        let timed = self.dispatches.iter().zip(timer.read(&self.gpu)?);
+        Ok(Some(timed.map(|(d, nanoseconds)| Timing { op: d.op, kernel: d.label.clone(), nanoseconds }).collect()))
     }
 
     fn flush(&mut self) -> Result<(), GraphError> {

@@ -33,6 +33,7 @@ shaders![
     "loss",
     "optimizer",
     "reduce",
+    "roof",
 ];
 
 fn file_text(name: &str) -> Result<&'static str, KernelError> {

@@ -1,6 +1,7 @@
 //! One file an op: shapes, launches, gradient, oracle, CASES; and the one list of them all.
 
 mod add;
+mod alone;
 mod argmax;
 mod augment;
 mod batch_norm;
@@ -11,8 +12,10 @@ mod global_avg_pool;
 mod linear;
 mod loss;
 mod optimizer;
+mod roof;
 
 pub use add::Add;
+pub use alone::{Alone, median};
 pub use argmax::Argmax;
 pub use augment::Augment;
 pub use batch_norm::{BatchNorm, BatchNormGrad};
@@ -23,6 +26,7 @@ pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
 pub use linear::{Linear, LinearGrad, LinearInputGrad};
 pub use loss::{Loss, LossKind};
 pub use optimizer::{Adam, Sgd};
+pub use roof::{RoofCopy, RoofMultiplyAdd};
 
 /// An op and the cases that its tests, its bench and the self-test run.
 pub struct OpEntry {
@@ -50,4 +54,6 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "adam", cases: optimizer::adam_cases },
     OpEntry { name: "augment", cases: augment::cases },
     OpEntry { name: "argmax", cases: argmax::cases },
+    OpEntry { name: "roof_multiply_add", cases: roof::multiply_add_cases },
+    OpEntry { name: "roof_copy", cases: roof::copy_cases },
 ];

@@ -3,8 +3,8 @@
     dau predict --checkpoint M.safetensors --dataset ... --split test --out LOGITS.safetensors
     python tests/golden/check_checkpoint.py M.safetensors LOGITS.safetensors
 
-M.safetensors holds the weights under PyTorch's names and, in its header, "model", "width", "classes", and "mean" and
-"std" as JSON lists (of pixels scaled to 0..1). LOGITS.safetensors holds `images` (uint8 [N, S, S, 3]) and dau's
+M.safetensors holds the weights under PyTorch's names and, in its header, `dau`: a JSON object with "model", "width",
+"classes", and the "mean" and "std" of pixels scaled to 0..1. LOGITS.safetensors holds `images` (uint8 [N, S, S, 3]) and dau's
 `logits` (float32 [N, K]) for them. The weights are loaded with strict=True and the logits computed again in evaluation
 mode, in float64. Exit code: 0 if they agree, 1 if the relative error is above 1e-4, 2 if a file is not as described.
 """
@@ -39,9 +39,9 @@ def read(path):
 def load(path):
     """The network in evaluation mode and float64, and the mean and std that its pixels are normalised with."""
     state, header = read(path)
-    missing = [key for key in ["model", "width", "classes", "mean", "std"] if key not in header]
-    if missing:
-        refuse(f"{path}: the header lacks {', '.join(missing)}; it has {header}")
+    if "dau" not in header:
+        refuse(f"{path}: the header lacks `dau`; it has {header}")
+    header = json.loads(header["dau"])
     if header["model"] not in MODELS:
         refuse(f"{path}: model {header['model']!r} is not one of {', '.join(MODELS)}")
     model = MODELS[header["model"]](int(header["width"]), int(header["classes"])).double().eval()
@@ -52,7 +52,7 @@ def load(path):
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         refuse(f"{path}: {error}")
-    mean, std = (torch.tensor(json.loads(header[key]), dtype=torch.float64) for key in ["mean", "std"])
+    mean, std = (torch.tensor(header[key], dtype=torch.float64) for key in ["mean", "std"])
     return model, mean, std
 
 

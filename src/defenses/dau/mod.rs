@@ -67,7 +67,7 @@ pub fn anti_learn(
     let features = predictor.run(data, observer)?.features;
     let mut discriminator = Discriminator::new(kernels, &features, data, &config.discriminator, config.train.seed)?;
     let mut score = Vec::new();
-    let mut flagged = prefilter::lowest(&loss_sum, config.prefilter_share)?;
+    let mut flagged = prefilter::lowest(&loss_sum, data, config.prefilter_share)?;
     for _ in 0..config.discriminator.rounds {
         score = discriminator.round(&flagged, observer)?;
         flagged = verdict(&score);

@@ -9,12 +9,16 @@ const FLAGGED_SHARE: f64 = 0.3;
 /// Principal components kept.
 const COMPONENTS: usize = 8;
 /// The mean silhouette (Rousseeuw 1987) from which two groups count as real.
-const SILHOUETTE: f64 = 0.25;
+const SILHOUETTE: f64 = 0.2;
 /// Samples of a class that the silhouette is measured on.
 const SILHOUETTE_SAMPLES: usize = 500;
 
-/// Re-splits each heavily flagged class by PCA and 2-means on its `features` [N, D]: if the groups are distinct, the one that
-/// holds more of the class's tenth of lowest `loss` is the poisoned one. Says whether any class was re-split.
+/// The discriminator and the groups agree when no more than this share of the other group was flagged.
+const AGREEMENT: f64 = 0.25;
+
+/// Re-splits each heavily flagged class by PCA and 2-means on its `features` [N, D], each sample's scaled to length 1. If the
+/// groups are distinct, the one that holds more of the class's tenth of lowest `loss` is the poisoned one; where the flags
+/// agree with it, flagged samples of the other group stay flagged. Says whether any class was re-split.
 pub(super) fn refine(flagged: &mut [bool], features: &[f32], data: &Dataset, loss: &[f64], seed: u64) -> bool {
     let mut refined = false;
     let d = features.len() / data.len().max(1);
@@ -24,26 +28,35 @@ pub(super) fn refine(flagged: &mut [bool], features: &[f32], data: &Dataset, los
         if members.len() < 4 || (count as f64) < FLAGGED_SHARE * members.len() as f64 {
             continue;
         }
-        let rows: Vec<&[f32]> = members.iter().map(|&i| &features[i * d..(i + 1) * d]).collect();
-        let points = principal(&rows, COMPONENTS.min(d), seed);
-        let group = two_means(&points, seed);
+        let rows: Vec<Vec<f64>> = members.iter().map(|&i| unit(&features[i * d..(i + 1) * d])).collect();
+        let points = principal(rows, COMPONENTS.min(d), seed);
+        let mut group = two_means(&points, seed);
         if silhouette(&points, &group, seed) < SILHOUETTE {
             continue;
         }
         let easiest = easiest(&members, loss);
+        let share = |side: bool, of: &dyn Fn(usize) -> bool| {
+            let mine: Vec<usize> = members.iter().zip(&group).filter(|(_, g)| **g == side).map(|(i, _)| *i).collect();
+            mine.iter().filter(|i| of(**i)).count() as f64 / mine.len().max(1) as f64
+        };
         // How much of a group is among the class's easiest samples. The means of the losses mislead: on easy data a few hard
         // poisoned samples outweigh the rest.
-        let share = |side: bool| {
-            let of = || members.iter().zip(&group).filter(|(_, g)| **g == side).map(|(i, _)| *i);
-            of().filter(|i| easiest.contains(i)).count() as f64 / of().count().max(1) as f64
-        };
-        let poisoned = share(true) > share(false);
+        let easy = |side: bool| share(side, &|i| easiest.contains(&i));
+        let poisoned = easy(true) > easy(false);
+        let agree = share(!poisoned, &|i| flagged[i]) < AGREEMENT;
+        group.iter_mut().for_each(|g| *g = *g == poisoned);
         for (&i, g) in members.iter().zip(&group) {
-            flagged[i] = *g == poisoned;
+            flagged[i] = *g || (agree && flagged[i]);
         }
         refined = true;
     }
     refined
+}
+
+/// A row of length 1, so that what a sample shows counts and not how strongly.
+fn unit(row: &[f32]) -> Vec<f64> {
+    let norm = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+    row.iter().map(|x| f64::from(*x) / norm).collect()
 }
 
 /// The tenth of `members` with the lowest loss, at least one.
@@ -63,21 +76,18 @@ fn distance2(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Coordinates along the first principal components, by orthogonal iteration on the centred rows.
-fn principal(rows: &[&[f32]], components: usize, seed: u64) -> Vec<Vec<f64>> {
-    let d = rows[0].len();
-    let mut mean = vec![0.0; d];
-    for row in rows {
-        for (m, x) in mean.iter_mut().zip(*row) {
-            *m += f64::from(*x) / rows.len() as f64;
-        }
+fn principal(mut rows: Vec<Vec<f64>>, components: usize, seed: u64) -> Vec<Vec<f64>> {
+    let (n, d) = (rows.len(), rows[0].len());
+    let mean: Vec<f64> = (0..d).map(|j| rows.iter().map(|r| r[j]).sum::<f64>() / n as f64).collect();
+    for row in &mut rows {
+        row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m);
     }
-    let centred: Vec<Vec<f64>> = rows.iter().map(|r| r.iter().zip(&mean).map(|(x, m)| f64::from(*x) - m).collect()).collect();
     let mut rng = rng::stream(seed, "pca");
     let mut basis: Vec<Vec<f64>> = (0..components).map(|_| (0..d).map(|_| rng::normal(&mut rng)).collect()).collect();
     for _ in 0..30 {
         for b in 0..components {
             let mut next = vec![0.0; d];
-            for row in &centred {
+            for row in &rows {
                 let along = dot(row, &basis[b]);
                 for (n, x) in next.iter_mut().zip(row) {
                     *n += along * x;
@@ -96,7 +106,7 @@ fn principal(rows: &[&[f32]], components: usize, seed: u64) -> Vec<Vec<f64>> {
             basis[b] = next;
         }
     }
-    centred.iter().map(|row| basis.iter().map(|b| dot(row, b)).collect()).collect()
+    rows.iter().map(|row| basis.iter().map(|b| dot(row, b)).collect()).collect()
 }
 
 /// Lloyd's 2-means, the best of ten seeded starts.
@@ -165,7 +175,7 @@ mod tests {
         for i in 0..n {
             let second = i % 3 == 0;
             for j in 0..12 {
-                let shift = if second && j % 2 == 0 { far } else { 0.0 };
+                let shift = if j % 2 == 1 { 4.0 } else if second { far } else { 0.0 };
                 features.push((rng::normal(&mut rng) + shift) as f32);
             }
             truth.push(second);
