@@ -3,7 +3,7 @@
 // multiply_add: y[i] = the sum over j < CHAINS of v_j, where v_j starts as x[i] + j and goes through v = keep v + add, STEPS times a
 // round. The chains do not depend on each other and live in registers; keep and add are uniforms, so nothing can be folded.
 // copy: y[i] = x[i]; rounds, keep and add are not used.
-const CHAINS = 3u;
+const CHAINS = 2u;
 const STEPS = 16u;
 //: include index
 
@@ -26,7 +26,7 @@ fn multiply_add(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
     for (var r = 0u; r < p.rounds; r++) {
 //: for s in 0..STEPS
 //: for j in 0..CHAINS
-        v{j} = v{j} * keep + add;
+        v{j} = fma(v{j}, keep, add);
 //: end
 //: end
     }

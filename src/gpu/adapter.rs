@@ -184,8 +184,10 @@ impl Gpu {
         });
 
         let fixed = info.subgroup_min_size == info.subgroup_max_size;
-        // The shuffle kernels hold 32 accumulators for `subgroup` lanes of channels: 4 to 32 lanes make sense.
-        let usable = features.contains(wgpu::Features::SUBGROUP) && fixed && (4..=32).contains(&info.subgroup_min_size);
+        // A shuffle kernel's tile is as many vec4 of channels as the subgroup has lanes: below 8 it does not pay, and
+        // SwiftShader, the one adapter of 4 we know, needs over 20 GiB to compile it.
+        let lanes = 8..=32;
+        let usable = features.contains(wgpu::Features::SUBGROUP) && fixed && lanes.contains(&info.subgroup_min_size);
         let subgroup = usable.then_some(info.subgroup_min_size);
         let cpu = info.device_type == wgpu::DeviceType::Cpu;
         let suggested = match subgroup {
@@ -197,7 +199,7 @@ impl Gpu {
         if staging == Staging::SubgroupShuffle && subgroup.is_none() {
             return Err(GpuError::Device {
                 adapter: info.name.clone(),
-                why: "staging subgroup-shuffle needs subgroup operations of one fixed size; try --staging register-block".into(),
+                why: "staging subgroup-shuffle needs subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
             });
         }
         Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, staging }, fault })

@@ -14,7 +14,7 @@ pub use network::{Network, Normalisation};
 pub use observer::{EpochRecord, Observer, Silent};
 pub use predictor::{Predictions, Predictor, predict};
 pub use schedule::cosine;
-pub use trainer::{Part, SgdConfig, TrainConfig, TrainStep, check_batch, fit};
+pub use trainer::{Part, SgdConfig, TrainConfig, TrainStep, check_batch, fit, training_graph};
 
 use thiserror::Error;
 

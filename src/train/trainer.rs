@@ -109,6 +109,14 @@ fn step_graph(
     Ok(StepGraph { graph: g, pixels, labels, weights, fetched, trained })
 }
 
+/// The graph that [`TrainStep`] runs with cross-entropy, for those who want to look at its nodes.
+///
+/// # Errors
+/// A network that cannot be built.
+pub fn training_graph(spec: &ModelSpec, batch: usize, sgd: &SgdConfig) -> Result<Graph, TrainError> {
+    Ok(step_graph((spec, [0.0; 3], [1.0; 3]), batch, &[LossKind::CrossEntropy], sgd)?.graph)
+}
+
 /// Whether a training step of `batch` images fits the adapter's limits.
 ///
 /// # Errors

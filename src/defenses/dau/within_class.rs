@@ -175,7 +175,13 @@ mod tests {
         for i in 0..n {
             let second = i % 3 == 0;
             for j in 0..12 {
-                let shift = if j % 2 == 1 { 4.0 } else if second { far } else { 0.0 };
+                let shift = if j % 2 == 1 {
+                    4.0
+                } else if second {
+                    far
+                } else {
+                    0.0
+                };
                 features.push((rng::normal(&mut rng) + shift) as f32);
             }
             truth.push(second);
