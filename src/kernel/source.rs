@@ -19,6 +19,7 @@ macro_rules! shaders {
 }
 
 shaders![
+    "common/conv2d",
     "common/index",
     "common/hash",
     "add",
