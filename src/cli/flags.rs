@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml::Table;
 
 use crate::attacks::Draw;
-use crate::defenses::dau::UnlearnLoss;
+use crate::defenses::dau::{Prefilter, UnlearnLoss};
 
 /// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
 const NO_SETTING: &str = "run";
@@ -100,16 +100,20 @@ pub struct Flags {
     /// Augmentation: mirror at random, true or false
     #[arg(long, value_name = "BOOL")]
     pub flip: Option<bool>,
-    /// Stage 1: share of the images taken as surely poisoned, those learned first [default: 0.01]
+    /// Stage 1: first suspects by ridge regression on the images, which may find no backdoor, or by loss: those learned first
+    /// [default: ridge]
+    #[arg(long, value_name = "NAME", value_parser = word::<Prefilter>)]
+    pub prefilter: Option<Prefilter>,
+    /// Stage 1: share of the images taken as surely poisoned to begin with [default: 0.01]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub prefilter_share: Option<f64>,
-    /// Stage 1: share of the epochs whose losses do not count for that [default: 0.4]
+    /// Stage 1, by loss: share of the epochs whose losses do not count [default: 0.4]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub burn_in: Option<f64>,
     /// Stage 1: rounds of the discriminator [default: 4]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
-    /// Stage 1: look again at classes flagged for the most part, true or false [default: true]
+    /// Stage 1, by loss: look again at classes flagged for the most part, true or false [default: true]
     #[arg(long, value_name = "BOOL")]
     pub within_class: Option<bool>,
     /// Stage 2: loss on the poisoned part, cce or gga (gradient ascent) [default: cce]

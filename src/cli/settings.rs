@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::flags::{Flags, read_config};
 use crate::attacks::{ATTACKS, AttackOptions, Draw, PoisonOptions};
 use crate::data::{LoadOptions, Spec};
-use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, UnlearnConfig, UnlearnLoss};
+use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
 use crate::nn::MODELS;
 use crate::train::{SgdConfig, TrainConfig};
 
@@ -40,6 +40,7 @@ pub struct Settings {
     pub weight_decay: f64,
     pub crop_pad: u32,
     pub flip: bool,
+    pub prefilter: Prefilter,
     pub prefilter_share: f64,
     pub burn_in: f64,
     pub rounds: usize,
@@ -159,6 +160,7 @@ impl Settings {
             weight_decay: decimal(spec.train.weight_decay),
             crop_pad: spec.crop_pad,
             flip: spec.flip,
+            prefilter: Prefilter::Ridge,
             prefilter_share: 0.01,
             burn_in: 0.4,
             rounds: 4,
@@ -251,6 +253,7 @@ impl Settings {
         let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
         AntiLearnConfig {
             train: TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed },
+            prefilter: self.prefilter,
             prefilter_share: self.prefilter_share,
             burn_in: self.burn_in,
             discriminator: DiscriminatorConfig { rounds: self.rounds, ..Default::default() },

@@ -5,7 +5,10 @@
 //! poisoned part together with cross-entropy on the clean part.
 
 mod discriminator;
+mod halves;
 mod prefilter;
+mod ridge;
+mod shallow;
 mod unlearn;
 mod within_class;
 
@@ -13,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use discriminator::Discriminator;
 pub use discriminator::DiscriminatorConfig;
+use ridge::{Ridge, View};
 pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
 use crate::data::Dataset;
@@ -27,18 +31,33 @@ pub struct Split {
     pub score: Vec<f32>,
 }
 
+/// Where stage 1's first suspects come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prefilter {
+    /// Halves of a class by left-out ridge regression, confirmed by leaving each half out; may find nothing.
+    #[default]
+    Ridge,
+    /// The samples of lowest loss during training; always finds some.
+    Loss,
+}
+
 /// Stage 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AntiLearnConfig {
     pub train: TrainConfig,
+    pub prefilter: Prefilter,
     /// Share of the samples that the pre-filter takes.
     pub prefilter_share: f64,
-    /// Share of the epochs whose losses do not count.
+    /// By loss: share of the epochs whose losses do not count.
     pub burn_in: f64,
     pub discriminator: DiscriminatorConfig,
-    /// Look for two groups within a class of which much was flagged.
+    /// By loss: look for two groups within a class of which much was flagged.
     pub within_class: bool,
 }
+
+/// Evidence of the images weighs so much beside the discriminator's log-odds.
+const EVIDENCE: f32 = 10.0;
 
 /// Trains `network` on everything and splits the data. Sees images and given labels only.
 ///
@@ -51,8 +70,12 @@ pub fn anti_learn(
     config: &AntiLearnConfig,
     observer: &dyn Observer,
 ) -> Result<Split, TrainError> {
+    let count = prefilter::count(config.prefilter_share, data.len())?;
     let mut predictor = Predictor::new(kernels, network, config.train.batch.min(data.len()))?;
-    let skipped = (config.burn_in * config.train.epochs as f64).floor() as usize;
+    let skipped = match config.prefilter {
+        Prefilter::Ridge => config.train.epochs,
+        Prefilter::Loss => (config.burn_in * config.train.epochs as f64).floor() as usize,
+    };
     let mut loss_sum = vec![0.0f64; data.len()];
     fit(kernels, network, data, &config.train, observer, |epoch| {
         if epoch > skipped {
@@ -65,19 +88,77 @@ pub fn anti_learn(
     })?;
     observer.begin("features", data.len() as u64);
     let features = predictor.run(data, observer)?.features;
-    let mut discriminator = Discriminator::new(kernels, &features, data, &config.discriminator, config.train.seed)?;
-    let mut score = Vec::new();
-    let mut flagged = prefilter::lowest(&loss_sum, data, config.prefilter_share)?;
+    let discriminator = Discriminator::new(kernels, &features, data, &config.discriminator, config.train.seed)?;
+    match config.prefilter {
+        Prefilter::Ridge => split_by_evidence(discriminator, &features, data, count, config, observer),
+        Prefilter::Loss => {
+            split_by_loss(discriminator, &features, data, &prefilter::lowest(&loss_sum, data, count), &loss_sum, config, observer)
+        }
+    }
+}
+
+/// From each class with a poisoned half the surest samples begin; then every round both discriminators, the network's and the
+/// images', learn the last verdict, and their log-odds add up to the next. Classes without one stay unflagged.
+fn split_by_evidence(
+    mut discriminator: Discriminator,
+    features: &[f32],
+    data: &Dataset,
+    count: usize,
+    config: &AntiLearnConfig,
+    observer: &dyn Observer,
+) -> Result<Split, TrainError> {
+    observer.begin("ridge regression", 1);
+    let ridge = Ridge::new(&shallow::features(data), features, data.len())?;
+    let halves = halves::find(&ridge, data, observer)?;
+    let mut split = Split { flagged: vec![false; data.len()], score: vec![0.0; data.len()] };
+    if halves.is_empty() {
+        return Ok(split);
+    }
+    let mut surest: Vec<(usize, f32)> = halves.iter().flat_map(|h| h.members.clone()).collect();
+    surest.iter().for_each(|(i, _)| split.flagged[*i] = true);
+    surest.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut believed = vec![false; data.len()];
+    surest.iter().take(count).for_each(|(i, _)| believed[*i] = true);
     for _ in 0..config.discriminator.rounds {
-        score = discriminator.round(&flagged, observer)?;
-        flagged = verdict(&score);
+        let belief = discriminator.round(&believed, observer)?;
+        for half in &halves {
+            let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == half.class).collect();
+            let evidence = halves::evidence(&ridge, View::Shallow, &split.flagged, &members);
+            for (&i, e) in members.iter().zip(evidence) {
+                let d = belief[i].clamp(1e-6, 1.0 - 1e-6);
+                split.score[i] = 1.0 / (1.0 + (1.0 - d) / d * (-EVIDENCE * e).exp());
+            }
+        }
+        split.flagged = verdict(&split.score);
+        believed.clone_from(&split.flagged);
     }
-    if config.within_class && within_class::refine(&mut flagged, &features, data, &loss_sum, config.train.seed) {
+    Ok(split)
+}
+
+/// The samples of lowest loss begin; each round the discriminator learns its last verdict.
+fn split_by_loss(
+    mut discriminator: Discriminator,
+    features: &[f32],
+    data: &Dataset,
+    first: &[bool],
+    loss: &[f64],
+    config: &AntiLearnConfig,
+    observer: &dyn Observer,
+) -> Result<Split, TrainError> {
+    let mut split = Split { flagged: first.to_vec(), score: Vec::new() };
+    let mut round = |split: &mut Split| -> Result<(), TrainError> {
+        split.score = discriminator.round(&split.flagged, observer)?;
+        split.flagged = verdict(&split.score);
+        Ok(())
+    };
+    for _ in 0..config.discriminator.rounds {
+        round(&mut split)?;
+    }
+    if config.within_class && within_class::refine(&mut split.flagged, features, data, loss, config.train.seed) {
         // The groups know which side is which, the discriminator where the border runs.
-        score = discriminator.round(&flagged, observer)?;
-        flagged = verdict(&score);
+        round(&mut split)?;
     }
-    Ok(Split { flagged, score })
+    Ok(split)
 }
 
 fn verdict(score: &[f32]) -> Vec<bool> {

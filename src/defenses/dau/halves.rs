@@ -1,0 +1,207 @@
+//! Which classes hold a backdoor, by evidence that needs no order of learning: a class under attack falls into two halves that a
+//! linear model tells apart, and a model that has not seen the poisoned half calls it everything but the class's name.
+
+use super::ridge::{Ridge, View};
+use crate::data::Dataset;
+use crate::train::{Observer, TrainError};
+
+/// Self-training ends after so many rounds at the latest.
+const ROUNDS: usize = 10;
+/// A half must be at least and at most so much of its class: classes without a backdoor end near one or the other.
+const SHARE: [f64; 2] = [0.02, 0.95];
+/// Ashman's D (Ashman et al. 1994) from which two halves count as distinct.
+const DISTINCT: f64 = 3.0;
+/// Of the greatest possible entropy over the other classes, ln(K - 1): what a half from many classes has at least.
+const ENTROPY: f64 = 0.75;
+
+/// The half of a class that is believed poisoned.
+pub(super) struct Half {
+    pub class: u32,
+    /// Samples and how far each lies on the poisoned side.
+    pub members: Vec<(usize, f32)>,
+}
+
+/// The evidence that a sample is poisoned, about -1 to 1: a left-out regression on +1 for the `flagged` samples of its class and
+/// -1 for the others. One value for each of `of`, which are all samples of one class.
+pub(super) fn evidence(ridge: &Ridge, view: View, flagged: &[bool], of: &[usize]) -> Vec<f32> {
+    let target: Vec<(usize, f32)> = of.iter().map(|&i| (i, if flagged[i] { 1.0 } else { -1.0 })).collect();
+    ridge.leave_one_out(view, &target, of)
+}
+
+/// The poisoned half of every class that has one.
+///
+/// # Errors
+/// A wish to stop; features that are not finite.
+pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Result<Vec<Half>, TrainError> {
+    let classes = data.classes.len();
+    let ease = ridge.ease(&data.labels, classes);
+    let mut found = Vec::new();
+    observer.begin("evidence by class", classes as u64);
+    // With a single class there is no other to be mistaken for.
+    for class in (0..classes as u32).filter(|_| classes > 1) {
+        if observer.cancelled() {
+            return Err(TrainError::Cancelled);
+        }
+        observer.advance(1);
+        let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == class).collect();
+        let Some((easy, margin)) = self_train(ridge, &members, &ease) else { continue };
+        // Which half is poison is for those to say who have not seen it: easy data has the clean half for the easier one.
+        let half = |side: bool| members.iter().zip(&easy).filter(|(_, e)| **e == side).map(|(i, _)| *i).collect::<Vec<_>>();
+        let entropy = |side: bool| Ok::<_, TrainError>(named(&ridge.leave_group_out(&data.labels, classes, &half(side))?, class));
+        let (easier, harder) = (entropy(true)?, entropy(false)?);
+        let (side, most) = if easier >= harder { (true, easier) } else { (false, harder) };
+        log::info!(
+            "class {class}: {} of {} samples apart, entropies {easier:.2} and {harder:.2}",
+            half(true).len(),
+            members.len()
+        );
+        if most < ENTROPY * ((classes - 1) as f64).ln() {
+            continue;
+        }
+        let sign = if side { 1.0 } else { -1.0 };
+        let ours = members.iter().zip(&easy).zip(&margin).filter(|((_, e), _)| **e == side);
+        found.push(Half { class, members: ours.map(|((i, _), m)| (*i, sign * m)).collect() });
+    }
+    Ok(found)
+}
+
+/// Two halves of a class: begins with the easier samples, then names the half that left-out regressions, on the network's
+/// features too, find most alike. Gives the easier half and the last margins; nothing where there are no two distinct halves.
+fn self_train(ridge: &Ridge, members: &[usize], ease: &[f32]) -> Option<(Vec<bool>, Vec<f32>)> {
+    let mine: Vec<f32> = members.iter().map(|&i| ease[i]).collect();
+    let level = otsu(&mine)?;
+    let mut easy: Vec<bool> = mine.iter().map(|s| *s > level).collect();
+    let mut flagged = vec![false; ease.len()];
+    let mut margin = Vec::new();
+    for _ in 0..ROUNDS {
+        members.iter().zip(&easy).for_each(|(&i, e)| flagged[i] = *e);
+        margin = evidence(ridge, View::All, &flagged, members);
+        let next: Vec<bool> = margin.iter().map(|m| *m > 0.0).collect();
+        let settled = next == easy;
+        easy = next;
+        if settled {
+            break;
+        }
+    }
+    let share = easy.iter().filter(|e| **e).count() as f64 / members.len() as f64;
+    let apart = (SHARE[0]..=SHARE[1]).contains(&share) && ashman(&margin, &easy) >= DISTINCT;
+    apart.then_some((easy, margin))
+}
+
+/// Entropy, in nats, of the classes other than `class` that left-out samples are taken for, over the surer half of them.
+fn named(predicted: &[Vec<f32>], class: u32) -> f64 {
+    let mut best: Vec<(f32, usize)> = predicted
+        .iter()
+        .map(|row| {
+            let mut others: Vec<usize> = (0..row.len()).filter(|k| *k != class as usize).collect();
+            others.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            let runner_up = others.get(1).map_or(f32::NEG_INFINITY, |&k| row[k]);
+            (row[others[0]] - runner_up, others[0])
+        })
+        .collect();
+    best.sort_by(|a, b| b.0.total_cmp(&a.0));
+    best.truncate(predicted.len().div_ceil(2));
+    let mut counts = vec![0usize; predicted.first().map_or(0, Vec::len)];
+    best.iter().for_each(|(_, k)| counts[*k] += 1);
+    let total = best.len() as f64;
+    counts.iter().filter(|c| **c > 0).map(|&c| c as f64 / total).map(|p| -p * p.ln()).sum()
+}
+
+/// The threshold that parts `values` into two groups of least variance within (Otsu 1979); none of fewer than two values.
+fn otsu(values: &[f32]) -> Option<f32> {
+    let mut sorted: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+    sorted.sort_by(f64::total_cmp);
+    let (n, total) = (sorted.len(), sorted.iter().sum::<f64>());
+    let mut below = 0.0;
+    let mut best: Option<(f64, f64)> = None;
+    for k in 1..n {
+        below += sorted[k - 1];
+        let (low, high) = (below / k as f64, (total - below) / (n - k) as f64);
+        let between = (k * (n - k)) as f64 * (high - low).powi(2);
+        if best.is_none_or(|(most, _)| between > most) {
+            best = Some((between, f64::midpoint(sorted[k - 1], sorted[k])));
+        }
+    }
+    best.map(|(_, level)| level as f32)
+}
+
+/// Ashman's D = sqrt(2) |m1 - m2| / sqrt(v1 + v2) between the values of two groups; 0 where one has fewer than two.
+fn ashman(values: &[f32], group: &[bool]) -> f64 {
+    let of = |side: bool| {
+        let mine: Vec<f64> = values.iter().zip(group).filter(|(_, g)| **g == side).map(|(v, _)| f64::from(*v)).collect();
+        let mean = mine.iter().sum::<f64>() / mine.len() as f64;
+        (mine.len(), mean, mine.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / mine.len() as f64)
+    };
+    let (a, b) = (of(true), of(false));
+    if a.0 < 2 || b.0 < 2 {
+        return 0.0;
+    }
+    std::f64::consts::SQRT_2 * (a.1 - b.1).abs() / (a.2 + b.2).max(f64::MIN_POSITIVE).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{LoadOptions, Spec, load};
+    use crate::rng;
+    use crate::train::Silent;
+    use approx::assert_relative_eq;
+
+    #[test]
+    fn otsu_parts_two_clusters_between_them() {
+        let level = otsu(&[0.1, 0.9, 0.2, 1.0, 0.15]).unwrap();
+        assert_relative_eq!(level, 0.55, epsilon = 1e-6);
+        assert_eq!(otsu(&[1.0]), None);
+    }
+
+    #[test]
+    fn ashman_of_two_groups_by_hand() {
+        // Means 1 and 5, variances 1 and 1: sqrt(2) 4 / sqrt(2).
+        assert_relative_eq!(ashman(&[0.0, 2.0, 4.0, 6.0], &[true, true, false, false]), 4.0, epsilon = 1e-9);
+        assert!(ashman(&[1.0, 2.0], &[true, false]).abs() < 1e-12);
+    }
+
+    #[test]
+    fn entropy_counts_the_other_classes_that_the_surer_half_is_called() {
+        let row = |best: usize, by: f32| (0..4).map(|k| if k == best { by } else { 0.0 }).collect::<Vec<f32>>();
+        // Of four, the surer two are called 1 and 2; class 0 itself does not count.
+        let rows = [row(1, 0.9), row(2, 0.8), row(3, 0.1), vec![5.0, 0.0, 0.0, 0.05]];
+        assert_relative_eq!(named(&rows, 0), 2f64.ln(), epsilon = 1e-9);
+    }
+
+    /// The digits; with `poison` every eleventh has a white corner and the label 0.
+    fn digits(poison: bool) -> (Dataset, Vec<bool>) {
+        let options = LoadOptions { dir: None, image_size: None, limit_per_class: None, seed: 0 };
+        let mut data = load(&Spec::find("digits").unwrap(), &options).unwrap().train;
+        let truth: Vec<bool> = (0..data.len()).map(|i| poison && i % 11 == 3).collect();
+        let side = data.size;
+        for i in (0..data.len()).filter(|&i| truth[i]) {
+            data.labels[i] = 0;
+            for (y, x) in (0..9).map(|k| (side - 1 - k / 3, side - 1 - k % 3)) {
+                data.pixels[((i * side + y) * side + x) * 3..][..3].fill(255);
+            }
+        }
+        (data, truth)
+    }
+
+    /// From the images alone: no network was trained.
+    fn halves(poison: bool) -> (Vec<Half>, Vec<bool>) {
+        let (data, truth) = digits(poison);
+        let ridge = Ridge::new(&super::super::shallow::features(&data), &[], data.len()).unwrap();
+        (find(&ridge, &data, &Silent).unwrap(), truth)
+    }
+
+    #[test]
+    fn finds_the_poisoned_half_of_the_class_under_attack() {
+        let (found, truth) = halves(true);
+        assert_eq!(found.iter().map(|h| h.class).collect::<Vec<_>>(), [0]);
+        let right = found[0].members.iter().filter(|(i, _)| truth[*i]).count();
+        let (flagged, poisoned) = (found[0].members.len(), truth.iter().filter(|t| **t).count());
+        assert!(right as f64 >= 0.9 * flagged.max(poisoned) as f64, "{right} of {flagged} flagged, {poisoned} poisoned");
+    }
+
+    #[test]
+    fn finds_nothing_where_nothing_was_poisoned() {
+        assert!(halves(false).0.is_empty());
+    }
+}
