@@ -86,6 +86,43 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
 //: end
 }
 
+// product: y[b, m, co] = sum over ci of x[b, m, ci] w[b, ci, co], b = g.z: Winograd's (winograd.wgsl). x [B, n, 4 ci4], w [B, 4 ci4,
+// 4 co4], y [B, n, 4 co4]; tiles as in gather.
+@compute @workgroup_size(SG, 4)
+fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let lane = l.x % CL;
+    let first = (l.x / CL) * CL * u32(SG != CL);
+    let tile = ((g.x * 4u + l.y) * (SG / CL) + l.x / CL) * MT;
+    let c4 = g.y * CL + lane;
+    let wc = min(c4, p.co4 - 1u);
+//: for j in 0..MT / CL
+    let at{j} = (g.z * p.n + min(tile + {j}u * CL + lane, p.n - 1u)) * p.ci4;
+//: end
+//: for i in 0..MT
+    var a{i} = vec4f();
+//: end
+    var wb = g.z * p.ci4 * 4u * p.co4 + wc;
+    for (var c = 0u; c < p.ci4; c++) {
+//: for j in 0..MT / CL
+        let x{j} = x[at{j} + c];
+//: end
+        let b0 = w[wb];
+        let b1 = w[wb + p.co4];
+        let b2 = w[wb + 2u * p.co4];
+        let b3 = w[wb + 3u * p.co4];
+//: for i in 0..MT
+        a{i} += subgroupShuffle(x{i / CL}.x, first + {i % CL}u) * b0 + subgroupShuffle(x{i / CL}.y, first + {i % CL}u) * b1
+            + subgroupShuffle(x{i / CL}.z, first + {i % CL}u) * b2 + subgroupShuffle(x{i / CL}.w, first + {i % CL}u) * b3;
+//: end
+        wb += 4u * p.co4;
+    }
+//: for i in 0..MT
+    if (tile + {i}u < p.n && c4 < p.co4) {
+        y[(g.z * p.n + tile + {i}u) * p.co4 + c4] = a{i};
+    }
+//: end
+}
+
 @compute @workgroup_size(SG, 4)
 fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let lane = l.x % CL;

@@ -35,6 +35,7 @@ shaders![
     "optimizer",
     "reduce",
     "roof",
+    "winograd",
 ];
 
 fn file_text(name: &str) -> Result<&'static str, KernelError> {

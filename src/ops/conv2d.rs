@@ -1,5 +1,5 @@
 //! 2-D convolution without bias and its two gradients, as one implicit GEMM in several stagings.
-//! Shaders: `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `conv2d_weights.wgsl`, `reduce.wgsl`.
+//! Shaders: `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `winograd.wgsl`, `conv2d_weights.wgsl`, `reduce.wgsl`.
 
 use super::{Case, Fill};
 use crate::gpu::{Caps, Staging};
@@ -158,6 +158,60 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     }
 }
 
+/// Channels from which Winograd's fewer products outweigh its transforms, and the bytes that its products may take: a binding
+/// has 128 MiB everywhere.
+const WINOGRAD_CHANNELS: usize = 128;
+const WINOGRAD_BYTES: usize = 128 << 20;
+/// Products a tile of 4x4 outputs takes.
+const POINTS: usize = 36;
+
+fn winograd_tiles(e: &Extents) -> [usize; 2] {
+    e.output.map(|x| x.div_ceil(4))
+}
+
+fn winograd_wins(e: &Extents, caps: Caps) -> bool {
+    let [th, tw] = winograd_tiles(e);
+    let bytes = 4 * POINTS * (e.n * th * tw).max(e.ci.min(e.co)) * e.ci.max(e.co);
+    caps.staging == Staging::SubgroupShuffle
+        && (e.kernel, e.stride, e.pad) == (3, 1, 1)
+        && e.ci.min(e.co) >= WINOGRAD_CHANNELS
+        && bytes <= WINOGRAD_BYTES
+}
+
+/// The launches of a 3x3 convolution by Winograd's F(4x4, 3x3), after those in `lowered`: y from x and w, which is bound as given,
+/// with `ci` channels to `co`.
+fn winograd(e: &Extents, (ci, co): (usize, usize), caps: Caps, w: Slot, mut lowered: Lowered) -> Lowered {
+    let [th, tw] = winograd_tiles(e);
+    let tiles = e.n * th * tw;
+    let first = lowered.scratch.len();
+    let [v, u, m] = [0, 1, 2].map(|i| Slot::Scratch(first + i));
+    lowered.scratch.extend([[tiles, ci], [ci, co], [tiles, co]].map(|[rows, c]| Shape::f32(&[POINTS, rows, c])));
+    let transform = |entry, bind, rows: usize, c4: usize| Launch {
+        kernel: KernelId::new("winograd", entry),
+        bind,
+        params: [("n", e.n), ("h", e.output[0]), ("w", e.output[1]), ("c4", c4), ("th", th), ("tw", tw), ("ci", ci)]
+            .map(|(name, value)| (name, Param::U32(value as u32)))
+            .to_vec(),
+        groups: groups(rows * c4, 64),
+    };
+    let sg = caps.subgroup.unwrap_or(1);
+    let cl = lanes(sg, co / 4);
+    let block = 4 * SHUFFLE_PIXELS * (sg / cl) as usize;
+    let rows = Extents { n: tiles, ..*e };
+    lowered.launches.extend([
+        transform("input", vec![("x", Slot::In(0)), ("points", v)], tiles, ci / 4),
+        transform("weights", vec![("x", w), ("points", u)], ci, co / 4),
+        Launch {
+            kernel: KernelId::new("conv2d_shuffle", "product").with(&[("SG", sg), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32)]),
+            bind: vec![("x", v), ("w", u), ("y", m)],
+            params: rows.params((e.input, ci), (e.output, co), [1, 1, 0], 0),
+            groups: [tiles.div_ceil(block) as u32, (co / 4).div_ceil(cl as usize) as u32, POINTS as u32],
+        },
+        transform("output", vec![("products", m), ("y", Slot::Out(0))], tiles, co / 4),
+    ]);
+    lowered
+}
+
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
@@ -170,6 +224,9 @@ impl Op for Conv2d {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
+        if winograd_wins(&e, l.caps) {
+            return winograd(&e, (e.ci, e.co), l.caps, Slot::In(1), Lowered::default());
+        }
         gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
     }
 
@@ -230,9 +287,13 @@ impl Op for Conv2dInputGrad {
             params: vec![("taps", Param::U32(taps as u32)), ("ci", Param::U32(e.ci as u32)), ("co", Param::U32(e.co as u32))],
             groups: groups(taps * e.co * e.ci / 4, 64),
         };
+        let mut lowered = Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip] };
+        if winograd_wins(&e, l.caps) {
+            return winograd(&e, (e.co, e.ci), l.caps, Slot::Scratch(0), lowered);
+        }
         let map = [1, e.stride, e.kernel - 1 - e.pad];
-        let main = gather(&e, (e.output, e.co), (e.input, e.ci), map, l.caps, Slot::Scratch(0));
-        Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] }
+        lowered.launches.push(gather(&e, (e.output, e.co), (e.input, e.ci), map, l.caps, Slot::Scratch(0)));
+        lowered
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -345,6 +406,9 @@ const SIZES: &[[usize; 7]] = &[
     [3, 7, 9, 16, 4, 1, 2],
     [5, 2, 2, 64, 128, 3, 1],
     [1, 1, 1, 8, 12, 3, 1],
+    [2, 8, 8, 128, 128, 3, 1],
+    [3, 7, 5, 132, 128, 3, 1],
+    [5, 4, 4, 128, 140, 3, 1],
 ];
 
 pub(super) fn cases() -> Vec<Case> {
