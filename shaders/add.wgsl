@@ -1,17 +1,29 @@
-// y = a + b, any shape.
-// a, b, y: f32, n elements as ceil(n / 4) vec4 would not do for odd n, so one invocation owns four scalars' worth of
-// elements only where they exist: invocation i owns elements 4i .. min(4i + 4, n) - 1.
+// y = a + b, any shape, f32. Sizes that are multiples of 4 go by vec4, an invocation a quadruple; others by element, through
+// `add_each` and the bindings each_*: n counts what an invocation owns.
 //: include index
 struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;
+@group(0) @binding(2) var<storage, read> b: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(4) var<storage, read> each_a: array<f32>;
+@group(0) @binding(5) var<storage, read> each_b: array<f32>;
+@group(0) @binding(6) var<storage, read_write> each_y: array<f32>;
 
 @compute @workgroup_size(64)
 fn add(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
-    let first = 4u * linear_index(g, ng, l, 64u);
-    for (var i = first; i < min(first + 4u, p.n); i++) {
-        y[i] = a[i] + b[i];
+    let i = linear_index(g, ng, l, 64u);
+    if (i >= p.n) {
+        return;
     }
+    y[i] = a[i] + b[i];
+}
+
+@compute @workgroup_size(64)
+fn add_each(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
+    let i = linear_index(g, ng, l, 64u);
+    if (i >= p.n) {
+        return;
+    }
+    each_y[i] = each_a[i] + each_b[i];
 }

@@ -24,11 +24,15 @@ impl Op for Add {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let n = l.outputs[0].len();
+        let (entry, owned, names) = match n % 4 {
+            0 => ("add", n / 4, ["a", "b", "y"]),
+            _ => ("add_each", n, ["each_a", "each_b", "each_y"]),
+        };
         Launch {
-            kernel: KernelId::new("add", "add"),
-            bind: vec![("a", Slot::In(0)), ("b", Slot::In(1)), ("y", Slot::Out(0))],
-            params: vec![("n", Param::U32(n as u32))],
-            groups: groups(n.div_ceil(4), 64),
+            kernel: KernelId::new("add", entry),
+            bind: names.into_iter().zip([Slot::In(0), Slot::In(1), Slot::Out(0)]).collect(),
+            params: vec![("n", Param::U32(owned as u32))],
+            groups: groups(owned, 64),
         }
         .into()
     }
