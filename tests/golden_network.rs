@@ -140,13 +140,19 @@ fn activations_and_all_gradients_agree_with_pytorch_in_the_adapters_own_staging(
 }
 
 #[test]
-fn activations_and_all_gradients_agree_with_pytorch_in_the_staging_that_needs_nothing() {
+fn activations_and_all_gradients_agree_with_pytorch_with_workgroup_tiles() {
+    activations_and_gradients_agree(&common::kernels_with(Staging::WorkgroupTile));
+}
+
+#[test]
+fn activations_and_all_gradients_agree_with_pytorch_with_register_blocks() {
     activations_and_gradients_agree(&common::kernels_with(Staging::RegisterBlock));
 }
 
 #[test]
 fn logits_in_evaluation_agree_with_pytorch() {
-    for kernels in [common::kernels(), common::kernels_with(Staging::RegisterBlock)] {
+    let forced = [Staging::WorkgroupTile, Staging::RegisterBlock].map(common::kernels_with);
+    for kernels in std::iter::once(common::kernels()).chain(forced) {
         let golden = Golden::open();
         let mut graph = Graph::new();
         let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
@@ -210,6 +216,11 @@ fn twenty_steps_of_sgd_agree_with_pytorch_in_the_adapters_own_staging() {
 }
 
 #[test]
-fn twenty_steps_of_sgd_agree_with_pytorch_in_the_staging_that_needs_nothing() {
+fn twenty_steps_of_sgd_agree_with_pytorch_with_workgroup_tiles() {
+    twenty_steps_agree(&common::kernels_with(Staging::WorkgroupTile));
+}
+
+#[test]
+fn twenty_steps_of_sgd_agree_with_pytorch_with_register_blocks() {
     twenty_steps_agree(&common::kernels_with(Staging::RegisterBlock));
 }

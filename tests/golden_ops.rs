@@ -148,7 +148,12 @@ fn conv2d_agrees_with_pytorch_in_the_adapters_own_staging() {
 }
 
 #[test]
-fn conv2d_agrees_with_pytorch_in_the_staging_that_needs_nothing() {
+fn conv2d_agrees_with_pytorch_with_workgroup_tiles() {
+    conv2d_agrees_with_pytorch(&common::kernels_with(Staging::WorkgroupTile));
+}
+
+#[test]
+fn conv2d_agrees_with_pytorch_with_register_blocks() {
     conv2d_agrees_with_pytorch(&common::kernels_with(Staging::RegisterBlock));
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use dau::gpu::Caps;
+use dau::gpu::{Caps, Staging};
 use dau::graph::{Graph, GraphError, Lowered, Lowering, Op, Plan, Scalars, Shape, Tensor, Variables};
 use dau::ops::{Loss, LossKind, OPS, check};
 
@@ -37,13 +37,14 @@ impl Op for AsForGpu {
 /// The tests' adapter is often a CPU driver; what GPUs get must be right as well.
 #[test]
 fn every_op_agrees_with_its_oracle_when_work_is_dealt_out_as_for_a_gpu() {
-    let kernels = common::kernels();
-    for op in OPS {
-        for mut case in (op.cases)() {
-            case.op = Arc::new(AsForGpu(case.op));
-            let found = check(&kernels, &case, 2).unwrap_or_else(|e| panic!("{} {}: {e}", op.name, case.name));
-            let (error, allowed) = (found.error, found.allowed);
-            assert!(error <= allowed, "{} {}: error {error:.2e}, allowed {allowed:.2e}", op.name, case.name);
+    for kernels in [common::kernels(), common::kernels_with(Staging::WorkgroupTile)] {
+        for op in OPS {
+            for mut case in (op.cases)() {
+                case.op = Arc::new(AsForGpu(case.op));
+                let found = check(&kernels, &case, 2).unwrap_or_else(|e| panic!("{} {}: {e}", op.name, case.name));
+                let (error, allowed) = (found.error, found.allowed);
+                assert!(error <= allowed, "{} {}: error {error:.2e}, allowed {allowed:.2e}", op.name, case.name);
+            }
         }
     }
 }

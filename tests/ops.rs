@@ -26,6 +26,11 @@ fn every_op_agrees_with_its_oracle_in_the_adapters_own_staging() {
 }
 
 #[test]
-fn every_op_agrees_with_its_oracle_in_the_staging_that_needs_nothing() {
+fn every_op_agrees_with_its_oracle_with_workgroup_tiles() {
+    run_all(&common::kernels_with(Staging::WorkgroupTile));
+}
+
+#[test]
+fn every_op_agrees_with_its_oracle_with_register_blocks() {
     run_all(&common::kernels_with(Staging::RegisterBlock));
 }

@@ -31,7 +31,9 @@ fn all_caps() -> Vec<Caps> {
                 all.push(Caps { subgroup: Some(subgroup), cpu, staging });
             }
         }
-        all.push(Caps { subgroup: None, cpu, staging: Staging::RegisterBlock });
+        for staging in [Staging::WorkgroupTile, Staging::RegisterBlock] {
+            all.push(Caps { subgroup: None, cpu, staging });
+        }
     }
     all
 }

@@ -7,6 +7,8 @@ use super::GpuError;
 /// How the convolutions bring their operands to the multiply-adds; one is chosen per adapter (see `shaders/README.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Staging {
+    /// A workgroup copies tiles of the operands into its memory, and its invocations read them there. Runs everywhere.
+    WorkgroupTile,
     /// Each lane loads other pixels and hands them round with subgroup shuffles. Needs a fixed subgroup size.
     SubgroupShuffle,
     /// Each invocation loads all it needs. Runs everywhere.
@@ -14,10 +16,11 @@ pub enum Staging {
 }
 
 impl Staging {
-    pub const ALL: [Staging; 2] = [Staging::SubgroupShuffle, Staging::RegisterBlock];
+    pub const ALL: [Staging; 3] = [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock];
 
     pub fn name(self) -> &'static str {
         match self {
+            Staging::WorkgroupTile => "workgroup-tile",
             Staging::SubgroupShuffle => "subgroup-shuffle",
             Staging::RegisterBlock => "register-block",
         }
@@ -190,9 +193,10 @@ impl Gpu {
         let usable = features.contains(wgpu::Features::SUBGROUP) && fixed && lanes.contains(&info.subgroup_min_size);
         let subgroup = usable.then_some(info.subgroup_min_size);
         let cpu = info.device_type == wgpu::DeviceType::Cpu;
-        let suggested = match subgroup {
-            // Measured on lavapipe only (see docs/performance.md); GPUs keep the variant that needs nothing.
-            Some(_) if cpu => Staging::SubgroupShuffle,
+        let suggested = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu => Staging::WorkgroupTile,
+            // A CPU has no workgroup memory but its caches: measured on lavapipe (see docs/performance.md).
+            wgpu::DeviceType::Cpu if subgroup.is_some() => Staging::SubgroupShuffle,
             _ => Staging::RegisterBlock,
         };
         let staging = choice.staging.unwrap_or(suggested);

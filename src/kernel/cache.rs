@@ -58,7 +58,11 @@ impl Kernels {
             layout: None,
             module: &module,
             entry_point: Some(id.entry),
-            compilation_options: Default::default(),
+            // Shaders write workgroup memory before they read it; some back ends have one invocation clear it all.
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
             cache: None,
         });
         let layout = pipeline.get_bind_group_layout(0);

@@ -1,5 +1,6 @@
 //! 2-D convolution without bias and its two gradients, as one implicit GEMM in several stagings.
-//! Shaders: `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `winograd.wgsl`, `conv2d_weights.wgsl`, `reduce.wgsl`.
+//! Shaders: `conv2d_tile.wgsl`, `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `winograd.wgsl`,
+//! `conv2d_weights.wgsl`, `reduce.wgsl`.
 
 use super::{Case, Fill};
 use crate::gpu::{Caps, Staging};
@@ -130,6 +131,36 @@ fn lanes(subgroup: u32, channels4: usize) -> u32 {
     (channels4.next_power_of_two() as u32).min(subgroup)
 }
 
+/// What a workgroup of workgroup-tile computes: 16 `each` rows by `channels`. An invocation owns `each` rows, 4 or 8, by
+/// 4 channels.
+struct Tile {
+    each: usize,
+    channels: usize,
+}
+
+impl Tile {
+    /// As wide as there are channels to fill it.
+    fn new(each: usize, channels: usize) -> Tile {
+        Tile { each, channels: channels.next_power_of_two().clamp(16, 64) }
+    }
+
+    /// Tiles along rows and channels.
+    fn grid(&self, rows: usize, channels: usize) -> [usize; 2] {
+        [rows.div_ceil(16 * self.each), channels.div_ceil(self.channels)]
+    }
+
+    fn kernel(&self, entry: &'static str) -> KernelId {
+        let loads = (8 * self.each / self.channels).max(1);
+        let consts = [("BN", self.channels), ("TM", self.each), ("LOADS", loads)];
+        KernelId::new("conv2d_tile", entry).with(&consts.map(|(name, x)| (name, x as u32)))
+    }
+}
+
+/// Workgroups below which a GPU would idle: smaller tiles are better, though each multiply-add then takes more loads.
+const FEW_GROUPS: usize = 256;
+/// Pixels of a slice below which a weight gradient's tile would spend more on being written and summed than on multiplying.
+const TILE_PIXELS: usize = 64;
+
 /// The launch of `gather`: y from x and w, which are bound as given. `map` is [mul, div, off].
 fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], caps: Caps, w: Slot) -> Launch {
     let div = map[1];
@@ -144,6 +175,13 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
             let block = 4 * SHUFFLE_PIXELS * (sg / cl) as usize;
             let grid = [pixels.div_ceil(block) as u32, co4.div_ceil(cl as usize) as u32, classes];
             (KernelId::new("conv2d_shuffle", "gather").with(&consts), grid)
+        }
+        (Staging::WorkgroupTile, _) => {
+            let large = Tile::new(8, to.1);
+            let [x, y] = large.grid(pixels, to.1);
+            let tile = if x * y * div * div < FEW_GROUPS { Tile::new(4, to.1) } else { large };
+            let [x, y] = tile.grid(pixels, to.1);
+            (tile.kernel("gather"), [x as u32, y as u32, classes])
         }
         _ => {
             let [x, y, _] = groups(pixels.div_ceil(REGISTER_PIXELS) * co4.div_ceil(2), 64);
@@ -339,16 +377,24 @@ impl Op for Conv2dWeightGrad {
         let image_rows = e.n * e.output[0];
         // Workgroups that keep the adapter busy; slices beyond that only cost memory and a longer sum.
         let wanted: usize = if l.caps.cpu { 16 } else { 1024 };
-        let (kernel, tiles, together) = match (l.caps.staging, l.caps.subgroup) {
+        // Slices that a workgroup takes together, and the fewest image rows that are worth a slice.
+        let (kernel, tiles, together, fewest) = match (l.caps.staging, l.caps.subgroup) {
             (Staging::SubgroupShuffle, Some(sg)) => {
                 let cl = lanes(sg, co4).min(lanes(sg, rows4));
                 let id = KernelId::new("conv2d_shuffle", "weight_gradient").with(&[("SG", sg), ("CL", cl)]);
                 let cl = cl as usize;
-                (id, [rows4.div_ceil(4 * cl), co4.div_ceil(cl)], sg as usize / cl)
+                (id, [rows4.div_ceil(4 * cl), co4.div_ceil(cl)], sg as usize / cl, 1)
             }
-            _ => (KernelId::new("conv2d_register", "weight_gradient"), [(rows4 * co4.div_ceil(2)).div_ceil(64), 1], 1),
+            (Staging::WorkgroupTile, _) => {
+                let work = |tile: &Tile| tile.grid(rows4 * 4, e.co)[0] * tile.each;
+                let (small, large) = (Tile::new(4, e.co), Tile::new(8, e.co));
+                // Large tiles, unless more than a fifth of their work is for rows past the last.
+                let tile = if 5 * work(&small) < 4 * work(&large) { small } else { large };
+                (tile.kernel("weight_gradient"), tile.grid(rows4 * 4, e.co), 1, TILE_PIXELS.div_ceil(e.output[1]))
+            }
+            _ => (KernelId::new("conv2d_register", "weight_gradient"), [(rows4 * co4.div_ceil(2)).div_ceil(64), 1], 1, 1),
         };
-        let groups_z = wanted.div_ceil(tiles[0] * tiles[1]).min(image_rows.div_ceil(together)).max(1);
+        let groups_z = wanted.div_ceil(tiles[0] * tiles[1]).min(image_rows.div_ceil(together * fewest)).max(1);
         let rows_a_slice = image_rows.div_ceil(groups_z * together);
         let groups_z = image_rows.div_ceil(rows_a_slice * together);
         let slices = groups_z * together;
@@ -395,7 +441,7 @@ impl Conv2dWeightGrad {
     }
 }
 
-/// n, height, width, ci, co, kernel, stride: odd extents, channels below, at and past the tiles.
+/// n, height, width, ci, co, kernel, stride: odd extents, channels below, at and past the tiles, pixels for many workgroups.
 const SIZES: &[[usize; 7]] = &[
     [2, 8, 8, 16, 16, 3, 1],
     [2, 9, 7, 4, 8, 3, 1],
@@ -409,6 +455,8 @@ const SIZES: &[[usize; 7]] = &[
     [2, 8, 8, 128, 128, 3, 1],
     [3, 7, 5, 132, 128, 3, 1],
     [5, 4, 4, 128, 140, 3, 1],
+    [2, 129, 129, 20, 36, 1, 1],
+    [2, 257, 259, 4, 12, 3, 2],
 ];
 
 pub(super) fn cases() -> Vec<Case> {

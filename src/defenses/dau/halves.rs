@@ -143,7 +143,6 @@ fn ashman(values: &[f32], group: &[bool]) -> f64 {
 mod tests {
     use super::*;
     use crate::data::{LoadOptions, Spec, load};
-    use crate::rng;
     use crate::train::Silent;
     use approx::assert_relative_eq;
 

@@ -167,9 +167,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let whole = a.len() / 8 * 8;
     for (a, b) in a[..whole].chunks_exact(8).zip(b[..whole].chunks_exact(8)) {
-        for l in 0..8 {
-            lanes[l] += a[l] * b[l];
-        }
+        lanes.iter_mut().zip(a).zip(b).for_each(|((lane, a), b)| *lane += a * b);
     }
     let rest: f32 = a[whole..].iter().zip(&b[whole..]).map(|(a, b)| a * b).sum();
     lanes.iter().sum::<f32>() + rest
@@ -247,8 +245,8 @@ mod tests {
         let rows = rows(&shallow, &network, View::Shallow);
         for k in 0..3 {
             let y: Vec<f64> = labels.iter().map(|l| f64::from(u8::from(*l == k as u32))).collect();
-            for (g, want) in refitted(&rows, &y, &group).into_iter().enumerate() {
-                assert_relative_eq!(f64::from(got[g][k]), want, epsilon = 1e-4);
+            for (row, want) in got.iter().zip(refitted(&rows, &y, &group)) {
+                assert_relative_eq!(f64::from(row[k]), want, epsilon = 1e-4);
             }
         }
     }

@@ -1,0 +1,240 @@
+// 2-D convolution as implicit GEMM, staging "workgroup-tile": a workgroup copies tiles of both operands into its memory, where
+// 16 invocations read each value of x and 16 each value of w. For GPUs, where that memory is far nearer than the caches.
+// Needs no more than WebGPU's default limits. Formulas, shapes and parameters: conv2d_shuffle.wgsl.
+//
+// The workgroup has BN / 4 x 16 invocations and an output tile of 16 TM rows x BN channels; invocation (i, j) owns 4 channels,
+// i of the tile, and TM rows. It walks K in steps of 8. While it multiplies one step's tiles, the next step's values are on
+// their way from global memory to registers; they then go to the other pair of tiles, so that a step takes one barrier.
+// gather: rows are the pixels of one residue class, an invocation's are j, j + 16, ..; K is (ky, kx, ci), a step 8 channels
+// within one tap. Grid: pixels / (16 TM), channels / BN, div^2 classes.
+// weight_gradient: rows are (tap, ci), an invocation's are those of the vec4s j, j + 16, ..; K is the pixels of one slice's
+// image rows, a step 8 of them. Grid: rows / (16 TM), channels / BN, slices.
+const BN = 64u;
+const TM = 8u;
+const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM / BN, at least 1
+
+//: include conv2d
+
+// Two tiles of x and two of w (gather) or gy (weight_gradient). In x's, [j] holds what the invocations (i, j) read, so that all
+// their offsets are constants; two vec4 more than that is let neighbours lie in other banks.
+var<workgroup> xs: array<array<array<vec4f, 2u * TM + 2u>, 16>, 2>;
+var<workgroup> ws: array<array<array<vec4f, BN / 4u>, 8>, 2>;
+
+// Pixel m of residue class z, which has ch x cw pixels an image: image, row, column.
+fn output_pixel(m: u32, z: u32, ch: u32, cw: u32) -> vec3u {
+    let n = m / (ch * cw);
+    let r = m - n * (ch * cw);
+    let v = r / cw;
+    let py = z >> p.shift;
+    let px = z & ((1u << p.shift) - 1u);
+    return vec3u(n, (v << p.shift) + py, ((r - v * cw) << p.shift) + px);
+}
+
+@compute @workgroup_size(BN / 4u, 16)
+fn gather(
+    @builtin(workgroup_id) g: vec3u,
+    @builtin(local_invocation_id) l: vec3u,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let div = 1u << p.shift;
+    let py = g.z >> p.shift;
+    let px = g.z & (div - 1u);
+    let ch = (p.oh - py + div - 1u) >> p.shift;
+    let cw = (p.ow - px + div - 1u) >> p.shift;
+    let count = p.n * ch * cw;
+    let tile = g.x * 16u * TM;
+    let c4 = g.y * (BN / 4u) + l.x;
+    let ky0 = (p.off - py) & (div - 1u);
+    let kx0 = (p.off - px) & (div - 1u);
+    let taps_y = (max(p.kernel, ky0) - ky0 + div - 1u) >> p.shift;
+    let taps_x = (max(p.kernel, kx0) - kx0 + div - 1u) >> p.shift;
+    let steps = taps_y * taps_x * ((p.ci4 + 1u) / 2u);
+    // Neighbours load the two vec4 of a step's channels of one pixel, then the next pixel's. Pixel j of this invocation: its
+    // row in the tile, and the input position of tap (0, 0) times div.
+    let part = index % 2u;
+//: for j in 0..LOADS
+    let row{j} = index / 2u + {j}u * 2u * BN;
+    let o{j} = output_pixel(tile + row{j}, g.z, ch, cw);
+    let sy{j} = i32(o{j}.y * p.mul) - i32(p.off);
+    let sx{j} = select(-1048576, i32(o{j}.z * p.mul) - i32(p.off), row{j} < 16u * TM && tile + row{j} < count);
+    var in{j} = false;
+    var at{j} = 0u;
+//: end
+//: for i in 0..TM
+    var a{i} = vec4f();
+//: end
+    var ky = ky0;
+    var kx = kx0;
+    var c = 0u;
+    for (var s = 0u; s <= steps; s++) {
+//: for j in 0..LOADS
+        var u{j} = vec4f();
+//: end
+        var v = vec4f();
+        if (s < steps) {
+            if (c == 0u) { // a new tap
+//: for j in 0..LOADS
+                let ty{j} = sy{j} + i32(ky);
+                let tx{j} = sx{j} + i32(kx);
+                let iy{j} = u32(ty{j}) >> p.shift;
+                let ix{j} = u32(tx{j}) >> p.shift;
+                in{j} = ty{j} >= 0 && tx{j} >= 0 && iy{j} < p.ih && ix{j} < p.iw;
+                at{j} = ((o{j}.x * p.ih + iy{j}) * p.iw + ix{j}) * p.ci4 + part;
+//: end
+            }
+//: for j in 0..LOADS
+            if (in{j} && c + part < p.ci4) {
+                u{j} = x[at{j} + c];
+            }
+//: end
+            if (l.y < 8u && c + l.y / 4u < p.ci4 && c4 < p.co4) {
+                v = w[(((ky * p.kernel + kx) * p.ci4 + c) * 4u + l.y) * p.co4 + c4];
+            }
+            c += 2u;
+            if (c >= p.ci4) {
+                c = 0u;
+                kx += div;
+                if (kx >= p.kernel) {
+                    kx = kx0;
+                    ky += div;
+                }
+            }
+        }
+        if (s > 0u) {
+            let full = (s - 1u) % 2u;
+//: for h in 0..2
+//: for q in 0..4
+            let w{h}{q} = ws[full][{h * 4}u + {q}u][l.x];
+//: end
+//: for i in 0..TM
+            let x{h}{i} = xs[full][l.y][{i * 2}u + {h}u];
+            a{i} += x{h}{i}.x * w{h}0 + x{h}{i}.y * w{h}1 + x{h}{i}.z * w{h}2 + x{h}{i}.w * w{h}3;
+//: end
+//: end
+        }
+        if (s < steps) {
+//: for j in 0..LOADS
+            if (row{j} < 16u * TM) {
+                xs[s % 2u][row{j} % 16u][row{j} / 16u * 2u + part] = u{j};
+            }
+//: end
+            if (l.y < 8u) {
+                ws[s % 2u][l.y][l.x] = v;
+            }
+        }
+        workgroupBarrier();
+    }
+//: for i in 0..TM
+    let m{i} = tile + {i}u * 16u + l.y;
+    if (m{i} < count && c4 < p.co4) {
+        var to{i} = m{i};
+        if (p.shift > 0u) { // else there is one class, whose pixels are numbered as y's are
+            let y{i} = output_pixel(m{i}, g.z, ch, cw);
+            to{i} = (y{i}.x * p.oh + y{i}.y) * p.ow + y{i}.z;
+        }
+        y[to{i} * p.co4 + c4] = a{i};
+    }
+//: end
+}
+
+@compute @workgroup_size(BN / 4u, 16)
+fn weight_gradient(
+    @builtin(workgroup_id) g: vec3u,
+    @builtin(local_invocation_id) l: vec3u,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let rows = p.kernel * p.kernel * p.ci4;
+    let tile = g.x * 4u * TM;
+    let c4 = g.y * (BN / 4u) + l.x;
+    // The slice's pixels: gy holds them one after the other.
+    let start = g.z * p.rows_a_slice * p.ow;
+    let end = min((g.z + 1u) * p.rows_a_slice, p.n * p.oh) * p.ow;
+    let steps = (max(end, start) - start + 7u) / 8u;
+    // Neighbours load neighbouring rows of one pixel; an invocation keeps to its row.
+    let row = index % (4u * TM);
+    let r = min(tile + row, rows - 1u);
+    let tap = r / p.ci4;
+    let c_in = r - tap * p.ci4;
+    let ky = tap / p.kernel;
+    let dy = i32(ky) - i32(p.off);
+    let dx = i32(tap - ky * p.kernel) - i32(p.off);
+    // Pixel j of this invocation: its number in the step, and its image, row and column in gy.
+//: for j in 0..LOADS
+    let k{j} = index / (4u * TM) + {j}u * (BN / TM);
+    let t{j} = (start + k{j}) / p.ow;
+    var n{j} = t{j} / p.oh;
+    var oy{j} = t{j} - n{j} * p.oh;
+    var ox{j} = start + k{j} - t{j} * p.ow;
+//: end
+    // A step's 8 pixels as images, rows and columns: adding these with carries takes no division.
+    let step_x = 8u % p.ow;
+    let step_y = 8u / p.ow % p.oh;
+    let step_n = 8u / p.ow / p.oh;
+//: for i in 0..TM / 4
+//: for q in 0..4
+    var a{i}{q} = vec4f();
+//: end
+//: end
+    for (var s = 0u; s <= steps; s++) {
+//: for j in 0..LOADS
+        var u{j} = vec4f();
+//: end
+        var v = vec4f();
+        if (s < steps) {
+            let first = start + s * 8u;
+//: for j in 0..LOADS
+            let iy{j} = i32(oy{j} * p.mul) + dy;
+            let ix{j} = i32(ox{j} * p.mul) + dx;
+            let in{j} = iy{j} >= 0 && iy{j} < i32(p.ih) && ix{j} >= 0 && ix{j} < i32(p.iw);
+            if (in{j} && k{j} < 8u && first + k{j} < end) {
+                u{j} = x[((n{j} * p.ih + u32(iy{j})) * p.iw + u32(ix{j})) * p.ci4 + c_in];
+            }
+            n{j} += step_n;
+            oy{j} += step_y;
+            ox{j} += step_x;
+            if (ox{j} >= p.ow) {
+                ox{j} -= p.ow;
+                oy{j}++;
+            }
+            if (oy{j} >= p.oh) {
+                oy{j} -= p.oh;
+                n{j}++;
+            }
+//: end
+            if (l.y < 8u && first + l.y < end && c4 < p.co4) {
+                v = gy[(first + l.y) * p.co4 + c4];
+            }
+        }
+        if (s > 0u) {
+            let full = (s - 1u) % 2u;
+//: for k in 0..8
+            let d{k} = ws[full][{k}][l.x];
+//: for i in 0..TM / 4
+            let x{k}{i} = xs[full][l.y][{k}u * (TM / 4u) + {i}u];
+//: for q in 0..4
+            a{i}{q} += x{k}{i}[{q}] * d{k};
+//: end
+//: end
+//: end
+        }
+        if (s < steps) {
+//: for j in 0..LOADS
+            if (k{j} < 8u) {
+                xs[s % 2u][row % 16u][k{j} * (TM / 4u) + row / 16u] = u{j};
+            }
+//: end
+            if (l.y < 8u) {
+                ws[s % 2u][l.y][l.x] = v;
+            }
+        }
+        workgroupBarrier();
+    }
+//: for i in 0..TM / 4
+    let r{i} = tile + {i}u * 16u + l.y;
+    if (r{i} < rows && c4 < p.co4) {
+//: for q in 0..4
+        slices[((g.z * rows + r{i}) * 4u + {q}u) * p.co4 + c4] = a{i}{q};
+//: end
+    }
+//: end
+}
