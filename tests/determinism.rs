@@ -3,6 +3,7 @@
 mod common;
 
 use common::{digits, resnet_w8};
+use dau::gpu::Staging;
 use dau::graph::{Shape, Tensor};
 use dau::kernel::Kernels;
 use dau::nn::Param;
@@ -18,14 +19,13 @@ fn bits(network: &Network) -> Vec<(String, Vec<u32>)> {
 }
 
 /// The weights after an epoch on 128 digits in batches of 48, 48 and 32, with random crops and flips.
-fn after_an_epoch(init_seed: u64, seed: u64) -> Vec<(String, Vec<u32>)> {
-    let kernels = common::kernels();
+fn after_an_epoch(kernels: &Kernels, init_seed: u64, seed: u64) -> Vec<(String, Vec<u32>)> {
     let (data, norm) = digits(128);
-    let network = Network::new(&kernels, &resnet_w8(), &norm, init_seed).unwrap();
+    let network = Network::new(kernels, &resnet_w8(), &norm, init_seed).unwrap();
     let start = bits(&network);
     let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 2, flip: true };
     let config = TrainConfig { epochs: 1, batch: 48, lr: 0.05, sgd, seed };
-    fit(&kernels, &network, &data, &config, &Silent, |_| Ok(())).unwrap();
+    fit(kernels, &network, &data, &config, &Silent, |_| Ok(())).unwrap();
     let end = bits(&network);
     for ((name, before), (_, after)) in start.iter().zip(&end) {
         assert_ne!(before, after, "{name} was not trained");
@@ -36,18 +36,22 @@ fn after_an_epoch(init_seed: u64, seed: u64) -> Vec<(String, Vec<u32>)> {
 
 #[test]
 fn the_same_seed_gives_bit_identical_weights_after_an_epoch() {
-    let (first, second) = (after_an_epoch(1, 2), after_an_epoch(1, 2));
-    for ((name, a), (_, b)) in first.iter().zip(&second) {
-        assert_eq!(a, b, "{name}");
+    let forced = [Staging::WorkgroupTile, Staging::RegisterBlock].map(common::kernels_with);
+    for kernels in [common::kernels()].iter().chain(&forced) {
+        let (first, second) = (after_an_epoch(kernels, 1, 2), after_an_epoch(kernels, 1, 2));
+        for ((name, a), (_, b)) in first.iter().zip(&second) {
+            assert_eq!(a, b, "{name}");
+        }
     }
 }
 
 #[test]
 fn another_seed_gives_other_weights() {
     let differ = |a: &[(String, Vec<u32>)], b: &[(String, Vec<u32>)]| a.iter().zip(b).all(|(a, b)| a.1 != b.1);
-    let one = after_an_epoch(1, 2);
-    assert!(differ(&one, &after_an_epoch(1, 3)), "the seed of the training decides order and augmentation");
-    assert!(differ(&one, &after_an_epoch(4, 2)), "the seed of the network decides its start");
+    let kernels = common::kernels();
+    let one = after_an_epoch(&kernels, 1, 2);
+    assert!(differ(&one, &after_an_epoch(&kernels, 1, 3)), "the seed of the training decides order and augmentation");
+    assert!(differ(&one, &after_an_epoch(&kernels, 4, 2)), "the seed of the network decides its start");
 }
 
 /// A step without momentum, whose velocities keep nothing of the steps before.
