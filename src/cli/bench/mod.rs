@@ -1,12 +1,17 @@
 //! `dau bench`: kernels and training steps, timed.
 
+mod baseline;
 mod kernels;
+mod shader;
 mod step;
+
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{Global, Refuse, announce};
+use self::baseline::Baseline;
+use super::{Global, Refuse, announce, print};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::train::{SgdConfig, check_batch};
@@ -34,13 +39,23 @@ pub struct BenchArgs {
     /// Only the whole training step
     #[arg(long)]
     pub step: bool,
+    /// Only the WGSL that the driver gets for these kernels, nothing is timed: a file under shaders/, or FILE.ENTRY
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["step", "baseline"])]
+    pub print_shader: Option<String>,
+    /// An earlier run's --json output to compare with; exit code 1 if a kernel has become slower
+    #[arg(long, value_name = "FILE", conflicts_with = "step")]
+    pub baseline: Option<PathBuf>,
+    /// How much slower than the baseline is still as fast
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, requires = "baseline")]
+    pub tolerance: f64,
 }
 
 /// As `dau run` trains.
 const SGD: SgdConfig = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 4, flip: true };
 
 /// # Errors
-/// An adapter that cannot be opened, a network that does not fit it, kernels that compute something wrong.
+/// An adapter that cannot be opened, a network that does not fit it, a baseline that cannot be read, kernels that compute something
+/// wrong or have become slower.
 pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let (kernels, spec) = inputs(args, global).refuse()?;
     if args.step {
@@ -48,8 +63,17 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
         return step::run(&kernels, &spec, args.batch, global.json);
     }
     let nodes = kernels::distinct_nodes(&spec, args.batch, kernels.gpu().caps(), args.op.as_deref()).refuse()?;
+    if let Some(name) = &args.print_shader {
+        let text = shader::text(&nodes, name).refuse()?;
+        announce(&kernels);
+        return print(&text);
+    }
+    let baseline = match &args.baseline {
+        Some(file) => Some(Baseline::read(args, file, &kernels.gpu().describe(), &nodes).refuse()?),
+        None => None,
+    };
     announce(&kernels);
-    kernels::run(&kernels, &nodes, global.json)
+    kernels::run(&kernels, &spec, args.batch, &nodes, baseline.as_ref(), global.json)
 }
 
 fn inputs(args: &BenchArgs, global: &Global) -> Result<(Kernels, ModelSpec)> {
