@@ -11,14 +11,15 @@
 //
 // x [n, ih, iw, 4 ci4], y and gy [n, oh, ow, 4 co4], w [kernel, kernel, 4 ci4, 4 co4], all f32, bound as vec4 along channels.
 //
-// A subgroup's lanes form SG / CL groups of CL lanes. gather: a group owns MT pixels x 4 CL channels, a lane the MT pixels of
-// its own 4 channels; it loads every CL-th of those pixels for the group. A workgroup is 4 subgroups on consecutive pixels;
-// grid: pixels / (4 MT SG / CL), channels / (4 CL), div^2 residue classes (within a class all pixels use the same taps).
-// weight_gradient: a group owns 4 CL rows (tap, ci) x 4 CL channels of one slice; a workgroup is 4 subgroups on consecutive
-// rows; grid: rows, channels, slices / (SG / CL).
+// A subgroup's lanes form SG / CL groups of CL lanes. gather: a group owns MT pixels x 4 CL CO channels, a lane the MT pixels of
+// its own CO times 4 channels, CL quadruples apart; it loads every CL-th of those pixels for the group. A workgroup is 4
+// subgroups on consecutive pixels; grid: pixels / (4 MT SG / CL), channels / (4 CL CO), div^2 residue classes (within a class
+// all pixels use the same taps); what was shuffled serves all CO quadruples. weight_gradient: a group owns 4 CL rows (tap, ci) x
+// 4 CL channels of one slice; a workgroup is 4 subgroups on consecutive rows; grid: rows, channels, slices / (SG / CL).
 const SG = 8u;
 const CL = 8u;
 const MT = 32u;
+const CO = 1u;
 
 //: include conv2d
 
@@ -33,8 +34,10 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
     let cw = (p.ow - px + div - 1u) >> p.shift;
     let count = p.n * ch * cw;
     let mine = ((g.x * 4u + l.y) * (SG / CL) + l.x / CL) * MT + lane;
-    let c4 = g.y * CL + lane;
-    let wc = min(c4, p.co4 - 1u);
+//: for k in 0..CO
+    let c4_{k} = (g.y * CO + {k}u) * CL + lane;
+    let wc{k} = min(c4_{k}, p.co4 - 1u);
+//: end
     // Pixel j of this lane: image, input position of tap (0, 0) times div, output address.
 //: for j in 0..MT / CL
     let m{j} = mine + {j}u * CL;
@@ -49,7 +52,9 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
     let base{j} = n{j} * p.ih;
 //: end
 //: for i in 0..MT
-    var a{i} = vec4f();
+//: for k in 0..CO
+    var a{i}_{k} = vec4f();
+//: end
 //: end
     for (var ky = (p.off - py) & (div - 1u); ky < p.kernel; ky += div) {
         for (var kx = (p.off - px) & (div - 1u); kx < p.kernel; kx += div) {
@@ -61,18 +66,24 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
             let in{j} = ty{j} >= 0 && tx{j} >= 0 && iy{j} < p.ih && ix{j} < p.iw;
             let at{j} = select(0u, ((base{j} + iy{j}) * p.iw + ix{j}) * p.ci4, in{j});
 //: end
-            var wb = (ky * p.kernel + kx) * p.ci4 * 4u * p.co4 + wc;
+            var wb = (ky * p.kernel + kx) * p.ci4 * 4u * p.co4;
             for (var c = 0u; c < p.ci4; c++) {
 //: for j in 0..MT / CL
                 let x{j} = select(vec4f(), x[at{j} + c], in{j});
 //: end
-                let b0 = w[wb];
-                let b1 = w[wb + p.co4];
-                let b2 = w[wb + 2u * p.co4];
-                let b3 = w[wb + 3u * p.co4];
+//: for k in 0..CO
+                let b0_{k} = w[wb + wc{k}];
+                let b1_{k} = w[wb + p.co4 + wc{k}];
+                let b2_{k} = w[wb + 2u * p.co4 + wc{k}];
+                let b3_{k} = w[wb + 3u * p.co4 + wc{k}];
+//: end
 //: for i in 0..MT
-                a{i} += subgroupShuffle(x{i / CL}.x, first + {i % CL}u) * b0 + subgroupShuffle(x{i / CL}.y, first + {i % CL}u) * b1
-                    + subgroupShuffle(x{i / CL}.z, first + {i % CL}u) * b2 + subgroupShuffle(x{i / CL}.w, first + {i % CL}u) * b3;
+                let s{i} = vec4f(
+                    subgroupShuffle(x{i / CL}.x, first + {i % CL}u), subgroupShuffle(x{i / CL}.y, first + {i % CL}u),
+                    subgroupShuffle(x{i / CL}.z, first + {i % CL}u), subgroupShuffle(x{i / CL}.w, first + {i % CL}u));
+//: for k in 0..CO
+                a{i}_{k} += s{i}.x * b0_{k} + s{i}.y * b1_{k} + s{i}.z * b2_{k} + s{i}.w * b3_{k};
+//: end
 //: end
                 wb += 4u * p.co4;
             }
@@ -80,9 +91,11 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
     }
 //: for i in 0..MT
     let q{i} = subgroupShuffle(o{i / CL}, first + {i % CL}u);
-    if (q{i} != 0xffffffffu && c4 < p.co4) {
-        y[q{i} + c4] = a{i};
+//: for k in 0..CO
+    if (q{i} != 0xffffffffu && c4_{k} < p.co4) {
+        y[q{i} + c4_{k}] = a{i}_{k};
     }
+//: end
 //: end
 }
 
@@ -93,33 +106,48 @@ fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec
     let lane = l.x % CL;
     let first = (l.x / CL) * CL * u32(SG != CL);
     let tile = ((g.x * 4u + l.y) * (SG / CL) + l.x / CL) * MT;
-    let c4 = g.y * CL + lane;
-    let wc = min(c4, p.co4 - 1u);
+    if ((g.x * 4u + l.y) * (SG / CL) * MT >= p.n) { // the whole subgroup
+        return;
+    }
+//: for k in 0..CO
+    let c4_{k} = (g.y * CO + {k}u) * CL + lane;
+    let wc{k} = min(c4_{k}, p.co4 - 1u);
+//: end
 //: for j in 0..MT / CL
     let at{j} = (g.z * p.n + min(tile + {j}u * CL + lane, p.n - 1u)) * p.ci4;
 //: end
 //: for i in 0..MT
-    var a{i} = vec4f();
+//: for k in 0..CO
+    var a{i}_{k} = vec4f();
 //: end
-    var wb = g.z * p.ci4 * 4u * p.co4 + wc;
+//: end
+    var wb = g.z * p.ci4 * 4u * p.co4;
     for (var c = 0u; c < p.ci4; c++) {
 //: for j in 0..MT / CL
         let x{j} = x[at{j} + c];
 //: end
-        let b0 = w[wb];
-        let b1 = w[wb + p.co4];
-        let b2 = w[wb + 2u * p.co4];
-        let b3 = w[wb + 3u * p.co4];
+//: for k in 0..CO
+        let b0_{k} = w[wb + wc{k}];
+        let b1_{k} = w[wb + p.co4 + wc{k}];
+        let b2_{k} = w[wb + 2u * p.co4 + wc{k}];
+        let b3_{k} = w[wb + 3u * p.co4 + wc{k}];
+//: end
 //: for i in 0..MT
-        a{i} += subgroupShuffle(x{i / CL}.x, first + {i % CL}u) * b0 + subgroupShuffle(x{i / CL}.y, first + {i % CL}u) * b1
-            + subgroupShuffle(x{i / CL}.z, first + {i % CL}u) * b2 + subgroupShuffle(x{i / CL}.w, first + {i % CL}u) * b3;
+        let s{i} = vec4f(
+            subgroupShuffle(x{i / CL}.x, first + {i % CL}u), subgroupShuffle(x{i / CL}.y, first + {i % CL}u),
+            subgroupShuffle(x{i / CL}.z, first + {i % CL}u), subgroupShuffle(x{i / CL}.w, first + {i % CL}u));
+//: for k in 0..CO
+        a{i}_{k} += s{i}.x * b0_{k} + s{i}.y * b1_{k} + s{i}.z * b2_{k} + s{i}.w * b3_{k};
+//: end
 //: end
         wb += 4u * p.co4;
     }
 //: for i in 0..MT
-    if (tile + {i}u < p.n && c4 < p.co4) {
-        y[(g.z * p.n + tile + {i}u) * p.co4 + c4] = a{i};
+//: for k in 0..CO
+    if (tile + {i}u < p.n && c4_{k} < p.co4) {
+        y[(g.z * p.n + tile + {i}u) * p.co4 + c4_{k}] = a{i}_{k};
     }
+//: end
 //: end
 }
 

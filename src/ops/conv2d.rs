@@ -161,6 +161,21 @@ const FEW_GROUPS: usize = 256;
 /// Pixels of a slice below which a weight gradient's tile would spend more on being written and summed than on multiplying.
 const TILE_PIXELS: usize = 64;
 
+/// Channel quadruples a lane owns beside each other: two share what was shuffled, where none of them would be empty.
+fn quadruples(channels4: usize, lanes: u32) -> u32 {
+    if channels4.is_multiple_of(2 * lanes as usize) { 2 } else { 1 }
+}
+
+/// The subgroup-shuffle kernel `entry` for `pixels` x `channels4` outputs, and its grid.
+fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels4: usize) -> (KernelId, [u32; 2]) {
+    let cl = lanes(subgroup, channels4);
+    let co = quadruples(channels4, cl);
+    let consts = [("SG", subgroup), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32), ("CO", co)];
+    let block = 4 * SHUFFLE_PIXELS * (subgroup / cl) as usize;
+    let grid = [pixels.div_ceil(block) as u32, channels4.div_ceil((cl * co) as usize) as u32];
+    (KernelId::new("conv2d_shuffle", entry).with(&consts), grid)
+}
+
 /// The launch of `gather`: y from x and w, which are bound as given. `map` is [mul, div, off].
 fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], caps: Caps, w: Slot) -> Launch {
     let div = map[1];
@@ -170,11 +185,8 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     let classes = (div * div) as u32;
     let (kernel, grid) = match (caps.staging, caps.subgroup) {
         (Staging::SubgroupShuffle, Some(sg)) => {
-            let cl = lanes(sg, co4);
-            let consts = [("SG", sg), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32)];
-            let block = 4 * SHUFFLE_PIXELS * (sg / cl) as usize;
-            let grid = [pixels.div_ceil(block) as u32, co4.div_ceil(cl as usize) as u32, classes];
-            (KernelId::new("conv2d_shuffle", "gather").with(&consts), grid)
+            let (kernel, [x, y]) = shuffle("gather", sg, pixels, co4);
+            (kernel, [x, y, classes])
         }
         (Staging::WorkgroupTile, _) => {
             let large = Tile::new(8, to.1);
@@ -196,9 +208,10 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     }
 }
 
-/// Channels from which Winograd's fewer products outweigh its transforms, and the bytes that its products may take: a binding
-/// has 128 MiB everywhere.
+/// Channels from which Winograd's fewer products outweigh its transforms of the images, and tiles from which they outweigh that of
+/// the weights; and the bytes that its products may take: a binding has 128 MiB everywhere.
 const WINOGRAD_CHANNELS: usize = 128;
+const WINOGRAD_TILES: usize = 32;
 const WINOGRAD_BYTES: usize = 128 << 20;
 /// Products a tile of 4x4 outputs takes.
 const POINTS: usize = 36;
@@ -213,6 +226,7 @@ fn winograd_wins(e: &Extents, caps: Caps) -> bool {
     caps.staging == Staging::SubgroupShuffle
         && (e.kernel, e.stride, e.pad) == (3, 1, 1)
         && e.ci.min(e.co) >= WINOGRAD_CHANNELS
+        && e.n * th * tw >= WINOGRAD_TILES
         && bytes <= WINOGRAD_BYTES
 }
 
@@ -232,18 +246,16 @@ fn winograd(e: &Extents, (ci, co): (usize, usize), caps: Caps, w: Slot, mut lowe
             .to_vec(),
         groups: groups(rows * c4, 64),
     };
-    let sg = caps.subgroup.unwrap_or(1);
-    let cl = lanes(sg, co / 4);
-    let block = 4 * SHUFFLE_PIXELS * (sg / cl) as usize;
+    let (kernel, [x, y]) = shuffle("product", caps.subgroup.unwrap_or(1), tiles, co / 4);
     let rows = Extents { n: tiles, ..*e };
     lowered.launches.extend([
         transform("input", vec![("x", Slot::In(0)), ("points", v)], tiles, ci / 4),
         transform("weights", vec![("x", w), ("points", u)], ci, co / 4),
         Launch {
-            kernel: KernelId::new("conv2d_shuffle", "product").with(&[("SG", sg), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32)]),
+            kernel,
             bind: vec![("x", v), ("w", u), ("y", m)],
             params: rows.params((e.input, ci), (e.output, co), [1, 1, 0], 0),
-            groups: [tiles.div_ceil(block) as u32, (co / 4).div_ceil(cl as usize) as u32, POINTS as u32],
+            groups: [x, y, POINTS as u32],
         },
         transform("output", vec![("products", m), ("y", Slot::Out(0))], tiles, co / 4),
     ]);
@@ -452,9 +464,9 @@ const SIZES: &[[usize; 7]] = &[
     [3, 7, 9, 16, 4, 1, 2],
     [5, 2, 2, 64, 128, 3, 1],
     [1, 1, 1, 8, 12, 3, 1],
-    [2, 8, 8, 128, 128, 3, 1],
-    [3, 7, 5, 132, 128, 3, 1],
-    [5, 4, 4, 128, 140, 3, 1],
+    [8, 8, 8, 128, 128, 3, 1],
+    [9, 7, 5, 132, 128, 3, 1],
+    [33, 4, 4, 128, 140, 3, 1],
     [2, 129, 129, 20, 36, 1, 1],
     [2, 257, 259, 4, 12, 3, 2],
 ];
