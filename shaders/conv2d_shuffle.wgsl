@@ -172,11 +172,12 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id
 //: for i in 0..CL * 4
     var a{i} = vec4f();
 //: end
+    var t = slice * p.rows_a_slice; // an image row: (n, oy)
+    var n = t / p.oh;
+    var oy = t - n * p.oh;
     for (var s = 0u; s < p.rows_a_slice; s++) {
-        let t = slice * p.rows_a_slice + s; // an image row: (n, oy)
         let real = t < p.n * p.oh;
-        let n = t / p.oh;
-        let iy = i32((t - n * p.oh) * p.mul + ky) - i32(p.off);
+        let iy = i32(oy * p.mul + ky) - i32(p.off);
         let row_in = real && iy >= 0 && iy < i32(p.ih);
         let xb = select(0u, (n * p.ih + u32(iy)) * p.iw, row_in);
         let gb = select(0u, t * p.ow, real);
@@ -192,6 +193,13 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id
             a{i} += subgroupShuffle(x0[{i % 4}], first + {i / 4}u) * d0 + subgroupShuffle(x1[{i % 4}], first + {i / 4}u) * d1
                 + subgroupShuffle(x2[{i % 4}], first + {i / 4}u) * d2 + subgroupShuffle(x3[{i % 4}], first + {i / 4}u) * d3;
 //: end
+        }
+        // The next row without a division, which lavapipe does lane by lane.
+        t++;
+        oy++;
+        if (oy == p.oh) {
+            oy = 0u;
+            n++;
         }
     }
 //: for i in 0..CL * 4

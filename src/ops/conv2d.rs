@@ -161,6 +161,9 @@ const FEW_GROUPS: usize = 256;
 /// Pixels of a slice below which a weight gradient's tile would spend more on being written and summed than on multiplying.
 const TILE_PIXELS: usize = 64;
 
+/// Bytes that a CPU core's own cache holds.
+const CACHE: usize = 384 << 10;
+
 /// Channel quadruples a lane owns beside each other: two share what was shuffled, where none of them would be empty.
 fn quadruples(channels4: usize, lanes: u32) -> u32 {
     if channels4.is_multiple_of(2 * lanes as usize) { 2 } else { 1 }
@@ -406,7 +409,15 @@ impl Op for Conv2dWeightGrad {
             }
             _ => (KernelId::new("conv2d_register", "weight_gradient"), [(rows4 * co4.div_ceil(2)).div_ceil(64), 1], 1, 1),
         };
-        let groups_z = wanted.div_ceil(tiles[0] * tiles[1]).min(image_rows.div_ceil(together * fewest)).max(1);
+        let mut groups_z = wanted.div_ceil(tiles[0] * tiles[1]);
+        if l.caps.cpu {
+            // A CPU runs the tiles of a slice one after another: let what they all read stay in its cache, as long as the slices are
+            // no more to write and sum than what is read.
+            let read = 4 * e.n * (e.input[0] * e.input[1] * e.ci + e.output[0] * e.output[1] * e.co);
+            let written = 4 * rows4 * 4 * e.co * together;
+            groups_z = groups_z.max((read / CACHE).min(read / written));
+        }
+        let groups_z = groups_z.min(image_rows.div_ceil(together * fewest)).max(1);
         let rows_a_slice = image_rows.div_ceil(groups_z * together);
         let groups_z = image_rows.div_ceil(rows_a_slice * together);
         let slices = groups_z * together;
