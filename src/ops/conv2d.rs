@@ -2,7 +2,7 @@
 //! Shaders: `conv2d_tile.wgsl`, `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `winograd.wgsl`,
 //! `conv2d_weights.wgsl`, `reduce.wgsl`.
 
-use super::{Case, Fill};
+use super::{Case, Fill, winograd};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{
     Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
@@ -35,15 +35,15 @@ pub struct Conv2dWeightGrad {
 
 /// All extents of one convolution, from its forward point of view.
 #[derive(Clone, Copy, Debug)]
-struct Extents {
-    n: usize,
-    input: [usize; 2],
-    output: [usize; 2],
-    ci: usize,
-    co: usize,
-    kernel: usize,
-    stride: usize,
-    pad: usize,
+pub(super) struct Extents {
+    pub(super) n: usize,
+    pub(super) input: [usize; 2],
+    pub(super) output: [usize; 2],
+    pub(super) ci: usize,
+    pub(super) co: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) pad: usize,
 }
 
 impl Extents {
@@ -72,7 +72,7 @@ impl Extents {
     }
 
     /// `Params` of the convolution shaders. `from` and `to` are (height, width, channels) of x and y as the shader sees them.
-    fn params(
+    pub(super) fn params(
         &self,
         from: ([usize; 2], usize),
         to: ([usize; 2], usize),
@@ -170,7 +170,7 @@ fn quadruples(channels4: usize, lanes: u32) -> u32 {
 }
 
 /// The subgroup-shuffle kernel `entry` for `pixels` x `channels4` outputs, and its grid.
-fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels4: usize) -> (KernelId, [u32; 2]) {
+pub(super) fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels4: usize) -> (KernelId, [u32; 2]) {
     let cl = lanes(subgroup, channels4);
     let co = quadruples(channels4, cl);
     let consts = [("SG", subgroup), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32), ("CO", co)];
@@ -211,60 +211,6 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     }
 }
 
-/// Channels from which Winograd's fewer products outweigh its transforms of the images, and tiles from which they outweigh that of
-/// the weights; and the bytes that its products may take: a binding has 128 MiB everywhere.
-const WINOGRAD_CHANNELS: usize = 128;
-const WINOGRAD_TILES: usize = 32;
-const WINOGRAD_BYTES: usize = 128 << 20;
-/// Products a tile of 4x4 outputs takes.
-const POINTS: usize = 36;
-
-fn winograd_tiles(e: &Extents) -> [usize; 2] {
-    e.output.map(|x| x.div_ceil(4))
-}
-
-fn winograd_wins(e: &Extents, caps: Caps) -> bool {
-    let [th, tw] = winograd_tiles(e);
-    let bytes = 4 * POINTS * (e.n * th * tw).max(e.ci.min(e.co)) * e.ci.max(e.co);
-    caps.staging == Staging::SubgroupShuffle
-        && (e.kernel, e.stride, e.pad) == (3, 1, 1)
-        && e.ci.min(e.co) >= WINOGRAD_CHANNELS
-        && e.n * th * tw >= WINOGRAD_TILES
-        && bytes <= WINOGRAD_BYTES
-}
-
-/// The launches of a 3x3 convolution by Winograd's F(4x4, 3x3), after those in `lowered`: y from x and w, which is bound as given,
-/// with `ci` channels to `co`.
-fn winograd(e: &Extents, (ci, co): (usize, usize), caps: Caps, w: Slot, mut lowered: Lowered) -> Lowered {
-    let [th, tw] = winograd_tiles(e);
-    let tiles = e.n * th * tw;
-    let first = lowered.scratch.len();
-    let [v, u, m] = [0, 1, 2].map(|i| Slot::Scratch(first + i));
-    lowered.scratch.extend([[tiles, ci], [ci, co], [tiles, co]].map(|[rows, c]| Shape::f32(&[POINTS, rows, c])));
-    let transform = |entry, bind, rows: usize, c4: usize| Launch {
-        kernel: KernelId::new("winograd", entry),
-        bind,
-        params: [("n", e.n), ("h", e.output[0]), ("w", e.output[1]), ("c4", c4), ("th", th), ("tw", tw), ("ci", ci)]
-            .map(|(name, value)| (name, Param::U32(value as u32)))
-            .to_vec(),
-        groups: groups(rows * c4, 64),
-    };
-    let (kernel, [x, y]) = shuffle("product", caps.subgroup.unwrap_or(1), tiles, co / 4);
-    let rows = Extents { n: tiles, ..*e };
-    lowered.launches.extend([
-        transform("input", vec![("x", Slot::In(0)), ("points", v)], tiles, ci / 4),
-        transform("weights", vec![("x", w), ("points", u)], ci, co / 4),
-        Launch {
-            kernel,
-            bind: vec![("x", v), ("w", u), ("y", m)],
-            params: rows.params((e.input, ci), (e.output, co), [1, 1, 0], 0),
-            groups: [x, y, POINTS as u32],
-        },
-        transform("output", vec![("products", m), ("y", Slot::Out(0))], tiles, co / 4),
-    ]);
-    lowered
-}
-
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
@@ -277,8 +223,8 @@ impl Op for Conv2d {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
-        if winograd_wins(&e, l.caps) {
-            return winograd(&e, (e.ci, e.co), l.caps, Slot::In(1), Lowered::default());
+        if winograd::wins(&e, l.caps) {
+            return winograd::launches(&e, (e.ci, e.co), l.caps, Slot::In(1), Lowered::default());
         }
         gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
     }
@@ -341,8 +287,8 @@ impl Op for Conv2dInputGrad {
             groups: groups(taps * e.co * e.ci / 4, 64),
         };
         let mut lowered = Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip] };
-        if winograd_wins(&e, l.caps) {
-            return winograd(&e, (e.co, e.ci), l.caps, Slot::Scratch(0), lowered);
+        if winograd::wins(&e, l.caps) {
+            return winograd::launches(&e, (e.co, e.ci), l.caps, Slot::Scratch(0), lowered);
         }
         let map = [1, e.stride, e.kernel - 1 - e.pad];
         lowered.launches.push(gather(&e, (e.output, e.co), (e.input, e.ci), map, l.caps, Slot::Scratch(0)));

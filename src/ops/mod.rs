@@ -13,6 +13,7 @@ mod linear;
 mod loss;
 mod optimizer;
 mod roof;
+mod winograd;
 
 pub use add::Add;
 pub use alone::{Alone, median};
