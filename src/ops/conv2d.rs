@@ -163,6 +163,8 @@ const TILE_PIXELS: usize = 64;
 
 /// Bytes that a CPU core's own cache holds.
 const CACHE: usize = 384 << 10;
+/// Slices of a weight gradient for the cache's sake: memory does not grow with the batch.
+const MOST_SLICES: usize = 64;
 
 /// Channel quadruples a lane owns beside each other: two share what was shuffled, where none of them would be empty.
 fn quadruples(channels4: usize, lanes: u32) -> u32 {
@@ -361,7 +363,7 @@ impl Op for Conv2dWeightGrad {
             // no more to write and sum than what is read.
             let read = 4 * e.n * (e.input[0] * e.input[1] * e.ci + e.output[0] * e.output[1] * e.co);
             let written = 4 * rows4 * 4 * e.co * together;
-            groups_z = groups_z.max((read / CACHE).min(read / written));
+            groups_z = groups_z.max((read / CACHE).min(read / written).min(MOST_SLICES));
         }
         let groups_z = groups_z.min(image_rows.div_ceil(together * fewest)).max(1);
         let rows_a_slice = image_rows.div_ceil(groups_z * together);
