@@ -73,7 +73,7 @@ impl Ridge {
 
     /// z_i of the view's features.
     fn row(&self, view: View, i: usize) -> &[f32] {
-        let z = self.z.col(i).try_as_col_major().map_or(&[][..], |c| c.as_slice());
+        let z = self.z.col_as_slice(i);
         match view {
             View::Shallow => &z[..self.shallow],
             View::All => z,
