@@ -22,6 +22,7 @@ const MT = 32u;
 const CO = 1u;
 
 //: include conv2d
+//: include points
 
 @compute @workgroup_size(SG, 4)
 fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
@@ -100,7 +101,19 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
 }
 
 // product: y[b, m, co] = sum over ci of x[b, m, ci] w[b, ci, co], b = g.z: Winograd's (winograd.wgsl). x [B, n, 4 ci4], w [B, 4 ci4,
-// 4 co4], y [B, n, 4 co4]; tiles as in gather.
+// 4 co4] or, with TURNED = 1, transposed [B, 4 co4, 4 ci4], y [B, n, 4 co4]; tiles as in gather.
+const TURNED = 0u;
+
+// Rows 4 c .. 4 c + 3 of the matrix w at `base`, 4 columns of each.
+fn four(base: u32, c: u32, column4: u32) -> mat4x4f {
+    if (TURNED == 1u) {
+        let at = base + column4 * 4u * p.ci4 + c;
+        return transpose(mat4x4f(w[at], w[at + p.ci4], w[at + 2u * p.ci4], w[at + 3u * p.ci4]));
+    }
+    let at = base + c * 4u * p.co4 + column4;
+    return mat4x4f(w[at], w[at + p.co4], w[at + 2u * p.co4], w[at + 3u * p.co4]);
+}
+
 @compute @workgroup_size(SG, 4)
 fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let lane = l.x % CL;
@@ -114,40 +127,71 @@ fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec
     let wc{k} = min(c4_{k}, p.co4 - 1u);
 //: end
 //: for j in 0..MT / CL
-    let at{j} = (g.z * p.n + min(tile + {j}u * CL + lane, p.n - 1u)) * p.ci4;
+    let at{j} = g.z * pitch(p.n, p.ci4) + min(tile + {j}u * CL + lane, p.n - 1u) * p.ci4;
 //: end
 //: for i in 0..MT
 //: for k in 0..CO
     var a{i}_{k} = vec4f();
 //: end
 //: end
-    var wb = g.z * p.ci4 * 4u * p.co4;
+    let wb = g.z * pitch(p.ci4 * 4u, p.co4);
     for (var c = 0u; c < p.ci4; c++) {
 //: for j in 0..MT / CL
         let x{j} = x[at{j} + c];
 //: end
 //: for k in 0..CO
-        let b0_{k} = w[wb + wc{k}];
-        let b1_{k} = w[wb + p.co4 + wc{k}];
-        let b2_{k} = w[wb + 2u * p.co4 + wc{k}];
-        let b3_{k} = w[wb + 3u * p.co4 + wc{k}];
+        let w{k} = four(wb, c, wc{k});
 //: end
 //: for i in 0..MT
         let s{i} = vec4f(
             subgroupShuffle(x{i / CL}.x, first + {i % CL}u), subgroupShuffle(x{i / CL}.y, first + {i % CL}u),
             subgroupShuffle(x{i / CL}.z, first + {i % CL}u), subgroupShuffle(x{i / CL}.w, first + {i % CL}u));
 //: for k in 0..CO
-        a{i}_{k} += s{i}.x * b0_{k} + s{i}.y * b1_{k} + s{i}.z * b2_{k} + s{i}.w * b3_{k};
+        a{i}_{k} += s{i}.x * w{k}[0] + s{i}.y * w{k}[1] + s{i}.z * w{k}[2] + s{i}.w * w{k}[3];
 //: end
 //: end
-        wb += 4u * p.co4;
     }
 //: for i in 0..MT
 //: for k in 0..CO
     if (tile + {i}u < p.n && c4_{k} < p.co4) {
-        y[(g.z * p.n + tile + {i}u) * p.co4 + c4_{k}] = a{i}_{k};
+        y[g.z * pitch(p.n, p.co4) + (tile + {i}u) * p.co4 + c4_{k}] = a{i}_{k};
     }
 //: end
+//: end
+}
+
+// outer: slices[b, ci, co] = sum over m of x[b, m, ci] gy[b, m, co]: Winograd's weight gradient. Channels in blocks of 4 CL: x [B, ci4 / CL,
+// n, 4 CL], gy [B, co4 / CL, n, 4 CL], slices [B, co4 / CL, 4 ci4, 4 CL]; tiles as in weight_gradient, b = g.z; SG = CL, all full. add = 1: is added to slices.
+@compute @workgroup_size(SG, 4)
+fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let tile = (g.x * 4u + l.y) * CL;
+    if (tile >= p.ci4) { // the whole subgroup
+        return;
+    }
+    let xb = g.z * pitch(p.n, p.ci4) + tile * p.n + l.x;
+    let gb = g.z * pitch(p.n, p.co4) + g.y * CL * p.n + l.x;
+    let to = g.z * pitch(p.ci4 * 4u, p.co4) + (g.y * p.ci4 + tile) * 4u * CL + l.x;
+//: for i in 0..CL * 4
+    var a{i} = vec4f();
+//: end
+    if (p.add == 1u) {
+//: for i in 0..CL * 4
+        a{i} = slices[to + {i * CL}u];
+//: end
+    }
+    for (var m = 0u; m < p.n; m += 4u) {
+//: for q in 0..4
+        let m{q} = min(m + {q}u, p.n - 1u);
+        let x{q} = select(vec4f(), x[xb + m{q} * CL], m + {q}u < p.n);
+        let d{q} = gy[gb + m{q} * CL];
+//: end
+//: for i in 0..CL * 4
+        a{i} += subgroupShuffle(x0[{i % 4}], {i / 4}u) * d0 + subgroupShuffle(x1[{i % 4}], {i / 4}u) * d1
+            + subgroupShuffle(x2[{i % 4}], {i / 4}u) * d2 + subgroupShuffle(x3[{i % 4}], {i / 4}u) * d3;
+//: end
+    }
+//: for i in 0..CL * 4
+    slices[to + {i * CL}u] = a{i};
 //: end
 }
 

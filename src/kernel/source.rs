@@ -22,6 +22,7 @@ shaders![
     "common/conv2d",
     "common/index",
     "common/hash",
+    "common/points",
     "add",
     "argmax",
     "augment",

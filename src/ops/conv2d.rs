@@ -71,13 +71,14 @@ impl Extents {
         2 * (self.n * self.output[0] * self.output[1] * self.kernel * self.kernel * self.ci * self.co) as u64
     }
 
-    /// `Params` of the convolution shaders. `from` and `to` are (height, width, channels) of x and y as the shader sees them.
+    /// `Params` of the convolution shaders. `from` and `to` are (height, width, channels) of x and y as the shader sees them,
+    /// `slices` is [rows_a_slice, add].
     pub(super) fn params(
         &self,
         from: ([usize; 2], usize),
         to: ([usize; 2], usize),
         map: [usize; 3],
-        rows_a_slice: usize,
+        slices: [usize; 2],
     ) -> Vec<(&'static str, Param)> {
         let u = |x: usize| Param::U32(x as u32);
         vec![
@@ -92,7 +93,8 @@ impl Extents {
             ("mul", u(map[0])),
             ("shift", Param::U32(map[1].trailing_zeros())),
             ("off", u(map[2])),
-            ("rows_a_slice", u(rows_a_slice)),
+            ("rows_a_slice", u(slices[0])),
+            ("add", u(slices[1])),
         ]
     }
 
@@ -208,7 +210,7 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     Launch {
         kernel,
         bind: vec![("x", Slot::In(0)), ("w", w), ("y", Slot::Out(0))],
-        params: e.params(from, to, map, 0),
+        params: e.params(from, to, map, [0, 0]),
         groups: grid,
     }
 }
@@ -226,7 +228,7 @@ impl Op for Conv2d {
     fn lower(&self, l: &Lowering) -> Lowered {
         let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
         if winograd::wins(&e, l.caps) {
-            return winograd::launches(&e, (e.ci, e.co), l.caps, Slot::In(1), Lowered::default());
+            return winograd::launches(&e, winograd::Form::Forward, l.caps);
         }
         gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
     }
@@ -281,6 +283,9 @@ impl Op for Conv2dInputGrad {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
+        if winograd::wins(&e, l.caps) {
+            return winograd::launches(&e, winograd::Form::InputGradient, l.caps);
+        }
         let taps = e.kernel * e.kernel;
         let flip = Launch {
             kernel: KernelId::new("conv2d_weights", "flip"),
@@ -288,13 +293,9 @@ impl Op for Conv2dInputGrad {
             params: vec![("taps", Param::U32(taps as u32)), ("ci", Param::U32(e.ci as u32)), ("co", Param::U32(e.co as u32))],
             groups: groups(taps * e.co * e.ci / 4, 64),
         };
-        let mut lowered = Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip] };
-        if winograd::wins(&e, l.caps) {
-            return winograd::launches(&e, (e.co, e.ci), l.caps, Slot::Scratch(0), lowered);
-        }
         let map = [1, e.stride, e.kernel - 1 - e.pad];
-        lowered.launches.push(gather(&e, (e.output, e.co), (e.input, e.ci), map, l.caps, Slot::Scratch(0)));
-        lowered
+        let main = gather(&e, (e.output, e.co), (e.input, e.ci), map, l.caps, Slot::Scratch(0));
+        Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] }
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -335,6 +336,9 @@ impl Op for Conv2dWeightGrad {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
+        if winograd::wins_weights(&e, l.caps) {
+            return winograd::weight_gradient(&e, l.caps);
+        }
         let rows4 = e.kernel * e.kernel * e.ci / 4;
         let co4 = e.co / 4;
         let image_rows = e.n * e.output[0];
@@ -372,7 +376,7 @@ impl Op for Conv2dWeightGrad {
         let main = Launch {
             kernel,
             bind: vec![("x", Slot::In(0)), ("gy", Slot::In(1)), ("slices", Slot::Scratch(0))],
-            params: e.params((e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], rows_a_slice),
+            params: e.params((e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], [rows_a_slice, 0]),
             groups: [tiles[0] as u32, tiles[1] as u32, groups_z as u32],
         };
         let n4 = rows4 * 4 * co4;
@@ -426,6 +430,7 @@ const SIZES: &[[usize; 7]] = &[
     [8, 8, 8, 128, 128, 3, 1],
     [9, 7, 5, 132, 128, 3, 1],
     [33, 4, 4, 128, 140, 3, 1],
+    [5, 56, 53, 32, 32, 3, 1],
     [2, 129, 129, 20, 36, 1, 1],
     [2, 257, 259, 4, 12, 3, 2],
 ];

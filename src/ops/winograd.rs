@@ -1,62 +1,151 @@
-//! Launches of a 3x3 convolution, forward or input gradient, by Winograd's F(4x4, 3x3) (Lavin and Gray 2016). Shader:
+//! Launches of a 3x3 convolution and its gradients by Winograd's F(4x4, 3x3) (Lavin and Gray 2016). Shader:
 //! `shaders/winograd.wgsl`; its products: the staging's.
 
 use super::conv2d::{Extents, shuffle};
 use crate::gpu::{Caps, Staging};
-use crate::graph::{Launch, Lowered, Param, Shape, Slot, groups};
+use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;
 
 /// Channels from which Winograd's fewer products outweigh its transforms of the images, and tiles from which they outweigh that of
-/// the weights; and the bytes that its products may take: a binding has 128 MiB everywhere.
-const CHANNELS: usize = 128;
+/// the weights; and the bytes that the points of the weights may take: a binding has 128 MiB everywhere.
+const CHANNELS: usize = 32;
 const TILES: usize = 32;
-const BYTES: usize = 128 << 20;
+const WEIGHTS: usize = 128 << 20;
+/// Bytes of points of images at a time: they stay in the cache from one launch to the next, and memory does not grow with the batch.
+const STRIP: usize = 8 << 20;
+/// Tiles that the product takes in one workgroup.
+const BLOCK: usize = 128;
 /// Products a tile of 4x4 outputs takes.
 const POINTS: usize = 36;
 
-fn tile_grid(e: &Extents) -> [usize; 2] {
-    e.output.map(|x| x.div_ceil(4))
-}
-
 /// Whether it is the faster way.
 pub(super) fn wins(e: &Extents, caps: Caps) -> bool {
-    let [th, tw] = tile_grid(e);
-    let bytes = 4 * POINTS * (e.n * th * tw).max(e.ci.min(e.co)) * e.ci.max(e.co);
     caps.staging == Staging::SubgroupShuffle
         && (e.kernel, e.stride, e.pad) == (3, 1, 1)
         && e.ci.min(e.co) >= CHANNELS
-        && e.n * th * tw >= TILES
-        && bytes <= BYTES
+        && e.tiles() >= TILES
+        && 4 * POINTS * e.ci * e.co <= WEIGHTS
 }
 
-/// The launches of a 3x3 convolution by Winograd's F(4x4, 3x3), after those in `lowered`: y from x and w, which is bound as given,
-/// with `ci` channels to `co`.
-pub(super) fn launches(e: &Extents, (ci, co): (usize, usize), caps: Caps, w: Slot, mut lowered: Lowered) -> Lowered {
-    let [th, tw] = tile_grid(e);
-    let tiles = e.n * th * tw;
-    let first = lowered.scratch.len();
-    let [v, u, m] = [0, 1, 2].map(|i| Slot::Scratch(first + i));
-    lowered.scratch.extend([[tiles, ci], [ci, co], [tiles, co]].map(|[rows, c]| Shape::f32(&[POINTS, rows, c])));
-    let transform = |entry, bind, rows: usize, c4: usize| Launch {
-        kernel: KernelId::new("winograd", entry),
-        bind,
-        params: [("n", e.n), ("h", e.output[0]), ("w", e.output[1]), ("c4", c4), ("th", th), ("tw", tw), ("ci", ci)]
-            .map(|(name, value)| (name, Param::U32(value as u32)))
-            .to_vec(),
-        groups: groups(rows * c4, 64),
-    };
-    let (kernel, [x, y]) = shuffle("product", caps.subgroup.unwrap_or(1), tiles, co / 4);
-    let rows = Extents { n: tiles, ..*e };
-    lowered.launches.extend([
-        transform("input", vec![("x", Slot::In(0)), ("points", v)], tiles, ci / 4),
-        transform("weights", vec![("x", w), ("points", u)], ci, co / 4),
+/// Whether it is the faster way for the weight gradient.
+pub(super) fn wins_weights(e: &Extents, caps: Caps) -> bool {
+    let lanes = |c: usize| c.is_multiple_of(4 * caps.subgroup.unwrap_or(1) as usize);
+    wins(e, caps) && lanes(e.ci) && lanes(e.co)
+}
+
+/// Room for the points of a matrix: `common/points.wgsl` says why 32 more than they hold.
+fn points(rows: usize, c: usize) -> Shape {
+    Shape::f32(&[POINTS, rows * c + 32])
+}
+
+/// Tiles from `first` on.
+#[derive(Clone, Copy)]
+struct Strip {
+    first: usize,
+    tiles: usize,
+}
+
+impl Extents {
+    fn tile_grid(&self) -> [usize; 2] {
+        self.output.map(|x| x.div_ceil(4))
+    }
+
+    fn tiles(&self) -> usize {
+        self.n * self.tile_grid().iter().product::<usize>()
+    }
+
+    /// All tiles, the largest strip first.
+    fn strips(&self) -> Vec<Strip> {
+        let each = (STRIP / (4 * POINTS * (self.ci + self.co)) / BLOCK).max(1) * BLOCK;
+        (0..self.tiles()).step_by(each).map(|first| Strip { first, tiles: each.min(self.tiles() - first) }).collect()
+    }
+
+    /// A launch of `winograd.wgsl`'s `entry` in `invocations`, with channels `ci` and `c`, the points' in blocks of `pack`.
+    fn transform(
+        &self,
+        entry: &'static str,
+        bind: Vec<Bind>,
+        [ci, c, pack]: [usize; 3],
+        strip: Strip,
+        invocations: usize,
+    ) -> Launch {
+        let ([th, tw], [h, w]) = (self.tile_grid(), self.output);
+        let extents = [("n", self.n), ("h", h), ("w", w), ("c4", c / 4), ("th", th), ("tw", tw), ("ci", ci), ("pack", pack / 4)];
         Launch {
-            kernel,
-            bind: vec![("x", v), ("w", u), ("y", m)],
-            params: rows.params((e.input, ci), (e.output, co), [1, 1, 0], 0),
-            groups: [x, y, POINTS as u32],
-        },
-        transform("output", vec![("products", m), ("y", Slot::Out(0))], tiles, co / 4),
-    ]);
-    lowered
+            kernel: KernelId::new("winograd", entry),
+            bind,
+            params: extents
+                .into_iter()
+                .chain([("first", strip.first), ("tiles", strip.tiles)])
+                .map(|(name, value)| (name, Param::U32(value as u32)))
+                .collect(),
+            groups: groups(invocations, 64),
+        }
+    }
+}
+
+/// Which of the two forward forms, and so which way the weights lie.
+pub(super) enum Form {
+    /// y from x and w.
+    Forward,
+    /// gx from gy and w.
+    InputGradient,
+}
+
+/// y or gx, from input 0 and the weights, input 1.
+pub(super) fn launches(e: &Extents, form: Form, caps: Caps) -> Lowered {
+    // Channels as the products see them.
+    let (ci, co, back) = match form {
+        Form::Forward => (e.ci, e.co, 0),
+        Form::InputGradient => (e.co, e.ci, 1),
+    };
+    let strips = e.strips();
+    let largest = strips[0];
+    let [u, v, m] = [0, 1, 2].map(Slot::Scratch);
+    let mut weights =
+        e.transform("weights", vec![("x", Slot::In(1)), ("points", u)], [e.ci, e.co, e.co], largest, e.ci * e.co / 4);
+    weights.kernel = weights.kernel.with(&[("FLIP", back)]);
+    let mut launches = vec![weights];
+    for strip in strips {
+        let Strip { tiles, .. } = strip;
+        let (kernel, [x, y]) = shuffle("product", caps.subgroup.unwrap_or(1), tiles, co / 4);
+        launches.extend([
+            e.transform("input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, tiles * ci / 4),
+            Launch {
+                kernel: kernel.with(&[("TURNED", back)]),
+                bind: vec![("x", v), ("w", u), ("y", m)],
+                params: Extents { n: tiles, ..*e }.params((e.input, ci), (e.output, co), [1, 1, 0], [0, 0]),
+                groups: [x, y, POINTS as u32],
+            },
+            e.transform("output", vec![("products", m), ("y", Slot::Out(0))], [ci, co, co], strip, tiles * co / 4),
+        ]);
+    }
+    Lowered { scratch: vec![points(ci, co), points(largest.tiles, ci), points(largest.tiles, co)], launches }
+}
+
+/// gw, from x and gy, whose channels fill subgroups.
+pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
+    let subgroup = caps.subgroup.unwrap_or(1);
+    let pack = 4 * subgroup as usize;
+    let strips = e.strips();
+    let largest = strips[0];
+    let [products, v, n] = [0, 1, 2].map(Slot::Scratch);
+    let mut launches = Vec::new();
+    for strip in strips {
+        let Strip { first, tiles } = strip;
+        let add = usize::from(first > 0);
+        launches.extend([
+            e.transform("input", vec![("x", Slot::In(0)), ("points", v)], [e.ci, e.ci, pack], strip, tiles * e.ci / 4),
+            e.transform("upstream", vec![("x", Slot::In(1)), ("points", n)], [e.ci, e.co, pack], strip, tiles * e.co / 4),
+            Launch {
+                kernel: KernelId::new("conv2d_shuffle", "outer").with(&[("SG", subgroup), ("CL", subgroup)]),
+                bind: vec![("x", v), ("gy", n), ("slices", products)],
+                params: Extents { n: tiles, ..*e }.params((e.input, e.ci), (e.output, e.co), [1, 1, 0], [0, add]),
+                groups: [e.ci.div_ceil(4 * pack) as u32, (e.co / pack) as u32, POINTS as u32],
+            },
+        ]);
+    }
+    let of_weights = vec![("products", products), ("y", Slot::Out(0))];
+    launches.push(e.transform("weight_gradient", of_weights, [e.ci, e.co, pack], largest, e.ci * e.co / 4));
+    Lowered { scratch: vec![points(e.ci, e.co), points(largest.tiles, e.ci), points(largest.tiles, e.co)], launches }
 }
