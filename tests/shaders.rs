@@ -109,7 +109,7 @@ fn all_kernels() -> BTreeMap<String, KernelId> {
 }
 
 fn uses_subgroups(id: &KernelId) -> bool {
-    id.file == "conv2d_shuffle"
+    ["conv2d_shuffle", "conv2d_strip"].contains(&id.file)
 }
 
 /// Parses and validates with no more capabilities than a WebGPU adapter must have; subgroups where the file says so.
@@ -189,7 +189,7 @@ fn every_kernel_validates_and_translates_to_every_language() {
 }
 
 #[test]
-fn only_the_shuffle_kernels_need_subgroups() {
+fn only_the_shuffle_staging_needs_subgroups() {
     for id in all_kernels().into_values() {
         let text = expand(&id).expect("checked elsewhere");
         let module = naga::front::wgsl::parse_str(&text).expect("checked elsewhere");

@@ -29,6 +29,7 @@ shaders![
     "batch_norm",
     "conv2d_register",
     "conv2d_shuffle",
+    "conv2d_strip",
     "conv2d_tile",
     "conv2d_weights",
     "global_avg_pool",

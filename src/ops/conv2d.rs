@@ -2,7 +2,7 @@
 //! Shaders: `conv2d_tile.wgsl`, `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `winograd.wgsl`,
 //! `conv2d_weights.wgsl`, `reduce.wgsl`.
 
-use super::{Case, Fill, winograd};
+use super::{Case, Fill, strip, winograd};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{
     Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
@@ -191,6 +191,7 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     let pixels = e.n * to.0[0].div_ceil(div) * to.0[1].div_ceil(div);
     let classes = (div * div) as u32;
     let (kernel, grid) = match (caps.staging, caps.subgroup) {
+        (Staging::SubgroupShuffle, Some(sg)) if strip::wins(e) => return strip::gather(e, from, to, sg, w),
         (Staging::SubgroupShuffle, Some(sg)) => {
             let (kernel, [x, y]) = shuffle("gather", sg, pixels, co4);
             (kernel, [x, y, classes])
@@ -213,6 +214,17 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
         params: e.params(from, to, map, [0, 0]),
         groups: grid,
     }
+}
+
+/// `main`, whose `slices` are [slices, 4 n4], and their sum.
+pub(super) fn summed(main: Launch, slices: usize, n4: usize) -> Lowered {
+    let sum = Launch {
+        kernel: KernelId::new("reduce", "sum_slices"),
+        bind: vec![("slices", Slot::Scratch(0)), ("y", Slot::Out(0))],
+        params: vec![("n4", Param::U32(n4 as u32)), ("count", Param::U32(slices as u32))],
+        groups: groups(n4, 64),
+    };
+    Lowered { scratch: vec![Shape::f32(&[slices, n4 * 4])], launches: vec![main, sum] }
 }
 
 impl Op for Conv2d {
@@ -339,6 +351,11 @@ impl Op for Conv2dWeightGrad {
         if winograd::wins_weights(&e, l.caps) {
             return winograd::weight_gradient(&e, l.caps);
         }
+        if let (Staging::SubgroupShuffle, Some(sg)) = (l.caps.staging, l.caps.subgroup)
+            && strip::wins(&e)
+        {
+            return strip::weight_gradient(&e, sg);
+        }
         let rows4 = e.kernel * e.kernel * e.ci / 4;
         let co4 = e.co / 4;
         let image_rows = e.n * e.output[0];
@@ -379,14 +396,7 @@ impl Op for Conv2dWeightGrad {
             params: e.params((e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], [rows_a_slice, 0]),
             groups: [tiles[0] as u32, tiles[1] as u32, groups_z as u32],
         };
-        let n4 = rows4 * 4 * co4;
-        let sum = Launch {
-            kernel: KernelId::new("reduce", "sum_slices"),
-            bind: vec![("slices", Slot::Scratch(0)), ("y", Slot::Out(0))],
-            params: vec![("n4", Param::U32(n4 as u32)), ("count", Param::U32(slices as u32))],
-            groups: groups(n4, 64),
-        };
-        Lowered { scratch: vec![Shape::f32(&[slices, n4 * 4])], launches: vec![main, sum] }
+        summed(main, slices, rows4 * 4 * co4)
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -431,6 +441,7 @@ const SIZES: &[[usize; 7]] = &[
     [9, 7, 5, 132, 128, 3, 1],
     [33, 4, 4, 128, 140, 3, 1],
     [5, 56, 53, 32, 32, 3, 1],
+    [2, 5, 35, 12, 20, 3, 1],
     [2, 129, 129, 20, 36, 1, 1],
     [2, 257, 259, 4, 12, 3, 2],
 ];

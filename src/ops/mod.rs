@@ -13,6 +13,7 @@ mod linear;
 mod loss;
 mod optimizer;
 mod roof;
+mod strip;
 mod winograd;
 
 pub use add::Add;

@@ -6,6 +6,7 @@ mod shader;
 mod step;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -57,10 +58,11 @@ const SGD: SgdConfig = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 
 /// An adapter that cannot be opened, a network that does not fit it, a baseline that cannot be read, kernels that compute something
 /// wrong or have become slower.
 pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
+    let started = Instant::now();
     let (kernels, spec) = inputs(args, global).refuse()?;
     if args.step {
         announce(&kernels);
-        return step::run(&kernels, &spec, args.batch, global.json);
+        return step::run(&kernels, &spec, args.batch, started, global.json);
     }
     let nodes = kernels::distinct_nodes(&spec, args.batch, kernels.gpu().caps(), args.op.as_deref()).refuse()?;
     if let Some(name) = &args.print_shader {

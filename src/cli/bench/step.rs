@@ -116,8 +116,11 @@ struct Share {
     dispatches: usize,
 }
 
-pub(super) fn run(kernels: &Kernels, spec: &ModelSpec, batch: usize, json: bool) -> Result<()> {
+pub(super) fn run(kernels: &Kernels, spec: &ModelSpec, batch: usize, started: Instant, json: bool) -> Result<()> {
     let mut steps = Steps::new(kernels, spec, batch)?;
+    // The driver opened, shaders compiled or found in its cache, one step done.
+    steps.train(1)?;
+    let first_step = started.elapsed().as_secs_f64();
     let training = speed(batch, || steps.train(BATCHES))?;
     let mut predictor = Predictor::new(kernels, &steps.network, batch)?;
     let inference = speed(batch, || steps.predict(&mut predictor))?;
@@ -128,13 +131,14 @@ pub(super) fn run(kernels: &Kernels, spec: &ModelSpec, batch: usize, json: bool)
             "adapter": kernels.gpu().describe(),
             "network": spec,
             "batch": batch,
+            "first_step_seconds": first_step,
             "training": training,
             "inference": inference,
             "memory": memory,
             "breakdown": breakdown,
         }));
     }
-    let mut text = String::new();
+    let mut text = format!("first step {first_step:.2} s after the start\n");
     for (what, speed) in [("training", training), ("inference", inference)] {
         text += &format!("{what:10} {:.1} images a second, {:.2} ms a batch of {batch}\n", speed.images_per_second, speed.ms);
     }
