@@ -5,14 +5,15 @@ mod common;
 use std::sync::{Arc, LazyLock};
 
 use common::resnet_w8;
+use dau::gpu::{Caps, Staging};
 use dau::graph::{
     Footprint, Graph, GraphError, Interpreter, Launch, Lifetime, Lowered, Lowering, Op, Param, Plan, Scalars, Shape, Slot,
-    Tensor, Value, Variables, assign, groups,
+    Source, Tensor, Value, Variables, assign, groups,
 };
 use dau::kernel::{KernelId, Kernels};
 use dau::nn::ModelSpec;
 use dau::ops::{Add, LossKind, OPS, Sgd};
-use dau::train::{Network, Normalisation, SgdConfig, TrainError, TrainStep, check_batch};
+use dau::train::{Network, Normalisation, SgdConfig, TrainError, TrainStep, check_batch, training_graph};
 use proptest::prelude::*;
 
 static KERNELS: LazyLock<Kernels> = LazyLock::new(common::kernels);
@@ -244,6 +245,32 @@ fn a_training_step_takes_less_memory_than_its_temporaries_do_unshared() {
     assert!(bytes < unshared);
     // The largest by far are the activations of the first stage.
     assert!(bytes > largest.1 && largest.1 >= 8 * 16 * 16 * 8 * 4, "{largest:?}");
+}
+
+#[test]
+fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_staging() {
+    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 32 };
+    let graph = training_graph(&spec, 128, &SGD).unwrap();
+    let variables: u64 = graph.values().filter(|v| *graph.source(*v) == Source::Variable).map(|v| graph.shape(v).bytes()).sum();
+    // What the backward pass needs, however it computes: the inputs of all convolutions, u8 pixels and logits left out.
+    let needed: u64 = graph
+        .nodes()
+        .iter()
+        .filter(|n| n.op.name() == "conv2d")
+        .map(|n| n.inputs[0])
+        .collect::<std::collections::HashSet<_>>()
+        .into_iter()
+        .map(|v| graph.shape(v).bytes())
+        .sum();
+    for staging in Staging::ALL {
+        for cpu in [false, true] {
+            let footprint = Footprint::of(&graph, &[], Caps { subgroup: Some(8), cpu, staging });
+            let total = variables + footprint.bytes;
+            println!("{} cpu {cpu}: {total} bytes, {variables} of variables; activations needed {needed}", staging.name());
+            assert!(footprint.bytes > needed, "less than the activations: {footprint:?}");
+            assert!(total <= 2 << 30, "{}: {total} bytes, {footprint:?}", staging.name());
+        }
+    }
 }
 
 /// The number that follows `before` in `text`.
