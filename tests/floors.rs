@@ -8,7 +8,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("rng", &[]),
     ("files", &[]),
     ("gpu", &["rng"]),
-    ("kernel", &["rng", "gpu"]),
+    ("kernel", &["rng", "files", "gpu"]),
     ("graph", &["rng", "gpu", "kernel"]),
     ("ops", &["rng", "gpu", "kernel", "graph"]),
     ("nn", &["rng", "gpu", "kernel", "graph", "ops"]),

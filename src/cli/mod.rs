@@ -20,7 +20,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Staging};
-use crate::kernel::Kernels;
+use crate::kernel::{Kernels, Tuning};
 use crate::train::TrainError;
 
 /// Exit code for input that is refused before anything is done or written.
@@ -82,6 +82,9 @@ pub struct Global {
     /// How convolutions load their operands, instead of what suits the adapter
     #[arg(long, global = true, value_parser = staging())]
     staging: Option<Staging>,
+    /// Choose stagings by the kind of adapter instead of timing them on a GPU's first start (kept in the user's cache folder)
+    #[arg(long, global = true)]
+    no_tune: bool,
     /// Machine-readable output on stdout, all else on stderr
     #[arg(long, global = true)]
     pub json: bool,
@@ -133,7 +136,16 @@ impl Global {
     /// # Errors
     /// See [`Gpu::open`].
     pub fn open(&self) -> Result<Kernels> {
-        Ok(Kernels::new(Gpu::open(&self.choice())?))
+        let gpu = Gpu::open(&self.choice())?;
+        // On a CPU driver compiling what is not used costs more than its rule, which was measured, could lose.
+        let by_rule = self.no_tune || self.staging.is_some() || gpu.caps().cpu;
+        Ok(match dirs::cache_dir().filter(|_| !by_rule) {
+            Some(folder) => {
+                let tuning = Tuning::load(&folder.join("dau"), &gpu);
+                Kernels::with_tuning(gpu, tuning)
+            }
+            None => Kernels::new(gpu),
+        })
     }
 }
 

@@ -66,6 +66,13 @@ pub struct Caps {
     pub staging: Staging,
 }
 
+impl Caps {
+    /// The stagings that the adapter offers.
+    pub fn stagings(&self) -> Vec<Staging> {
+        Staging::ALL.into_iter().filter(|s| *s != Staging::SubgroupShuffle || self.subgroup.is_some()).collect()
+    }
+}
+
 /// An open device. Clones share it.
 #[derive(Clone)]
 pub struct Gpu {
@@ -223,6 +230,11 @@ impl Gpu {
 
     pub fn caps(&self) -> Caps {
         self.caps
+    }
+
+    /// The same device with another staging, which it must offer.
+    pub(crate) fn in_staging(&self, staging: Staging) -> Gpu {
+        Gpu { caps: Caps { staging, ..self.caps }, ..self.clone() }
     }
 
     /// `llvmpipe (LLVM 15.0.6, 256 bits) [vulkan, cpu], Mesa 22.3.6`: as results record it.

@@ -22,6 +22,12 @@ pub trait Op: Debug + Send + Sync {
         &[]
     }
 
+    /// The class of shapes within which the adapter's stagings compare alike; `None` where they make no difference.
+    fn tuning_class(&self, inputs: &[Shape]) -> Option<String> {
+        let _ = inputs;
+        None
+    }
+
     /// The dispatches that compute it, and the scratch buffers they share.
     fn lower(&self, l: &Lowering) -> Lowered;
 

@@ -71,12 +71,14 @@ struct Layout {
     footprint: Footprint,
 }
 
-fn layout(graph: &Graph, keep: &[Value], caps: Caps) -> Layout {
+/// `caps` says what a node of a tuning class may know of the adapter.
+fn layout(graph: &Graph, keep: &[Value], caps: impl Fn(Option<String>) -> Caps) -> Layout {
     let mut nodes = Vec::new();
     for index in graph.live_nodes(keep) {
         let node = &graph.nodes()[index];
         let shapes = |vs: &[Value]| vs.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
         let (inputs, outputs) = (shapes(&node.inputs), shapes(&node.outputs));
+        let caps = caps(node.op.tuning_class(&inputs));
         nodes.push((index, node.op.lower(&Lowering { inputs: &inputs, outputs: &outputs, caps })));
     }
     let mut lifetimes: Vec<Lifetime> = Vec::new();
@@ -127,7 +129,7 @@ fn layout(graph: &Graph, keep: &[Value], caps: Caps) -> Layout {
 impl Footprint {
     /// What a plan of `graph` that keeps `keep` would allocate.
     pub fn of(graph: &Graph, keep: &[Value], caps: Caps) -> Footprint {
-        layout(graph, keep, caps).footprint
+        layout(graph, keep, |_| caps).footprint
     }
 
     /// Whether every buffer fits one binding of `gpu`.
@@ -156,7 +158,7 @@ impl Plan {
     /// on, or a driver's refusal.
     pub fn new(kernels: &Kernels, graph: &Graph, keep: &[Value], variables: &Variables) -> Result<Plan, GraphError> {
         let gpu = kernels.gpu().clone();
-        let layout = layout(graph, keep, gpu.caps());
+        let layout = layout(graph, keep, |class| kernels.caps_for(class));
         layout.footprint.check(&gpu)?;
         let mut reachable = HashMap::new();
         for v in &layout.dedicated {

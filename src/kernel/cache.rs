@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{KernelError, KernelId, Reflected, expand, reflect};
-use crate::gpu::Gpu;
+use super::{KernelError, KernelId, Reflected, Tuning, expand, reflect};
+use crate::gpu::{Caps, Gpu, Staging};
 
 /// A compiled entry point and its interface.
 pub struct Kernel {
@@ -18,15 +18,43 @@ pub struct Kernel {
 pub struct Kernels {
     gpu: Gpu,
     made: Arc<Mutex<HashMap<KernelId, Arc<Kernel>>>>,
+    tuning: Option<Arc<Tuning>>,
 }
 
 impl Kernels {
+    /// Ops choose their staging by the rule.
     pub fn new(gpu: Gpu) -> Kernels {
-        Kernels { gpu, made: Arc::default() }
+        Kernels { gpu, made: Arc::default(), tuning: None }
+    }
+
+    /// Ops choose the staging that was measured fastest, where one was.
+    pub fn with_tuning(gpu: Gpu, tuning: Tuning) -> Kernels {
+        Kernels { gpu, made: Arc::default(), tuning: Some(Arc::new(tuning)) }
+    }
+
+    /// The same device and pipelines, with all ops in one staging.
+    pub fn in_staging(&self, staging: Staging) -> Kernels {
+        Kernels { gpu: self.gpu.in_staging(staging), made: self.made.clone(), tuning: None }
+    }
+
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.tuning.as_deref()
+    }
+
+    /// What an op of this tuning class may know of the adapter.
+    pub fn caps_for(&self, class: Option<String>) -> Caps {
+        let caps = self.gpu.caps();
+        let chosen = class.zip(self.tuning()).and_then(|(class, tuning)| tuning.chosen(&class));
+        Caps { staging: chosen.unwrap_or(caps.staging), ..caps }
     }
 
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Whether any kernel of `shaders/FILE.wgsl` was compiled.
+    pub fn made(&self, file: &str) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|id| id.file == file)
     }
 
     /// The pipeline for `id`, compiled at its first use.

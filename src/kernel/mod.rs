@@ -3,10 +3,12 @@
 mod cache;
 mod reflect;
 mod source;
+mod tuning;
 
 pub use cache::{Kernel, Kernels};
 pub use reflect::{Binding, ParamField, Reflected, reflect};
 pub use source::{SHADERS, expand};
+pub use tuning::Tuning;
 
 use thiserror::Error;
 

@@ -13,8 +13,7 @@ mod linear;
 mod loss;
 mod optimizer;
 mod roof;
-mod strip;
-mod winograd;
+mod tune;
 
 pub use add::Add;
 pub use alone::{Alone, median};
@@ -29,6 +28,7 @@ pub use linear::{Linear, LinearGrad, LinearInputGrad};
 pub use loss::{Loss, LossKind};
 pub use optimizer::{Adam, Sgd};
 pub use roof::{RoofCopy, RoofMultiplyAdd};
+pub use tune::{TUNING_TIME, tune};
 
 /// An op and the cases that its tests, its bench and the self-test run.
 pub struct OpEntry {

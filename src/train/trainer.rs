@@ -14,7 +14,7 @@ use crate::gpu::Pending;
 use crate::graph::{Footprint, Graph, Plan, Shape, Value, Variables};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, Param};
-use crate::ops::{Argmax, Augment, Loss, LossKind, Sgd};
+use crate::ops::{Argmax, Augment, Loss, LossKind, Sgd, TUNING_TIME, tune};
 use crate::rng;
 
 /// SGD and the augmentation of its input.
@@ -158,6 +158,7 @@ impl TrainStep {
             velocities.insert(name.clone(), kernels.gpu().buffer(&name, p.kind.device_shape().len())?);
         }
         variables.extend(velocities.clone());
+        tune(kernels, &s.graph, TUNING_TIME)?;
         let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
         Ok(TrainStep {
             plan,

@@ -1,5 +1,6 @@
 //! Every kernel of a training step at every shape it has there, alone, beside the adapter's own roof.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::gpu::{Caps, Staging};
 use crate::graph::{Lowering, Op, Param, Scalars, Shape};
 use crate::kernel::{KernelId, Kernels};
 use crate::nn::ModelSpec;
-use crate::ops::{Alone, Case, OPS, RoofCopy, RoofMultiplyAdd, check};
+use crate::ops::{Alone, Case, OPS, RoofCopy, RoofMultiplyAdd, TUNING_TIME, check, tune};
 use crate::report::columns;
 use crate::train::training_graph;
 
@@ -29,6 +30,8 @@ pub(super) struct Placed {
     op: Arc<dyn Op>,
     inputs: Vec<Shape>,
     outputs: Vec<Shape>,
+    /// The one that was measured fastest, or the rule's.
+    staging: Staging,
     kernels: Vec<KernelId>,
     /// Those of all the nodes it stands for: with other constants, too.
     variants: Vec<KernelId>,
@@ -117,14 +120,16 @@ pub(super) struct Timings {
 ///
 /// # Errors
 /// A network that cannot be built, or a filter that leaves nothing.
-pub(super) fn distinct_nodes(spec: &ModelSpec, batch: usize, caps: Caps, filter: Option<&str>) -> Result<Vec<Placed>> {
+pub(super) fn distinct_nodes(on: &Kernels, spec: &ModelSpec, batch: usize, filter: Option<&str>) -> Result<Vec<Placed>> {
     let graph = training_graph(spec, batch, &SGD)?;
+    tune(on, &graph, TUNING_TIME)?;
     let mut nodes: Vec<Placed> = Vec::new();
     for (place, node) in graph.nodes().iter().enumerate() {
         let shapes = |values: &[_]| values.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
         let (op, inputs, outputs) = (node.op.clone(), shapes(&node.inputs), shapes(&node.outputs));
+        let caps = on.caps_for(op.tuning_class(&inputs));
         let kernels = lowered(op.as_ref(), &inputs, &outputs, caps);
-        let placed = Placed { place, op, inputs, outputs, variants: kernels.clone(), kernels, count: 1 };
+        let placed = Placed { place, op, inputs, outputs, staging: caps.staging, variants: kernels.clone(), kernels, count: 1 };
         match nodes.iter_mut().find(|n| n.is_like(&placed)) {
             Some(seen) => {
                 seen.count += 1;
@@ -157,11 +162,13 @@ pub(super) fn run(
     }
     let mut right = BTreeMap::new();
     for node in nodes {
-        if !right.contains_key(node.op()) {
-            right.insert(node.op(), verify(kernels, node.op())?);
-        }
-        if !node.kernels.iter().all(|k| right[node.op()].contains(k)) {
-            verify_here(kernels, spec, batch, node)?;
+        let on = kernels.in_staging(node.staging);
+        let tried = match right.entry((node.op(), node.staging.name())) {
+            Entry::Occupied(tried) => tried.into_mut(),
+            Entry::Vacant(untried) => untried.insert(verify(&on, node.op())?),
+        };
+        if !node.kernels.iter().all(|k| tried.contains(k)) {
+            verify_here(&on, spec, batch, node)?;
         }
     }
     let roof = measure_roof(kernels)?;
@@ -285,16 +292,16 @@ fn measure_roof(kernels: &Kernels) -> Result<Roof> {
 
 fn time(kernels: &Kernels, node: &Placed, roof: Roof) -> Result<Row> {
     let Placed { op, inputs, outputs, count, .. } = node;
-    let seconds = Alone::new(kernels, op.clone(), inputs)?.seconds(SAMPLES)?;
+    let on = kernels.in_staging(node.staging);
+    let seconds = Alone::new(&on, op.clone(), inputs)?.seconds(SAMPLES)?;
     let written = op.in_place().iter().map(|&i| &inputs[i]);
     let bytes: u64 = inputs.iter().chain(outputs).chain(written).map(Shape::bytes).sum();
     let (gflops, gbps) = (op.flops(inputs) as f64 / seconds * 1e-9, bytes as f64 / seconds * 1e-9);
-    let caps = kernels.gpu().caps();
     Ok(Row {
         op: op.name().into(),
         entry: node.entries().join(", "),
         shape: node.shape(),
-        staging: node.depends_on_staging(caps).then(|| caps.staging.name().into()),
+        staging: node.depends_on_staging(on.gpu().caps()).then(|| node.staging.name().into()),
         us: seconds * 1e6,
         gflops,
         gbps,

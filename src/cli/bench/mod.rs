@@ -64,7 +64,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
         announce(&kernels);
         return step::run(&kernels, &spec, args.batch, started, global.json);
     }
-    let nodes = kernels::distinct_nodes(&spec, args.batch, kernels.gpu().caps(), args.op.as_deref()).refuse()?;
+    let nodes = kernels::distinct_nodes(&kernels, &spec, args.batch, args.op.as_deref()).refuse()?;
     if let Some(name) = &args.print_shader {
         let text = shader::text(&nodes, name).refuse()?;
         announce(&kernels);

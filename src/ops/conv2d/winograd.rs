@@ -1,7 +1,7 @@
 //! Launches of a 3x3 convolution and its gradients by Winograd's F(4x4, 3x3) (Lavin and Gray 2016). Shader:
 //! `shaders/winograd.wgsl`; its products: the staging's.
 
-use super::conv2d::{Extents, shuffle};
+use super::{Extents, shuffle};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;

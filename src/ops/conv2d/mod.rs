@@ -2,7 +2,12 @@
 //! Shaders: `conv2d_tile.wgsl`, `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `winograd.wgsl`,
 //! `conv2d_weights.wgsl`, `reduce.wgsl`.
 
-use super::{Case, Fill, strip, winograd};
+mod cases;
+mod strip;
+mod winograd;
+
+pub(super) use cases::{cases, input_grad_cases, weight_grad_cases};
+
 use crate::gpu::{Caps, Staging};
 use crate::graph::{
     Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
@@ -35,15 +40,15 @@ pub struct Conv2dWeightGrad {
 
 /// All extents of one convolution, from its forward point of view.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extents {
-    pub(super) n: usize,
-    pub(super) input: [usize; 2],
-    pub(super) output: [usize; 2],
-    pub(super) ci: usize,
-    pub(super) co: usize,
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) pad: usize,
+struct Extents {
+    n: usize,
+    input: [usize; 2],
+    output: [usize; 2],
+    ci: usize,
+    co: usize,
+    kernel: usize,
+    stride: usize,
+    pad: usize,
 }
 
 impl Extents {
@@ -66,6 +71,12 @@ impl Extents {
         Ok(Extents { n, input, output, ci, co, kernel, stride, pad })
     }
 
+    /// Batches up to the next power of two compare alike.
+    fn class(&self, op: &str) -> String {
+        let Extents { input: [h, w], ci, co, kernel, stride, pad, .. } = self;
+        format!("{op} {kernel}x{kernel} stride {stride} pad {pad}, {ci} to {co}, {h}x{w}, batch {}", self.n.next_power_of_two())
+    }
+
     /// Multiplications and additions of one run (either direction).
     fn flops(&self) -> u64 {
         2 * (self.n * self.output[0] * self.output[1] * self.kernel * self.kernel * self.ci * self.co) as u64
@@ -73,7 +84,7 @@ impl Extents {
 
     /// `Params` of the convolution shaders. `from` and `to` are (height, width, channels) of x and y as the shader sees them,
     /// `slices` is [rows_a_slice, add].
-    pub(super) fn params(
+    fn params(
         &self,
         from: ([usize; 2], usize),
         to: ([usize; 2], usize),
@@ -174,7 +185,7 @@ fn quadruples(channels4: usize, lanes: u32) -> u32 {
 }
 
 /// The subgroup-shuffle kernel `entry` for `pixels` x `channels4` outputs, and its grid.
-pub(super) fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels4: usize) -> (KernelId, [u32; 2]) {
+fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels4: usize) -> (KernelId, [u32; 2]) {
     let cl = lanes(subgroup, channels4);
     let co = quadruples(channels4, cl);
     let consts = [("SG", subgroup), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32), ("CO", co)];
@@ -217,7 +228,7 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
 }
 
 /// `main`, whose `slices` are [slices, 4 n4], and their sum.
-pub(super) fn summed(main: Launch, slices: usize, n4: usize) -> Lowered {
+fn summed(main: Launch, slices: usize, n4: usize) -> Lowered {
     let sum = Launch {
         kernel: KernelId::new("reduce", "sum_slices"),
         bind: vec![("slices", Slot::Scratch(0)), ("y", Slot::Out(0))],
@@ -235,6 +246,10 @@ impl Op for Conv2d {
     fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
         let e = self.extents(inputs)?;
         Ok(vec![Shape::f32(&[e.n, e.output[0], e.output[1], e.co])])
+    }
+
+    fn tuning_class(&self, inputs: &[Shape]) -> Option<String> {
+        Some(self.extents(inputs).ok()?.class(self.name()))
     }
 
     fn lower(&self, l: &Lowering) -> Lowered {
@@ -293,6 +308,10 @@ impl Op for Conv2dInputGrad {
         Ok(vec![Shape::f32(&[e.n, e.input[0], e.input[1], e.ci])])
     }
 
+    fn tuning_class(&self, inputs: &[Shape]) -> Option<String> {
+        Some(self.extents(inputs).ok()?.class(self.name()))
+    }
+
     fn lower(&self, l: &Lowering) -> Lowered {
         let Ok(e) = self.extents(l.inputs) else { return Lowered::default() };
         if winograd::wins(&e, l.caps) {
@@ -344,6 +363,10 @@ impl Op for Conv2dWeightGrad {
     fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
         let e = self.extents(inputs)?;
         Ok(vec![Shape::f32(&[e.kernel, e.kernel, e.ci, e.co])])
+    }
+
+    fn tuning_class(&self, inputs: &[Shape]) -> Option<String> {
+        Some(self.extents(inputs).ok()?.class(self.name()))
     }
 
     fn lower(&self, l: &Lowering) -> Lowered {
@@ -424,63 +447,4 @@ impl Conv2dWeightGrad {
         }
         Ok(e)
     }
-}
-
-/// n, height, width, ci, co, kernel, stride: odd extents, channels below, at and past the tiles, pixels for many workgroups.
-const SIZES: &[[usize; 7]] = &[
-    [2, 8, 8, 16, 16, 3, 1],
-    [2, 9, 7, 4, 8, 3, 1],
-    [1, 8, 6, 32, 64, 3, 1],
-    [3, 7, 7, 12, 20, 3, 2],
-    [2, 8, 8, 16, 32, 3, 2],
-    [2, 8, 6, 36, 40, 1, 1],
-    [3, 7, 9, 16, 4, 1, 2],
-    [5, 2, 2, 64, 128, 3, 1],
-    [1, 1, 1, 8, 12, 3, 1],
-    [8, 8, 8, 128, 128, 3, 1],
-    [9, 7, 5, 132, 128, 3, 1],
-    [33, 4, 4, 128, 140, 3, 1],
-    [5, 56, 53, 32, 32, 3, 1],
-    [2, 5, 35, 12, 20, 3, 1],
-    [2, 129, 129, 20, 36, 1, 1],
-    [2, 257, 259, 4, 12, 3, 2],
-];
-
-pub(super) fn cases() -> Vec<Case> {
-    each_size(|name, [n, h, w, ci, co, k, s], pad, _| {
-        Case::new(name, Conv2d { stride: s as u32, pad })
-            .f32(&[n, h, w, ci], Fill::NORMAL)
-            .f32(&[k, k, ci, co], Fill::NORMAL)
-            .terms(k * k * ci)
-    })
-}
-
-pub(super) fn input_grad_cases() -> Vec<Case> {
-    each_size(|name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
-        Case::new(name, Conv2dInputGrad { stride: s as u32, pad, input: [h, w] })
-            .f32(&[n, oh, ow, co], Fill::NORMAL)
-            .f32(&[k, k, ci, co], Fill::NORMAL)
-            .terms(k * k * co)
-    })
-}
-
-pub(super) fn weight_grad_cases() -> Vec<Case> {
-    each_size(|name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
-        Case::new(name, Conv2dWeightGrad { stride: s as u32, pad, kernel: k })
-            .f32(&[n, h, w, ci], Fill::NORMAL)
-            .f32(&[n, oh, ow, co], Fill::NORMAL)
-            .terms(n * oh * ow)
-    })
-}
-
-fn each_size(make: impl Fn(&str, [usize; 7], u32, [usize; 2]) -> Case) -> Vec<Case> {
-    SIZES
-        .iter()
-        .map(|&size| {
-            let [n, h, w, ci, co, k, s] = size;
-            let pad = k / 2;
-            let out = [h, w].map(|x| (x + 2 * pad - k) / s + 1);
-            make(&format!("{n}x{h}x{w} {ci}->{co} {k}x{k} stride {s}"), size, pad as u32, out)
-        })
-        .collect()
 }

@@ -1,7 +1,7 @@
 //! Launches of a 3x3 convolution and its gradients where there are few channels: a lane owns a strip of pixels. Shader:
 //! `shaders/conv2d_strip.wgsl`.
 
-use super::conv2d::{Extents, summed};
+use super::{Extents, summed};
 use crate::graph::{Launch, Lowered, Slot};
 use crate::kernel::KernelId;
 

@@ -1,0 +1,94 @@
+//! Measured stagings: kept, found again, obeyed, and never more than a hint.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dau::gpu::Staging;
+use dau::graph::{Graph, Op, Shape};
+use dau::kernel::{Kernels, Tuning};
+use dau::ops::{Conv2d, check, tune};
+
+const PLENTY: Duration = Duration::from_secs(3600);
+
+/// Two convolutions of one class and a batch that is in another.
+fn graph() -> (Graph, String) {
+    let mut g = Graph::new();
+    let op = Conv2d { stride: 1, pad: 1 };
+    let w = g.variable("w", Shape::f32(&[3, 3, 8, 8]));
+    let x = g.input("x", Shape::f32(&[2, 6, 6, 8]));
+    let y = g.apply(Conv2d { stride: 1, pad: 1 }, &[x, w]).unwrap()[0];
+    g.apply(Conv2d { stride: 1, pad: 1 }, &[y, w]).unwrap();
+    let large = g.input("large", Shape::f32(&[5, 6, 6, 8]));
+    g.apply(Conv2d { stride: 1, pad: 1 }, &[large, w]).unwrap();
+    let class = op.tuning_class(&[g.shape(x).clone(), g.shape(w).clone()]).unwrap();
+    (g, class)
+}
+
+fn kernels(folder: &Path) -> Kernels {
+    let gpu = common::kernels().gpu().clone();
+    let tuning = Tuning::load(folder, &gpu);
+    Kernels::with_tuning(gpu, tuning)
+}
+
+fn file(folder: &Path) -> PathBuf {
+    kernels(folder).tuning().unwrap().file().to_path_buf()
+}
+
+#[test]
+fn each_class_is_measured_once_and_found_again_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("not").join("there yet");
+    let (g, class) = graph();
+    let first = kernels(&below);
+    assert_eq!(first.tuning().unwrap().chosen(&class), None);
+    assert_eq!(tune(&first, &g, PLENTY).unwrap(), 2, "one class twice, another once");
+    let chosen = first.tuning().unwrap().chosen(&class).expect("measured");
+    assert_eq!(first.caps_for(Some(class.clone())).staging, chosen);
+    assert_eq!(tune(&first, &g, PLENTY).unwrap(), 0, "nothing is left to measure");
+
+    let second = kernels(&below);
+    assert_eq!(second.tuning().unwrap().chosen(&class), Some(chosen));
+    assert_eq!(tune(&second, &g, PLENTY).unwrap(), 0);
+}
+
+#[test]
+fn without_time_the_rule_holds_and_without_a_tuning_nothing_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let (g, class) = graph();
+    let hurried = kernels(folder.path());
+    assert_eq!(tune(&hurried, &g, Duration::ZERO).unwrap(), 0);
+    assert_eq!(hurried.caps_for(Some(class.clone())).staging, hurried.gpu().caps().staging);
+    assert!(!file(folder.path()).exists());
+    assert_eq!(tune(&common::kernels(), &g, PLENTY).unwrap(), 0);
+}
+
+#[test]
+fn a_kept_choice_decides_which_kernels_run_and_they_compute_what_the_oracle_does() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in (dau::ops::OPS.iter().find(|op| op.name == "conv2d").unwrap().cases)().into_iter().take(3) {
+        let inputs: Vec<Shape> = case.inputs.iter().map(|(shape, _)| shape.clone()).collect();
+        let class = case.op.tuning_class(&inputs).unwrap();
+        for staging in [Staging::RegisterBlock, Staging::WorkgroupTile] {
+            let text = serde_json::json!({"adapter": "any", "chosen": {&class: staging.name()}}).to_string();
+            std::fs::write(file(folder.path()), text).unwrap();
+            let kernels = kernels(folder.path());
+            assert_eq!(kernels.caps_for(Some(class.clone())).staging, staging);
+            let result = check(&kernels, &case, 7).unwrap();
+            assert!(result.error <= result.allowed, "{}: {} of {}", case.name, result.error, result.allowed);
+            let [used, other] = ["conv2d_register", "conv2d_tile"].map(|file| kernels.made(file));
+            assert_eq!((used, other), (staging == Staging::RegisterBlock, staging == Staging::WorkgroupTile));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_names_what_is_not_offered_counts_as_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, class) = graph();
+    for text in ["", "{", "[]", r#"{"adapter": 1}"#, &format!(r#"{{"adapter": "", "chosen": {{"{class}": "magic"}}}}"#)] {
+        std::fs::write(file(folder.path()), text).unwrap();
+        assert_eq!(kernels(folder.path()).tuning().unwrap().chosen(&class), None, "{text}");
+    }
+}
