@@ -1,18 +1,19 @@
 // 3x3 convolution, stride 1, padding 1, by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray 2016) with the points 0, +-1,
 // +-2 and infinity: a tile of 4x4 outputs takes 36 products where the direct sum takes 144. Per tile and channel
 //   V = B' d B (d: the 6x6 inputs around the tile), U = G g G' (g: the 3x3 weights), M = sum over ci of V U, Y = A' M A.
-// Input gradient: the same with the upstream gradient as x, g flipped (FLIP = 1) and U transposed (by the products). Weight gradient, the transpose of it all:
-//   N = A y A' (y: the upstream gradient's 4x4), P = sum over tiles of V N, gradient of g = G' P G.
+// Input gradient: the same with the upstream gradient as x, g flipped (FLIP = 1) and U transposed (by the products). Weight gradient, the
+// transpose of it all: N = A y A' (y: the upstream gradient's 4x4), P = sum over tiles of V N, gradient of g = G' P G.
 // The 36 products are matrix products over (tile, ci, co): `product` and `outer` of the convolution's staging.
 //
-// x, y [n, h, w, 4 c4]; weights g [3, 3, ci, 4 c4]; points, products [36, rows, 4 c4], `pitch` apart: rows are tiles (V of x, M and N of y) or ci (U
-// and P of g). Channels lie in blocks of 4 pack: c4 / pack times [rows, 4 pack], so that a product of pack lanes reads on and on. All f32, bound as vec4 along channels. Tiles: (image, th, tw), row by row; th = ceil(h / 4), tw = ceil(w / 4); rows are
-// the `tiles` tiles from `first` on.
+// x, y [n, h, w, 4 c4]; weights g [3, 3, ci, 4 c4]; points, products [36, rows, 4 cn], `pitch` apart: rows are tiles (V of x, M and N of
+// y) or ci (U and P of g), channels the 4 cn from 4 c0 on, in blocks of 4 pack: cn / pack times [rows, 4 pack], so that a product of pack
+// lanes reads on and on. All f32, bound as vec4 along channels. Tiles: (image, th, tw), row by row; th = ceil(h / 4), tw = ceil(w / 4);
+// rows are the `tiles` tiles from `first` on.
 // An invocation owns one tile (input, upstream, output) or ci (weights, weight_gradient) of 4 channels.
 const FLIP = 0u;
 //: include index
 //: include points
-struct Params { n: u32, h: u32, w: u32, c4: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32 }
+struct Params { n: u32, h: u32, w: u32, c4: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32, c0: u32, cn: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> points: array<vec4f>;
@@ -94,12 +95,12 @@ fn put(i: u32, at: u32, step: u32, s: Six) {
 struct Tile { inside: bool, at: u32, c: u32, base: u32, y: u32, x: u32 }
 
 fn tile(i: u32) -> Tile {
-    let t = i / p.c4;
+    let t = i / p.cn;
     let image = (p.first + t) / (p.th * p.tw);
     let r = p.first + t - image * p.th * p.tw;
-    let c = i - t * p.c4;
+    let c = i - t * p.cn;
     let row = r / p.tw;
-    return Tile(t < p.tiles, packed(t, p.tiles, c), c, image * p.h * p.w * p.c4, row * 4u, (r - row * p.tw) * 4u);
+    return Tile(t < p.tiles, packed(t, p.tiles, c), p.c0 + c, image * p.h * p.w * p.c4, row * 4u, (r - row * p.tw) * 4u);
 }
 
 // A row or column of x: where it begins, and whether it is there.
@@ -132,7 +133,7 @@ fn input(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @b
         pixel(base, r0, c{j}), pixel(base, r1, c{j}), pixel(base, r2, c{j}),
         pixel(base, r3, c{j}), pixel(base, r4, c{j}), pixel(base, r5, c{j})));
 //: end
-    let step = pitch(p.tiles, p.c4);
+    let step = pitch(p.tiles, p.cn);
     put(0u, t.at, step, of_inputs(Six(s0.a, s1.a, s2.a, s3.a, s4.a, s5.a)));
     put(1u, t.at, step, of_inputs(Six(s0.b, s1.b, s2.b, s3.b, s4.b, s5.b)));
     put(2u, t.at, step, of_inputs(Six(s0.c, s1.c, s2.c, s3.c, s4.c, s5.c)));
@@ -179,7 +180,7 @@ fn upstream(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u,
     let c{j} = line(i32(t.x) + {j}, p.w, p.c4);
     let s{j} = of_upstream(pixel(base, r0, c{j}), pixel(base, r1, c{j}), pixel(base, r2, c{j}), pixel(base, r3, c{j}));
 //: end
-    let step = pitch(p.tiles, p.c4);
+    let step = pitch(p.tiles, p.cn);
     put(0u, t.at, step, of_upstream(s0.a, s1.a, s2.a, s3.a));
     put(1u, t.at, step, of_upstream(s0.b, s1.b, s2.b, s3.b));
     put(2u, t.at, step, of_upstream(s0.c, s1.c, s2.c, s3.c));
@@ -195,7 +196,7 @@ fn output(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @
     if (!t.inside) {
         return;
     }
-    let step = pitch(p.tiles, p.c4);
+    let step = pitch(p.tiles, p.cn);
 //: for j in 0..6
     let s{j} = of_products(Six(
         products[t.at + {j}u * step], products[t.at + ({j}u + 6u) * step], products[t.at + ({j}u + 12u) * step],
@@ -222,13 +223,13 @@ fn row(t: Tile, i: u32, s: Four) {
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let i = linear_index(g, ng, l, 64u);
-    let size = p.ci * p.c4;
-    if (i >= size) {
+    let row = i / p.cn;
+    let c = i - row * p.cn;
+    if (row >= p.ci) {
         return;
     }
-    let step = pitch(p.ci, p.c4);
-    let row = i / p.c4;
-    let at = packed(row, p.ci, i - row * p.c4);
+    let step = pitch(p.ci, p.cn);
+    let at = packed(row, p.ci, c);
 //: for j in 0..6
     let s{j} = of_gradients(Six(
         products[at + {j}u * step], products[at + ({j}u + 6u) * step], products[at + ({j}u + 12u) * step],
@@ -237,9 +238,10 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng:
     let r0 = of_gradients(Six(s0.a, s1.a, s2.a, s3.a, s4.a, s5.a));
     let r1 = of_gradients(Six(s0.b, s1.b, s2.b, s3.b, s4.b, s5.b));
     let r2 = of_gradients(Six(s0.c, s1.c, s2.c, s3.c, s4.c, s5.c));
+    let to = row * p.c4 + p.c0 + c;
 //: for j in 0..3
-    y[i + {j * 3}u * size] = r{j}.a;
-    y[i + ({j * 3}u + 1u) * size] = r{j}.b;
-    y[i + ({j * 3}u + 2u) * size] = r{j}.c;
+    y[to + {j * 3}u * p.ci * p.c4] = r{j}.a;
+    y[to + ({j * 3}u + 1u) * p.ci * p.c4] = r{j}.b;
+    y[to + ({j * 3}u + 2u) * p.ci * p.c4] = r{j}.c;
 //: end
 }

@@ -13,6 +13,8 @@ const TILES: usize = 32;
 const WEIGHTS: usize = 128 << 20;
 /// Bytes of points of images at a time: they stay in the cache from one launch to the next, and memory does not grow with the batch.
 const STRIP: usize = 8 << 20;
+/// Bytes of points of weights at a time, in their gradient.
+const BLOCK_BYTES: usize = 2 << 20;
 /// Tiles that the product takes in one workgroup.
 const BLOCK: usize = 128;
 /// Products a tile of 4x4 outputs takes.
@@ -60,13 +62,15 @@ impl Extents {
         (0..self.tiles()).step_by(each).map(|first| Strip { first, tiles: each.min(self.tiles() - first) }).collect()
     }
 
-    /// A launch of `winograd.wgsl`'s `entry` in `invocations`, with channels `ci` and `c`, the points' in blocks of `pack`.
+    /// A launch of `winograd.wgsl`'s `entry` in `invocations`, with channels `ci` and `c`, of which `[c0, cn]`: cn from c0 on; the points'
+    /// in blocks of `pack`.
     fn transform(
         &self,
         entry: &'static str,
         bind: Vec<Bind>,
         [ci, c, pack]: [usize; 3],
         strip: Strip,
+        [c0, cn]: [usize; 2],
         invocations: usize,
     ) -> Launch {
         let ([th, tw], [h, w]) = (self.tile_grid(), self.output);
@@ -76,7 +80,7 @@ impl Extents {
             bind,
             params: extents
                 .into_iter()
-                .chain([("first", strip.first), ("tiles", strip.tiles)])
+                .chain([("first", strip.first), ("tiles", strip.tiles), ("c0", c0 / 4), ("cn", cn / 4)])
                 .map(|(name, value)| (name, Param::U32(value as u32)))
                 .collect(),
             groups: groups(invocations, 64),
@@ -103,49 +107,60 @@ pub(super) fn launches(e: &Extents, form: Form, caps: Caps) -> Lowered {
     let largest = strips[0];
     let [u, v, m] = [0, 1, 2].map(Slot::Scratch);
     let mut weights =
-        e.transform("weights", vec![("x", Slot::In(1)), ("points", u)], [e.ci, e.co, e.co], largest, e.ci * e.co / 4);
+        e.transform("weights", vec![("x", Slot::In(1)), ("points", u)], [e.ci, e.co, e.co], largest, [0, e.co], e.ci * e.co / 4);
     weights.kernel = weights.kernel.with(&[("FLIP", back)]);
     let mut launches = vec![weights];
     for strip in strips {
         let Strip { tiles, .. } = strip;
         let (kernel, [x, y]) = shuffle("product", caps.subgroup.unwrap_or(1), tiles, co / 4);
         launches.extend([
-            e.transform("input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, tiles * ci / 4),
+            e.transform("input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, [0, ci], tiles * ci / 4),
             Launch {
                 kernel: kernel.with(&[("TURNED", back)]),
                 bind: vec![("x", v), ("w", u), ("y", m)],
                 params: Extents { n: tiles, ..*e }.params((e.input, ci), (e.output, co), [1, 1, 0], [0, 0]),
                 groups: [x, y, POINTS as u32],
             },
-            e.transform("output", vec![("products", m), ("y", Slot::Out(0))], [ci, co, co], strip, tiles * co / 4),
+            e.transform("output", vec![("products", m), ("y", Slot::Out(0))], [ci, co, co], strip, [0, co], tiles * co / 4),
         ]);
     }
     Lowered { scratch: vec![points(ci, co), points(largest.tiles, ci), points(largest.tiles, co)], launches }
 }
 
-/// gw, from x and gy, whose channels fill subgroups.
+/// gw, from x and gy, whose channels fill subgroups; as many co at a time as keep the points of their weights in the cache.
 pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
     let subgroup = caps.subgroup.unwrap_or(1);
     let pack = 4 * subgroup as usize;
     let strips = e.strips();
-    let largest = strips[0];
+    // Several strips would have to be gone through again for each block.
+    let block = match strips.len() {
+        1 => e.co.min((BLOCK_BYTES / (4 * POINTS * e.ci) / pack).max(1) * pack),
+        _ => e.co,
+    };
     let [products, v, n] = [0, 1, 2].map(Slot::Scratch);
     let mut launches = Vec::new();
-    for strip in strips {
-        let Strip { first, tiles } = strip;
-        let add = usize::from(first > 0);
-        launches.extend([
-            e.transform("input", vec![("x", Slot::In(0)), ("points", v)], [e.ci, e.ci, pack], strip, tiles * e.ci / 4),
-            e.transform("upstream", vec![("x", Slot::In(1)), ("points", n)], [e.ci, e.co, pack], strip, tiles * e.co / 4),
-            Launch {
+    for c0 in (0..e.co).step_by(block) {
+        let cn = block.min(e.co - c0);
+        for &strip in &strips {
+            let Strip { first, tiles } = strip;
+            let add = usize::from(first > 0);
+            // It is the same for all blocks.
+            if c0 == 0 {
+                let bind = vec![("x", Slot::In(0)), ("points", v)];
+                launches.push(e.transform("input", bind, [e.ci, e.ci, pack], strip, [0, e.ci], tiles * e.ci / 4));
+            }
+            let bind = vec![("x", Slot::In(1)), ("points", n)];
+            launches.push(e.transform("upstream", bind, [e.ci, e.co, pack], strip, [c0, cn], tiles * cn / 4));
+            launches.push(Launch {
                 kernel: KernelId::new("conv2d_shuffle", "outer").with(&[("SG", subgroup), ("CL", subgroup)]),
                 bind: vec![("x", v), ("gy", n), ("slices", products)],
-                params: Extents { n: tiles, ..*e }.params((e.input, e.ci), (e.output, e.co), [1, 1, 0], [0, add]),
-                groups: [e.ci.div_ceil(4 * pack) as u32, (e.co / pack) as u32, POINTS as u32],
-            },
-        ]);
+                params: Extents { n: tiles, ..*e }.params((e.input, e.ci), (e.output, cn), [1, 1, 0], [0, add]),
+                groups: [e.ci.div_ceil(4 * pack) as u32, (cn / pack) as u32, POINTS as u32],
+            });
+        }
+        let bind = vec![("products", products), ("y", Slot::Out(0))];
+        launches.push(e.transform("weight_gradient", bind, [e.ci, e.co, pack], strips[0], [c0, cn], e.ci * cn / 4));
     }
-    let of_weights = vec![("products", products), ("y", Slot::Out(0))];
-    launches.push(e.transform("weight_gradient", of_weights, [e.ci, e.co, pack], largest, e.ci * e.co / 4));
-    Lowered { scratch: vec![points(e.ci, e.co), points(largest.tiles, e.ci), points(largest.tiles, e.co)], launches }
+    let tiles = strips[0].tiles;
+    Lowered { scratch: vec![points(e.ci, block), points(tiles, e.ci), points(tiles, block)], launches }
 }
