@@ -7,12 +7,14 @@ use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;
 
 /// Channels from which Winograd's fewer products outweigh its transforms of the images, and tiles from which they outweigh that of
-/// the weights; and the bytes that the points of the weights may take: a binding has 128 MiB everywhere.
+/// the weights; and the bytes that a buffer of points may take: a binding has 128 MiB everywhere.
 const CHANNELS: usize = 32;
 const TILES: usize = 32;
-const WEIGHTS: usize = 128 << 20;
-/// Bytes of points of images at a time: they stay in the cache from one launch to the next, and memory does not grow with the batch.
+const BYTES: u64 = 128 << 20;
+/// Bytes of points of images at a time: they stay in the cache from one launch to the next, and memory hardly grows with the batch.
 const STRIP: usize = 8 << 20;
+/// Strips, about: each is three launches.
+const MOST_STRIPS: usize = 64;
 /// Bytes of points of weights at a time, in their gradient.
 const BLOCK_BYTES: usize = 2 << 20;
 /// Tiles that the product takes in one workgroup.
@@ -26,7 +28,7 @@ pub(super) fn wins(e: &Extents, caps: Caps) -> bool {
         && (e.kernel, e.stride, e.pad) == (3, 1, 1)
         && e.ci.min(e.co) >= CHANNELS
         && e.tiles() >= TILES
-        && 4 * POINTS * e.ci * e.co <= WEIGHTS
+        && [points(e.ci, e.co), points(BLOCK, e.ci.max(e.co))].iter().all(|s| s.bytes() <= BYTES)
 }
 
 /// Whether it is the faster way for the weight gradient.
@@ -58,7 +60,8 @@ impl Extents {
 
     /// All tiles, the largest strip first.
     fn strips(&self) -> Vec<Strip> {
-        let each = (STRIP / (4 * POINTS * (self.ci + self.co)) / BLOCK).max(1) * BLOCK;
+        let few = (STRIP / (4 * POINTS * (self.ci + self.co))).max(self.tiles() / MOST_STRIPS);
+        let each = (few / BLOCK).max(1) * BLOCK;
         (0..self.tiles()).step_by(each).map(|first| Strip { first, tiles: each.min(self.tiles() - first) }).collect()
     }
 
