@@ -101,7 +101,7 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
 }
 
 // product: y[b, m, co] = sum over ci of x[b, m, ci] w[b, ci, co], b = g.z: Winograd's (winograd.wgsl). x [B, n, 4 ci4], w [B, 4 ci4,
-// 4 co4] or, with TURNED = 1, transposed [B, 4 co4, 4 ci4], y [B, n, 4 co4]; tiles as in gather.
+// 4 co4] or, with TURNED = 1, transposed [B, 4 co4, 4 ci4], y [B, n, 4 co4], each b `pitch` after the last; tiles as in gather.
 const TURNED = 0u;
 
 // Rows 4 c .. 4 c + 3 of the matrix w at `base`, 4 columns of each.
@@ -160,8 +160,9 @@ fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec
 //: end
 }
 
-// outer: slices[b, ci, co] = sum over m of x[b, m, ci] gy[b, m, co]: Winograd's weight gradient. Channels in blocks of 4 CL: x [B, ci4 / CL,
-// n, 4 CL], gy [B, co4 / CL, n, 4 CL], slices [B, co4 / CL, 4 ci4, 4 CL]; tiles as in weight_gradient, b = g.z; SG = CL, all full. add = 1: is added to slices.
+// outer: slices[b, ci, co] = sum over m of x[b, m, ci] gy[b, m, co], b = g.z: Winograd's weight gradient; with add = 1 that is added to
+// what slices holds. Channels in blocks of 4 CL: x [B, ci4 / CL, n, 4 CL], gy [B, co4 / CL, n, 4 CL], slices [B, co4 / CL, 4 ci4,
+// 4 CL], each b `pitch` after the last; tiles as in weight_gradient; SG = CL, all lanes full.
 @compute @workgroup_size(SG, 4)
 fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let tile = (g.x * 4u + l.y) * CL;
