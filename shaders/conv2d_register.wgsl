@@ -6,6 +6,7 @@
 // weight_gradient: an invocation owns one row vec4 (tap, 4 ci) x 8 channels of one slice; grid: blocks, 1, slices.
 const MT = 8u;
 //: include index
+//: include extents
 //: include conv2d
 
 @compute @workgroup_size(64)

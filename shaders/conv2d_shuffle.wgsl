@@ -1,6 +1,6 @@
 // 2-D convolution as implicit GEMM, staging "subgroup-shuffle": each lane of a subgroup loads *other* rows of an operand and
 // hands them round with shuffles, so that a value is loaded once a subgroup. For drivers where a load costs as much as dozens
-// of multiply-adds (lavapipe). Wants subgroups of exactly SG lanes, all of them full.
+// of multiply-adds (lavapipe). Wants subgroups of exactly SG lanes, all of them full, and 64-bit integers.
 //
 // gather:           y[n, oy, ox, co] = sum over ky, kx, ci of x[n, iy, ix, ci] w[ky, kx, ci, co],
 //                   div = 2^shift, iy = (oy mul + ky - off) / div where that is whole and inside the image, likewise ix.
@@ -9,25 +9,38 @@
 // weight_gradient:  slices[s, ky, kx, ci, co] = sum over the image rows (n, oy) of slice s and over ox of
 //                   x[n, oy stride + ky - pad, ox stride + kx - pad, ci] gy[n, oy, ox, co]; reduce.sum_slices adds the slices.
 //
-// x [n, ih, iw, 4 ci4], y and gy [n, oh, ow, 4 co4], w [kernel, kernel, 4 ci4, 4 co4], all f32, bound as vec4 along channels.
+// x [n, ih, iw, 4 ci4], y and gy [n, oh, ow, 4 co4], w [kernel, kernel, 4 ci4, 4 co4], all f32; x is bound as XW channels a load, 4 or
+// 8, the others as YW, in u64 (common/quads says why). They divide the channels.
 //
-// A subgroup's lanes form SG / CL groups of CL lanes. gather: a group owns MT pixels x 4 CL CO channels, a lane the MT pixels of
-// its own CO times 4 channels, CL quadruples apart; it loads every CL-th of those pixels for the group. A workgroup is 4
-// subgroups on consecutive pixels; grid: pixels / (4 MT SG / CL), channels / (4 CL CO), div^2 residue classes (within a class
-// all pixels use the same taps); what was shuffled serves all CO quadruples. weight_gradient: a group owns 4 CL rows (tap, ci) x
-// 4 CL channels of one slice; a workgroup is 4 subgroups on consecutive rows; grid: rows, channels, slices / (SG / CL).
+// A subgroup's lanes form SG / CL groups of CL lanes. gather: a group owns MT pixels x YW CL channels, a lane the MT pixels of its own
+// YW channels; it loads every CL-th of those pixels for the group. A workgroup is 4 subgroups on consecutive pixels; grid:
+// pixels / (4 MT SG / CL), channels / (YW CL), div^2 residue classes (within a class all pixels use the same taps).
+// weight_gradient: a group owns XW CL rows (tap, ci) x YW CL channels of one slice; a workgroup is 4 subgroups on consecutive
+// rows; grid: rows, channels, slices / (SG / CL).
+//
+// Loops are as long as an instruction cache is wide: with twice the multiply-adds a pass, or twice the pixels, they are slower.
 const SG = 8u;
 const CL = 8u;
 const MT = 32u;
-const CO = 1u;
+const XW = 4u;
+const YW = 4u;
 
-//: include conv2d
+//: include extents
+//: include quads
 //: include points
+@group(0) @binding(1) var<storage, read> x: array<vec{XW / 2}<u64>>;
+@group(0) @binding(2) var<storage, read> w: array<vec{YW / 2}<u64>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec{YW / 2}<u64>>;
+@group(0) @binding(4) var<storage, read> gy: array<vec{YW / 2}<u64>>;
+@group(0) @binding(6) var<storage, read> turned: array<vec{XW / 2}<u64>>;
+@group(0) @binding(5) var<storage, read_write> slices: array<vec{YW / 2}<u64>>;
 
 @compute @workgroup_size(SG, 4)
 fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let lane = l.x % CL;
     let first = (l.x / CL) * CL * u32(SG != CL); // lane 0 of this group; a constant 0 where the group is the subgroup
+    let ci = p.ci4 * 4u / XW;
+    let co = p.co4 * 4u / YW;
     let div = 1u << p.shift;
     let py = g.z >> p.shift;
     let px = g.z & (div - 1u);
@@ -35,10 +48,8 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
     let cw = (p.ow - px + div - 1u) >> p.shift;
     let count = p.n * ch * cw;
     let mine = ((g.x * 4u + l.y) * (SG / CL) + l.x / CL) * MT + lane;
-//: for k in 0..CO
-    let c4_{k} = (g.y * CO + {k}u) * CL + lane;
-    let wc{k} = min(c4_{k}, p.co4 - 1u);
-//: end
+    let out = g.y * CL + lane;
+    let column = min(out, co - 1u);
     // Pixel j of this lane: image, input position of tap (0, 0) times div, output address.
 //: for j in 0..MT / CL
     let m{j} = mine + {j}u * CL;
@@ -47,13 +58,13 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
     let v{j} = r{j} / cw;
     let oy{j} = (v{j} << p.shift) + py;
     let ox{j} = ((r{j} - v{j} * cw) << p.shift) + px;
-    let o{j} = select(0xffffffffu, ((n{j} * p.oh + oy{j}) * p.ow + ox{j}) * p.co4, m{j} < count);
+    let o{j} = select(0xffffffffu, ((n{j} * p.oh + oy{j}) * p.ow + ox{j}) * co, m{j} < count);
     let sy{j} = i32(oy{j} * p.mul) - i32(p.off);
     let sx{j} = select(-1048576, i32(ox{j} * p.mul) - i32(p.off), m{j} < count);
     let base{j} = n{j} * p.ih;
 //: end
 //: for i in 0..MT
-//: for k in 0..CO
+//: for k in 0..YW / 4
     var a{i}_{k} = vec4f();
 //: end
 //: end
@@ -65,157 +76,212 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
             let iy{j} = u32(ty{j}) >> p.shift;
             let ix{j} = u32(tx{j}) >> p.shift;
             let in{j} = ty{j} >= 0 && tx{j} >= 0 && iy{j} < p.ih && ix{j} < p.iw;
-            let at{j} = select(0u, ((base{j} + iy{j}) * p.iw + ix{j}) * p.ci4, in{j});
+            let at{j} = select(0u, ((base{j} + iy{j}) * p.iw + ix{j}) * ci, in{j});
 //: end
-            var wb = (ky * p.kernel + kx) * p.ci4 * 4u * p.co4;
-            for (var c = 0u; c < p.ci4; c++) {
+            var row = (ky * p.kernel + kx) * p.ci4 * 4u * co + column;
+            for (var c = 0u; c < ci; c++) {
 //: for j in 0..MT / CL
-                let x{j} = select(vec4f(), x[at{j} + c], in{j});
+                let x{j} = x[at{j} + c];
+//: for h in 0..XW / 4
+                let x{j}_{h} = select(vec4f(), quad(x{j}[{h * 2}], x{j}[{h * 2 + 1}]), in{j});
 //: end
-//: for k in 0..CO
-                let b0_{k} = w[wb + wc{k}];
-                let b1_{k} = w[wb + p.co4 + wc{k}];
-                let b2_{k} = w[wb + 2u * p.co4 + wc{k}];
-                let b3_{k} = w[wb + 3u * p.co4 + wc{k}];
+//: end
+//: for r in 0..XW
+                let w{r} = w[row + {r}u * co];
+//: for k in 0..YW / 4
+                let b{r}_{k} = quad(w{r}[{k * 2}], w{r}[{k * 2 + 1}]);
+//: end
 //: end
 //: for i in 0..MT
-                let s{i} = vec4f(
-                    subgroupShuffle(x{i / CL}.x, first + {i % CL}u), subgroupShuffle(x{i / CL}.y, first + {i % CL}u),
-                    subgroupShuffle(x{i / CL}.z, first + {i % CL}u), subgroupShuffle(x{i / CL}.w, first + {i % CL}u));
-//: for k in 0..CO
-                a{i}_{k} += s{i}.x * b0_{k} + s{i}.y * b1_{k} + s{i}.z * b2_{k} + s{i}.w * b3_{k};
+//: for r in 0..XW
+                let s{i}_{r} = subgroupShuffle(x{i / CL}_{r / 4}[{r % 4}], first + {i % CL}u);
+//: end
+//: for k in 0..YW / 4
+                a{i}_{k} = a{i}_{k}
+//: for r in 0..XW
+                    + s{i}_{r} * b{r}_{k}
+//: end
+                ;
 //: end
 //: end
-                wb += 4u * p.co4;
+                row += XW * co;
             }
         }
     }
 //: for i in 0..MT
     let q{i} = subgroupShuffle(o{i / CL}, first + {i % CL}u);
-//: for k in 0..CO
-    if (q{i} != 0xffffffffu && c4_{k} < p.co4) {
-        y[q{i} + c4_{k}] = a{i}_{k};
-    }
+    if (q{i} != 0xffffffffu && out < co) {
+        y[q{i} + out] = vec{YW / 2}<u64>(
+//: for k in 0..YW / 4
+            pair(a{i}_{k}.xy), pair(a{i}_{k}.zw),
 //: end
+        );
+    }
 //: end
 }
 
 // product: y[b, m, co] = sum over ci of x[b, m, ci] w[b, ci, co], b = g.z: Winograd's (winograd.wgsl). x [B, n, 4 ci4], w [B, 4 ci4,
-// 4 co4] or, with TURNED = 1, transposed [B, 4 co4, 4 ci4], y [B, n, 4 co4], each b `pitch` after the last; tiles as in gather.
+// 4 co4] or, with TURNED = 1, transposed, `turned` [B, 4 co4, 4 ci4], y [B, n, 4 co4], each b `pitch` after the last; tiles as in gather.
 const TURNED = 0u;
-
-// Rows 4 c .. 4 c + 3 of the matrix w at `base`, 4 columns of each.
-fn four(base: u32, c: u32, column4: u32) -> mat4x4f {
-    if (TURNED == 1u) {
-        let at = base + column4 * 4u * p.ci4 + c;
-        return transpose(mat4x4f(w[at], w[at + p.ci4], w[at + 2u * p.ci4], w[at + 3u * p.ci4]));
-    }
-    let at = base + c * 4u * p.co4 + column4;
-    return mat4x4f(w[at], w[at + p.co4], w[at + 2u * p.co4], w[at + 3u * p.co4]);
-}
 
 @compute @workgroup_size(SG, 4)
 fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let lane = l.x % CL;
     let first = (l.x / CL) * CL * u32(SG != CL);
+    let ci = p.ci4 * 4u / XW;
+    let co = p.co4 * 4u / YW;
     let tile = ((g.x * 4u + l.y) * (SG / CL) + l.x / CL) * MT;
     if ((g.x * 4u + l.y) * (SG / CL) * MT >= p.n) { // the whole subgroup
         return;
     }
-//: for k in 0..CO
-    let c4_{k} = (g.y * CO + {k}u) * CL + lane;
-    let wc{k} = min(c4_{k}, p.co4 - 1u);
-//: end
+    let out = g.y * CL + lane;
+    let column = min(out, co - 1u);
 //: for j in 0..MT / CL
-    let at{j} = g.z * pitch(p.n, p.ci4) + min(tile + {j}u * CL + lane, p.n - 1u) * p.ci4;
+    let at{j} = g.z * pitch(p.n, p.ci4) * 4u / XW + min(tile + {j}u * CL + lane, p.n - 1u) * ci;
 //: end
 //: for i in 0..MT
-//: for k in 0..CO
+//: for k in 0..YW / 4
     var a{i}_{k} = vec4f();
 //: end
 //: end
-    let wb = g.z * pitch(p.ci4 * 4u, p.co4);
-    for (var c = 0u; c < p.ci4; c++) {
+    let wb = g.z * pitch(p.ci4 * 4u, p.co4) * 4u / YW + column;
+    let tb = g.z * pitch(p.ci4 * 4u, p.co4) * 4u / XW + column * YW * ci;
+    for (var c = 0u; c < ci; c++) {
 //: for j in 0..MT / CL
         let x{j} = x[at{j} + c];
+//: for h in 0..XW / 4
+        let x{j}_{h} = quad(x{j}[{h * 2}], x{j}[{h * 2 + 1}]);
 //: end
-//: for k in 0..CO
-        let w{k} = four(wb, c, wc{k});
+//: end
+        // One of the two is not used, and so not loaded.
+//: for r in 0..XW
+        let w{r} = w[wb + (c * XW + {r}u) * co];
+//: end
+//: for r in 0..YW
+        let t{r} = turned[tb + {r}u * ci + c];
+//: for h in 0..XW / 4
+        let t{r}_{h} = quad(t{r}[{h * 2}], t{r}[{h * 2 + 1}]);
+//: end
+//: end
+//: for r in 0..XW
+//: for k in 0..YW / 4
+        let b{r}_{k} = select(quad(w{r}[{k * 2}], w{r}[{k * 2 + 1}]), vec4f(
+            t{k * 4}_{r / 4}[{r % 4}], t{k * 4 + 1}_{r / 4}[{r % 4}], t{k * 4 + 2}_{r / 4}[{r % 4}], t{k * 4 + 3}_{r / 4}[{r % 4}]),
+            TURNED == 1u);
+//: end
 //: end
 //: for i in 0..MT
-        let s{i} = vec4f(
-            subgroupShuffle(x{i / CL}.x, first + {i % CL}u), subgroupShuffle(x{i / CL}.y, first + {i % CL}u),
-            subgroupShuffle(x{i / CL}.z, first + {i % CL}u), subgroupShuffle(x{i / CL}.w, first + {i % CL}u));
-//: for k in 0..CO
-        a{i}_{k} += s{i}.x * w{k}[0] + s{i}.y * w{k}[1] + s{i}.z * w{k}[2] + s{i}.w * w{k}[3];
+//: for r in 0..XW
+        let s{i}_{r} = subgroupShuffle(x{i / CL}_{r / 4}[{r % 4}], first + {i % CL}u);
+//: end
+//: for k in 0..YW / 4
+        a{i}_{k} = a{i}_{k}
+//: for r in 0..XW
+            + s{i}_{r} * b{r}_{k}
+//: end
+        ;
 //: end
 //: end
     }
+    let to = g.z * pitch(p.n, p.co4) * 4u / YW + out;
 //: for i in 0..MT
-//: for k in 0..CO
-    if (tile + {i}u < p.n && c4_{k} < p.co4) {
-        y[g.z * pitch(p.n, p.co4) + (tile + {i}u) * p.co4 + c4_{k}] = a{i}_{k};
-    }
+    if (tile + {i}u < p.n && out < co) {
+        y[to + (tile + {i}u) * co] = vec{YW / 2}<u64>(
+//: for k in 0..YW / 4
+            pair(a{i}_{k}.xy), pair(a{i}_{k}.zw),
 //: end
+        );
+    }
 //: end
 }
 
 // outer: slices[b, ci, co] = sum over m of x[b, m, ci] gy[b, m, co], b = g.z: Winograd's weight gradient; with add = 1 that is added to
-// what slices holds. Channels in blocks of 4 CL: x [B, ci4 / CL, n, 4 CL], gy [B, co4 / CL, n, 4 CL], slices [B, co4 / CL, 4 ci4,
-// 4 CL], each b `pitch` after the last; tiles as in weight_gradient; SG = CL, all lanes full.
+// what slices holds. Channels in blocks: x [B, 4 ci4 / (XW CL), n, XW CL], gy [B, 4 co4 / (YW CL), n, YW CL], slices [B, 4 co4 / (YW CL),
+// 4 ci4, YW CL], each b `pitch` after the last; tiles as in weight_gradient; SG = CL, all lanes full.
 @compute @workgroup_size(SG, 4)
 fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
+    let ci = p.ci4 * 4u / XW;
     let tile = (g.x * 4u + l.y) * CL;
-    if (tile >= p.ci4) { // the whole subgroup
+    if (tile >= ci) { // the whole subgroup
         return;
     }
-    let xb = g.z * pitch(p.n, p.ci4) + tile * p.n + l.x;
-    let gb = g.z * pitch(p.n, p.co4) + g.y * CL * p.n + l.x;
-    let to = g.z * pitch(p.ci4 * 4u, p.co4) + (g.y * p.ci4 + tile) * 4u * CL + l.x;
-//: for i in 0..CL * 4
-    var a{i} = vec4f();
+    let xb = g.z * pitch(p.n, p.ci4) * 4u / XW + tile * p.n + l.x;
+    let gb = g.z * pitch(p.n, p.co4) * 4u / YW + g.y * CL * p.n + l.x;
+    let to = g.z * pitch(p.ci4 * 4u, p.co4) * 4u / YW + (g.y * ci + tile) * XW * CL + l.x;
+//: for i in 0..CL * XW
+//: for k in 0..YW / 4
+    var a{i}_{k} = vec4f();
+//: end
 //: end
     if (p.add == 1u) {
-//: for i in 0..CL * 4
-        a{i} = slices[to + {i * CL}u];
+//: for i in 0..CL * XW
+        let before{i} = slices[to + {i * CL}u];
+//: for k in 0..YW / 4
+        a{i}_{k} = quad(before{i}[{k * 2}], before{i}[{k * 2 + 1}]);
+//: end
 //: end
     }
-    for (var m = 0u; m < p.n; m += 4u) {
-//: for q in 0..4
+    for (var m = 0u; m < p.n; m += STEP) {
+//: for q in 0..STEP
         let m{q} = min(m + {q}u, p.n - 1u);
-        let x{q} = select(vec4f(), x[xb + m{q} * CL], m + {q}u < p.n);
+        let x{q} = x[xb + m{q} * CL];
         let d{q} = gy[gb + m{q} * CL];
+//: for h in 0..XW / 4
+        let x{q}_{h} = select(vec4f(), quad(x{q}[{h * 2}], x{q}[{h * 2 + 1}]), m + {q}u < p.n);
 //: end
-//: for i in 0..CL * 4
-        a{i} += subgroupShuffle(x0[{i % 4}], {i / 4}u) * d0 + subgroupShuffle(x1[{i % 4}], {i / 4}u) * d1
-            + subgroupShuffle(x2[{i % 4}], {i / 4}u) * d2 + subgroupShuffle(x3[{i % 4}], {i / 4}u) * d3;
+//: for k in 0..YW / 4
+        let d{q}_{k} = quad(d{q}[{k * 2}], d{q}[{k * 2 + 1}]);
+//: end
+//: end
+//: for i in 0..CL * XW
+//: for q in 0..STEP
+        let s{i}_{q} = subgroupShuffle(x{q}_{i % XW / 4}[{i % 4}], {i / XW}u);
+//: end
+//: for k in 0..YW / 4
+        a{i}_{k} = a{i}_{k}
+//: for q in 0..STEP
+            + s{i}_{q} * d{q}_{k}
+//: end
+        ;
+//: end
 //: end
     }
-//: for i in 0..CL * 4
-    slices[to + {i * CL}u] = a{i};
+//: for i in 0..CL * XW
+    slices[to + {i * CL}u] = vec{YW / 2}<u64>(
+//: for k in 0..YW / 4
+        pair(a{i}_{k}.xy), pair(a{i}_{k}.zw),
+//: end
+    );
 //: end
 }
+
+// Pixels or tiles that a pass of the two weight gradients' loops takes.
+const STEP = 4u;
 
 @compute @workgroup_size(SG, 4)
 fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let lane = l.x % CL;
     let first = (l.x / CL) * CL * u32(SG != CL);
-    let rows = p.kernel * p.kernel * p.ci4;
+    let ci = p.ci4 * 4u / XW;
+    let co = p.co4 * 4u / YW;
+    let rows = p.kernel * p.kernel * ci;
     let tile = (g.x * 4u + l.y) * CL;
     if (tile >= rows) { // the whole subgroup
         return;
     }
     let slice = g.z * (SG / CL) + l.x / CL;
     let r = min(tile + lane, rows - 1u);
-    let tap = r / p.ci4;
-    let c_in = r - tap * p.ci4;
+    let tap = r / ci;
+    let c_in = r - tap * ci;
     let ky = tap / p.kernel;
     let kx = tap - ky * p.kernel;
-    let c4 = g.y * CL + lane;
-    let gc = min(c4, p.co4 - 1u);
+    let out = g.y * CL + lane;
+    let column = min(out, co - 1u);
     let dx = i32(kx) - i32(p.off);
-//: for i in 0..CL * 4
-    var a{i} = vec4f();
+//: for i in 0..CL * XW
+//: for k in 0..YW / 4
+    var a{i}_{k} = vec4f();
+//: end
 //: end
     var t = slice * p.rows_a_slice; // an image row: (n, oy)
     var n = t / p.oh;
@@ -226,17 +292,31 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id
         let row_in = real && iy >= 0 && iy < i32(p.ih);
         let xb = select(0u, (n * p.ih + u32(iy)) * p.iw, row_in);
         let gb = select(0u, t * p.ow, real);
-        for (var ox = 0u; ox < p.ow; ox += 4u) {
-//: for q in 0..4
+        for (var ox = 0u; ox < p.ow; ox += STEP) {
+//: for q in 0..STEP
             let ok{q} = real && ox + {q}u < p.ow;
             let ix{q} = i32((ox + {q}u) * p.mul) + dx;
             let in{q} = row_in && ok{q} && ix{q} >= 0 && ix{q} < i32(p.iw);
-            let d{q} = select(vec4f(), gy[select(0u, (gb + ox + {q}u) * p.co4, ok{q}) + gc], ok{q});
-            let x{q} = select(vec4f(), x[select(0u, (xb + u32(ix{q})) * p.ci4, in{q}) + c_in], in{q});
+            let d{q} = gy[select(0u, (gb + ox + {q}u) * co, ok{q}) + column];
+            let x{q} = x[select(0u, (xb + u32(ix{q})) * ci, in{q}) + c_in];
+//: for h in 0..XW / 4
+            let x{q}_{h} = select(vec4f(), quad(x{q}[{h * 2}], x{q}[{h * 2 + 1}]), in{q});
 //: end
-//: for i in 0..CL * 4
-            a{i} += subgroupShuffle(x0[{i % 4}], first + {i / 4}u) * d0 + subgroupShuffle(x1[{i % 4}], first + {i / 4}u) * d1
-                + subgroupShuffle(x2[{i % 4}], first + {i / 4}u) * d2 + subgroupShuffle(x3[{i % 4}], first + {i / 4}u) * d3;
+//: for k in 0..YW / 4
+            let d{q}_{k} = select(vec4f(), quad(d{q}[{k * 2}], d{q}[{k * 2 + 1}]), ok{q});
+//: end
+//: end
+//: for i in 0..CL * XW
+//: for q in 0..STEP
+            let s{i}_{q} = subgroupShuffle(x{q}_{i % XW / 4}[{i % 4}], first + {i / XW}u);
+//: end
+//: for k in 0..YW / 4
+            a{i}_{k} = a{i}_{k}
+//: for q in 0..STEP
+                + s{i}_{q} * d{q}_{k}
+//: end
+            ;
+//: end
 //: end
         }
         // The next row without a division, which lavapipe does lane by lane.
@@ -247,9 +327,13 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id
             n++;
         }
     }
-//: for i in 0..CL * 4
-    if (tile + {i / 4}u < rows && c4 < p.co4) {
-        slices[((slice * rows + tile + {i / 4}u) * 4u + {i % 4}u) * p.co4 + c4] = a{i};
+//: for i in 0..CL * XW
+    if (tile + {i / XW}u < rows && out < co) {
+        slices[((slice * rows + tile + {i / XW}u) * XW + {i % XW}u) * co + out] = vec{YW / 2}<u64>(
+//: for k in 0..YW / 4
+            pair(a{i}_{k}.xy), pair(a{i}_{k}.zw),
+//: end
+        );
     }
 //: end
 }

@@ -1,152 +1,176 @@
 // 3x3 convolution, stride 1, padding 1, for few channels: part of staging "subgroup-shuffle", where a subgroup as wide as the channels
-// would run half empty. A lane owns a strip of PX pixels along x: what it loads of a row serves all three taps of that row.
+// would run half empty. A subgroup takes strips of PX pixels along x: what its lanes load of a row serves all three taps of that row, and
+// a lane owns only 2 of the channels that the weights lead to.
 //
 // gather:           y[n, oy, ox, co] = sum over ky, kx, ci of x[n, oy + ky - 1, ox + kx - 1, ci] w[ky, kx, ci, co]. For the input
 //                   gradient x is the upstream gradient, w flipped and transposed.
-// weight_gradient:  slices[s, ky, kx, ci, co] = sum over the strips of slice s of x[n, oy + ky - 1, ox + kx - 1, ci] gy[n, oy, ox, co];
-//                   reduce.sum_slices adds the slices.
+// weight_gradient:  slices[s, ky, kx, ci, co] = sum over the image rows (n, oy) of slice s and over ox of
+//                   x[n, oy + ky - 1, ox + kx - 1, ci] gy[n, oy, ox, co]; reduce.sum_slices adds the slices.
 //
-// x [n, ih, iw, 4 ci4], y and gy [n, oh, ow, 4 co4], w [3, 3, 4 ci4, 4 co4], slices [.., 3, 3, 4 ci4, 4 co4], all f32, bound as vec4
-// along channels. Strips: (image, row, ceil(ow / PX)).
+// x [n, ih, iw, 4 ci4], bound as XW channels a load, 4 or 8; y and gy [n, oh, ow, 4 co4], slices [.., 3, 3, 4 ci4, 4 co4], bound as
+// pairs of channels; w [co / (2 SG), 3, 3, ci4, SG, 4 ci, 2 co] (conv2d_weights.pairs), bound as the 8 of a lane; all f32 in u64
+// (common/quads). Strips: (image, row, ceil(ow / PX)).
 //
-// gather: a lane owns one strip x 16 channels; lanes load other weights and hand them round. A workgroup is 4 subgroups; grid: strips /
-// (4 SG), channels / 16. weight_gradient: a lane is a slice, every SG-th of its subgroup's SG rows_a_slice strips, and owns all taps, 4 ci
-// and 16 co of it. A workgroup is 4 subgroups; grid: slices / (4 SG), ci / 4, co / 16.
+// A workgroup is 4 subgroups. gather: a subgroup owns a strip x 2 SG channels; grid: strips / 4, co / (2 SG). weight_gradient: a subgroup
+// is a slice of rows_a_slice image rows and owns all taps, XW ci and 2 SG co of it; grid: slices / 4, ci / XW, co / (2 SG).
 const SG = 8u;
-const PX = 8u;
-// Loads a lane takes for the 16 vec4 of one tap and 4 ci: ceil(16 / SG).
-const WL = 2u;
+const PX = 32u;
+const XW = 4u;
+// Whether a row is more than one strip: else a strip's neighbours are outside the image.
+const EDGES = 1u;
 
-//: include conv2d
+//: include extents
+//: include quads
+@group(0) @binding(1) var<storage, read> x: array<vec{XW / 2}<u64>>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<u64>>;
+@group(0) @binding(3) var<storage, read_write> y: array<u64>;
+@group(0) @binding(4) var<storage, read> gy: array<u64>;
+@group(0) @binding(5) var<storage, read_write> slices: array<u64>;
 
-// A strip's image, row and first pixel.
-struct Strip { inside: bool, n: u32, oy: u32, ox: u32 }
-
-fn strip(s: u32) -> Strip {
-    let across = (p.ow + PX - 1u) / PX;
-    let row = s / across;
-    let n = row / p.oh;
-    return Strip(n < p.n, n, row - n * p.oh, (s - row * across) * PX);
-}
-
-// Pixel ox of the row of x that begins at `row`; zero outside.
-fn pixel(row: u32, inside: bool, ox: u32) -> vec4f {
-    let in = inside && ox < p.iw; // -1 is past it too
-    return select(vec4f(), x[select(0u, row + ox * p.ci4, in)], in);
+fn two(a: u64) -> vec2f {
+    return bitcast<vec2f>(vec2u(u32(a), u32(a >> 32u)));
 }
 
 @compute @workgroup_size(SG, 4)
 fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
-    let t = strip((g.x * 4u + l.y) * SG + l.x);
-    let first = g.y * 4u;
-    // Of the weights this lane loads: 4 rows ci of 4 vec4.
-//: for j in 0..WL
-    let r{j} = (l.x + {j}u * SG) % 16u / 4u;
-    let w{j} = r{j} * p.co4 + min(first + (l.x + {j}u * SG) % 4u, p.co4 - 1u);
-//: end
+    let across = (p.ow + PX - 1u) / PX;
+    let strip = g.x * 4u + l.y;
+    let t = strip / across; // an image row: (n, oy)
+    let n = t / p.oh;
+    let oy = t - n * p.oh;
+    let ox = (strip - t * across) * PX;
+    if (n >= p.n) { // the whole subgroup
+        return;
+    }
+    let ci = p.ci4 * 4u / XW;
 //: for i in 0..PX
-//: for q in 0..4
-    var a{i}_{q} = vec4f();
-//: end
+    var a{i} = vec2f();
 //: end
     for (var ky = 0u; ky < 3u; ky++) {
-        let iy = t.oy + ky - p.off;
-        let inside = t.inside && iy < p.ih;
-        let row = select(0u, (t.n * p.ih + iy) * p.iw * p.ci4, inside);
-        for (var c = 0u; c < p.ci4; c++) {
-//: for i in 0..PX + 2
-            let x{i} = pixel(row + c, inside, t.ox + {i}u - 1u);
+        let iy = oy + ky - 1u;
+        let row = (n * p.ih + iy) * p.iw;
+        // Pixel j of this lane; -1 is past all rows and columns too. The last are the strip's neighbours, of lanes 0 and 1.
+//: for j in 0..PX / SG + 1
+        let ix{j} = ox + {j * SG}u + l.x;
+//: end
+        let edge = select(ix{PX / SG} - 1u, ox - 1u, l.x == 0u);
+//: for j in 0..PX / SG
+        let in{j} = iy < p.ih && ix{j} < p.iw;
+        let at{j} = select(0u, (row + ix{j}) * ci, in{j});
+//: end
+        let in_edge = iy < p.ih && l.x < 2u && edge < p.iw;
+        let at_edge = select(0u, (row + edge) * ci, in_edge);
+        let wb = ((g.y * 3u + ky) * 3u * p.ci4) * SG + l.x;
+        for (var c = 0u; c < ci; c++) {
+//: for j in 0..PX / SG
+            let x{j} = x[at{j} + c];
+//: for h in 0..XW / 4
+            let x{j}_{h} = select(vec4f(), quad(x{j}[{h * 2}], x{j}[{h * 2 + 1}]), in{j});
+//: end
+//: end
+            var e = vec{XW / 2}<u64>();
+            if (EDGES == 1u) {
+                e = x[at_edge + c];
+            }
+//: for h in 0..XW / 4
+            let e_{h} = select(vec4f(), quad(e[{h * 2}], e[{h * 2 + 1}]), in_edge);
 //: end
 //: for k in 0..3
-//: for j in 0..WL
-            let b{k}_{j} = w[((ky * 3u + {k}u) * p.ci4 + c) * 4u * p.co4 + w{j}];
+//: for h in 0..XW / 4
+            let w{k}_{h} = w[wb + ({k}u * p.ci4 + c * (XW / 4u) + {h}u) * SG];
 //: end
-//: for i in 0..16
-            let s{k}_{i} = vec4f(
-                subgroupShuffle(b{k}_{i / SG}.x, {i % SG}u), subgroupShuffle(b{k}_{i / SG}.y, {i % SG}u),
-                subgroupShuffle(b{k}_{i / SG}.z, {i % SG}u), subgroupShuffle(b{k}_{i / SG}.w, {i % SG}u));
+//: for r in 0..XW
+            let b{k}_{r} = two(w{k}_{r / 4}[{r % 4}]);
 //: end
+//: end
+//: for r in 0..XW
+            let s0_{r} = subgroupShuffle(e_{r / 4}[{r % 4}], 0u);
+//: for i in 0..PX
+            let s{i + 1}_{r} = subgroupShuffle(x{i / SG}_{r / 4}[{r % 4}], {i % SG}u);
+//: end
+            let s{PX + 1}_{r} = subgroupShuffle(e_{r / 4}[{r % 4}], 1u);
 //: end
 //: for i in 0..PX
-//: for q in 0..4
-            a{i}_{q} += x{i}.x * s0_{q} + x{i}.y * s0_{q + 4} + x{i}.z * s0_{q + 8} + x{i}.w * s0_{q + 12}
-                + x{i + 1}.x * s1_{q} + x{i + 1}.y * s1_{q + 4} + x{i + 1}.z * s1_{q + 8} + x{i + 1}.w * s1_{q + 12}
-                + x{i + 2}.x * s2_{q} + x{i + 2}.y * s2_{q + 4} + x{i + 2}.z * s2_{q + 8} + x{i + 2}.w * s2_{q + 12};
+            a{i} = a{i}
+//: for r in 0..XW
+                + s{i}_{r} * b0_{r} + s{i + 1}_{r} * b1_{r} + s{i + 2}_{r} * b2_{r}
 //: end
+            ;
 //: end
         }
     }
-    let to = ((t.n * p.oh + t.oy) * p.ow + t.ox) * p.co4 + first;
+    let c = g.y * SG + l.x;
+    let to = (t * p.ow + ox) * p.co4 * 2u + c;
 //: for i in 0..PX
-//: for q in 0..4
-    if (t.inside && t.ox + {i}u < p.ow && first + {q}u < p.co4) {
-        y[to + {i}u * p.co4 + {q}u] = a{i}_{q};
+    if (ox + {i}u < p.ow && c < p.co4 * 2u) {
+        y[to + {i}u * p.co4 * 2u] = pair(a{i});
     }
-//: end
 //: end
 }
 
 @compute @workgroup_size(SG, 4)
 fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
-    let group = g.x * 4u + l.y;
-    let first = g.z * 4u;
-//: for y in 0..3
-//: for r in 0..4
-//: for q in 0..4
-    var a{y}0{r}{q} = vec4f();
-    var a{y}1{r}{q} = vec4f();
-    var a{y}2{r}{q} = vec4f();
+    let slice = g.x * 4u + l.y;
+    let ci = p.ci4 * 4u / XW;
+    let c = g.z * SG + l.x;
+    let column = min(c, p.co4 * 2u - 1u);
+//: for k in 0..9
+//: for r in 0..XW
+    var a{k}_{r} = vec2f();
 //: end
 //: end
-//: end
-    for (var k = 0u; k < p.rows_a_slice; k++) {
-        let t = strip((group * p.rows_a_slice + k) * SG + l.x);
-        let gb = select(0u, ((t.n * p.oh + t.oy) * p.ow + t.ox) * p.co4, t.inside);
+    var t = slice * p.rows_a_slice; // an image row: (n, oy)
+    var n = t / p.oh;
+    var oy = t - n * p.oh;
+    for (var s = 0u; s < p.rows_a_slice; s++) {
+        let real = t < p.n * p.oh;
+        for (var ox = 0u; ox < p.ow; ox += PX) {
 //: for i in 0..PX
-        let in{i} = t.inside && t.ox + {i}u < p.ow;
-//: for q in 0..4
-        let d{i}_{q} = select(vec4f(), gy[select(0u, gb + {i}u * p.co4, in{i}) + min(first + {q}u, p.co4 - 1u)], in{i});
+            let ok{i} = real && ox + {i}u < p.ow;
+            let d{i} = select(vec2f(), two(gy[select(0u, (t * p.ow + ox + {i}u) * p.co4 * 2u, ok{i}) + column]), ok{i});
+//: end
+//: for j in 0..PX / SG + 1
+            let ix{j} = ox + {j * SG}u + l.x - 1u;
+//: end
+//: for k in 0..3
+            let iy{k} = oy + {k}u - 1u;
+//: for j in 0..PX / SG + 1
+            let in{k}_{j} = real && iy{k} < p.ih && ix{j} < p.iw;
+            let x{k}_{j} = x[select(0u, ((n * p.ih + iy{k}) * p.iw + ix{j}) * ci, in{k}_{j}) + g.y];
+//: for h in 0..XW / 4
+            let x{k}_{j}_{h} = select(vec4f(), quad(x{k}_{j}[{h * 2}], x{k}_{j}[{h * 2 + 1}]), in{k}_{j});
 //: end
 //: end
-//: for y in 0..3
-        let iy{y} = t.oy + {y}u - p.off;
-        let inside{y} = t.inside && iy{y} < p.ih;
-        let row{y} = select(0u, (t.n * p.ih + iy{y}) * p.iw * p.ci4, inside{y}) + g.y;
 //: for i in 0..PX + 2
-        let x{y}_{i} = pixel(row{y}, inside{y}, t.ox + {i}u - 1u);
+//: for r in 0..XW
+            let s{k}_{i}_{r} = subgroupShuffle(x{k}_{i / SG}_{r / 4}[{r % 4}], {i % SG}u);
 //: end
-//: for r in 0..4
-//: for q in 0..4
-        a{y}0{r}{q} = a{y}0{r}{q}
-//: for i in 0..PX
-            + x{y}_{i}[{r}] * d{i}_{q}
 //: end
-            ;
-        a{y}1{r}{q} = a{y}1{r}{q}
+//: for q in 0..3
+//: for r in 0..XW
+            a{k * 3 + q}_{r} = a{k * 3 + q}_{r}
 //: for i in 0..PX
-            + x{y}_{i + 1}[{r}] * d{i}_{q}
-//: end
-            ;
-        a{y}2{r}{q} = a{y}2{r}{q}
-//: for i in 0..PX
-            + x{y}_{i + 2}[{r}] * d{i}_{q}
+                + s{k}_{i + q}_{r} * d{i}
 //: end
             ;
 //: end
+//: end
+//: end
+        }
+        // The next row without a division, which lavapipe does lane by lane.
+        t++;
+        oy++;
+        if (oy == p.oh) {
+            oy = 0u;
+            n++;
+        }
+    }
+    let to = (slice * 9u * p.ci4 * 4u + g.y * XW) * p.co4 * 2u + c;
+    if (c < p.co4 * 2u) {
+//: for k in 0..9
+//: for r in 0..XW
+        slices[to + ({k}u * p.ci4 * 4u + {r}u) * p.co4 * 2u] = pair(a{k}_{r});
 //: end
 //: end
     }
-    let slice = group * SG + l.x;
-//: for y in 0..3
-//: for r in 0..4
-//: for q in 0..4
-    if (first + {q}u < p.co4) {
-        let to = ((slice * 9u + {y * 3}u) * p.ci4 + g.y) * 4u * p.co4 + {r}u * p.co4 + first + {q}u;
-        slices[to] = a{y}0{r}{q};
-        slices[to + 4u * p.ci4 * p.co4] = a{y}1{r}{q};
-        slices[to + 8u * p.ci4 * p.co4] = a{y}2{r}{q};
-    }
-//: end
-//: end
-//: end
 }

@@ -13,6 +13,7 @@ const BN = 64u;
 const TM = 8u;
 const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM / BN, at least 1
 
+//: include extents
 //: include conv2d
 
 // Two tiles of x and two of w (gather) or gy (weight_gradient). In x's, [j] holds what the invocations (i, j) read, so that all

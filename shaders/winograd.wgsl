@@ -5,20 +5,21 @@
 // transpose of it all: N = A y A' (y: the upstream gradient's 4x4), P = sum over tiles of V N, gradient of g = G' P G.
 // The 36 products are matrix products over (tile, ci, co): `product` and `outer` of the convolution's staging.
 //
-// x, y [n, h, w, 4 c4]; weights g [3, 3, ci, 4 c4]; points, products [36, rows, 4 cn], `pitch` apart: rows are tiles (V of x, M and N of
-// y) or ci (U and P of g), channels the 4 cn from 4 c0 on, in blocks of 4 pack: cn / pack times [rows, 4 pack], so that a product of pack
-// lanes reads on and on. All f32, bound as vec4 along channels. Tiles: (image, th, tw), row by row; th = ceil(h / 4), tw = ceil(w / 4);
-// rows are the `tiles` tiles from `first` on.
-// An invocation owns one tile (input, upstream, output) or ci (weights, weight_gradient) of 4 channels.
+// x, y [n, h, w, 8 c8]; weights g [3, 3, ci, 8 c8]; points, products [36, rows, 8 cn], `pitch` apart: rows are tiles (V of x, M and N of
+// y) or ci (U and P of g), channels the 8 cn from 8 c0 on, in blocks of 4 pack: 2 cn / pack times [rows, 4 pack], so that a product of
+// whole subgroups reads on and on. All f32, bound as 8 channels (common/quads). Tiles: (image, th, tw), row by row; th = ceil(h / 4),
+// tw = ceil(w / 4); rows are the `tiles` tiles from `first` on.
+// An invocation owns one tile (input, upstream, output) or ci (weights, weight_gradient) of 8 channels, its quads 0 and 1.
 const FLIP = 0u;
 //: include index
 //: include points
-struct Params { n: u32, h: u32, w: u32, c4: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32, c0: u32, cn: u32 }
+//: include quads
+struct Params { n: u32, h: u32, w: u32, c8: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32, c0: u32, cn: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> points: array<vec4f>;
-@group(0) @binding(3) var<storage, read> products: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u64>>;
+@group(0) @binding(2) var<storage, read_write> points: array<vec4<u64>>;
+@group(0) @binding(3) var<storage, read> products: array<vec4<u64>>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<u64>>;
 
 struct Six { a: vec4f, b: vec4f, c: vec4f, d: vec4f, e: vec4f, f: vec4f }
 struct Three { a: vec4f, b: vec4f, c: vec4f }
@@ -74,20 +75,36 @@ fn of_gradients(s: Six) -> Three {
         (s.d + s.e - s.b - s.c) / 6.0 + s.f);
 }
 
-// Where channels c of a row of points begin.
+// Eight channels by their quads, and back.
+fn quad0(q: vec4<u64>) -> vec4f {
+    return quad(q.x, q.y);
+}
+fn quad1(q: vec4<u64>) -> vec4f {
+    return quad(q.z, q.w);
+}
+fn both(a: vec4f, b: vec4f) -> vec4<u64> {
+    return vec4<u64>(pair(a.xy), pair(a.zw), pair(b.xy), pair(b.zw));
+}
+
+// Where the 8 channels c of a row of points begin.
 fn packed(row: u32, rows: u32, c: u32) -> u32 {
-    let block = c / p.pack;
-    return (block * rows + row) * p.pack + c - block * p.pack;
+    let block = c * 2u / p.pack;
+    return (block * rows + row) * (p.pack / 2u) + c - block * (p.pack / 2u);
+}
+
+// How far apart the matrices of rows x 8 c begin.
+fn apart(rows: u32, c: u32) -> u32 {
+    return pitch(rows, 2u * c) / 2u;
 }
 
 // Row i of the 6x6 points at `at`, `step` apart.
-fn put(i: u32, at: u32, step: u32, s: Six) {
-    points[at + (6u * i) * step] = s.a;
-    points[at + (6u * i + 1u) * step] = s.b;
-    points[at + (6u * i + 2u) * step] = s.c;
-    points[at + (6u * i + 3u) * step] = s.d;
-    points[at + (6u * i + 4u) * step] = s.e;
-    points[at + (6u * i + 5u) * step] = s.f;
+fn put(i: u32, at: u32, step: u32, s: Six, t: Six) {
+    points[at + (6u * i) * step] = both(s.a, t.a);
+    points[at + (6u * i + 1u) * step] = both(s.b, t.b);
+    points[at + (6u * i + 2u) * step] = both(s.c, t.c);
+    points[at + (6u * i + 3u) * step] = both(s.d, t.d);
+    points[at + (6u * i + 4u) * step] = both(s.e, t.e);
+    points[at + (6u * i + 5u) * step] = both(s.f, t.f);
 }
 
 // Where the tile of invocation i lies: its place among the points, its channels, the first pixel of its image, the row and column
@@ -100,7 +117,7 @@ fn tile(i: u32) -> Tile {
     let r = p.first + t - image * p.th * p.tw;
     let c = i - t * p.cn;
     let row = r / p.tw;
-    return Tile(t < p.tiles, packed(t, p.tiles, c), p.c0 + c, image * p.h * p.w * p.c4, row * 4u, (r - row * p.tw) * 4u);
+    return Tile(t < p.tiles, packed(t, p.tiles, c), p.c0 + c, image * p.h * p.w * p.c8, row * 4u, (r - row * p.tw) * 4u);
 }
 
 // A row or column of x: where it begins, and whether it is there.
@@ -110,10 +127,10 @@ fn line(i: i32, extent: u32, step: u32) -> Line {
     return Line(u32(i) * step, i >= 0 && i < i32(extent));
 }
 
-// The vec4 of x where a row and a column cross; zero outside.
-fn pixel(base: u32, row: Line, column: Line) -> vec4f {
+// The channels of x where a row and a column cross; zero outside.
+fn pixel(base: u32, row: Line, column: Line) -> vec4<u64> {
     let inside = row.inside && column.inside;
-    return select(vec4f(), x[select(0u, base + row.at + column.at, inside)], inside);
+    return select(vec4<u64>(), x[select(0u, base + row.at + column.at, inside)], inside);
 }
 
 @compute @workgroup_size(64)
@@ -125,44 +142,77 @@ fn input(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @b
     }
     let base = t.base + t.c;
 //: for j in 0..6
-    let r{j} = line(i32(t.y) - 1 + {j}, p.h, p.w * p.c4);
+    let r{j} = line(i32(t.y) - 1 + {j}, p.h, p.w * p.c8);
 //: end
 //: for j in 0..6
-    let c{j} = line(i32(t.x) - 1 + {j}, p.w, p.c4);
-    let s{j} = of_inputs(Six(
-        pixel(base, r0, c{j}), pixel(base, r1, c{j}), pixel(base, r2, c{j}),
-        pixel(base, r3, c{j}), pixel(base, r4, c{j}), pixel(base, r5, c{j})));
+    let c{j} = line(i32(t.x) - 1 + {j}, p.w, p.c8);
+//: for i in 0..6
+    let x{i}_{j} = pixel(base, r{i}, c{j});
 //: end
-    let step = pitch(p.tiles, p.cn);
-    put(0u, t.at, step, of_inputs(Six(s0.a, s1.a, s2.a, s3.a, s4.a, s5.a)));
-    put(1u, t.at, step, of_inputs(Six(s0.b, s1.b, s2.b, s3.b, s4.b, s5.b)));
-    put(2u, t.at, step, of_inputs(Six(s0.c, s1.c, s2.c, s3.c, s4.c, s5.c)));
-    put(3u, t.at, step, of_inputs(Six(s0.d, s1.d, s2.d, s3.d, s4.d, s5.d)));
-    put(4u, t.at, step, of_inputs(Six(s0.e, s1.e, s2.e, s3.e, s4.e, s5.e)));
-    put(5u, t.at, step, of_inputs(Six(s0.f, s1.f, s2.f, s3.f, s4.f, s5.f)));
+//: for q in 0..2
+    let s{j}_{q} = of_inputs(Six(
+        quad{q}(x0_{j}), quad{q}(x1_{j}), quad{q}(x2_{j}), quad{q}(x3_{j}), quad{q}(x4_{j}), quad{q}(x5_{j})));
+//: end
+//: end
+    let step = apart(p.tiles, p.cn);
+    put(0u, t.at, step,
+//: for q in 0..2
+        of_inputs(Six(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a, s4_{q}.a, s5_{q}.a)),
+//: end
+    );
+    put(1u, t.at, step,
+//: for q in 0..2
+        of_inputs(Six(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b, s4_{q}.b, s5_{q}.b)),
+//: end
+    );
+    put(2u, t.at, step,
+//: for q in 0..2
+        of_inputs(Six(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c, s4_{q}.c, s5_{q}.c)),
+//: end
+    );
+    put(3u, t.at, step,
+//: for q in 0..2
+        of_inputs(Six(s0_{q}.d, s1_{q}.d, s2_{q}.d, s3_{q}.d, s4_{q}.d, s5_{q}.d)),
+//: end
+    );
+    put(4u, t.at, step,
+//: for q in 0..2
+        of_inputs(Six(s0_{q}.e, s1_{q}.e, s2_{q}.e, s3_{q}.e, s4_{q}.e, s5_{q}.e)),
+//: end
+    );
+    put(5u, t.at, step,
+//: for q in 0..2
+        of_inputs(Six(s0_{q}.f, s1_{q}.f, s2_{q}.f, s3_{q}.f, s4_{q}.f, s5_{q}.f)),
+//: end
+    );
 }
 
 // The weights' tap t.
-fn tap(t: u32, i: u32) -> vec4f {
-    return x[i + select(t, 8u - t, FLIP == 1u) * p.ci * p.c4];
+fn tap(t: u32, i: u32) -> vec4<u64> {
+    return x[i + select(t, 8u - t, FLIP == 1u) * p.ci * p.c8];
 }
 
 @compute @workgroup_size(64)
 fn weights(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let i = linear_index(g, ng, l, 64u);
-    if (i >= p.ci * p.c4) {
+    if (i >= p.ci * p.c8) {
         return;
     }
-    let step = pitch(p.ci, p.c4);
+    let step = apart(p.ci, p.c8);
 //: for j in 0..3
-    let s{j} = of_weights(tap({j}u, i), tap({j + 3}u, i), tap({j + 6}u, i));
+    let a{j} = tap({j}u, i);
+    let b{j} = tap({j + 3}u, i);
+    let c{j} = tap({j + 6}u, i);
+//: for q in 0..2
+    let s{j}_{q} = of_weights(quad{q}(a{j}), quad{q}(b{j}), quad{q}(c{j}));
 //: end
-    put(0u, i, step, of_weights(s0.a, s1.a, s2.a));
-    put(1u, i, step, of_weights(s0.b, s1.b, s2.b));
-    put(2u, i, step, of_weights(s0.c, s1.c, s2.c));
-    put(3u, i, step, of_weights(s0.d, s1.d, s2.d));
-    put(4u, i, step, of_weights(s0.e, s1.e, s2.e));
-    put(5u, i, step, of_weights(s0.f, s1.f, s2.f));
+//: end
+    put(0u, i, step, of_weights(s0_0.a, s1_0.a, s2_0.a), of_weights(s0_1.a, s1_1.a, s2_1.a));
+    put(1u, i, step, of_weights(s0_0.b, s1_0.b, s2_0.b), of_weights(s0_1.b, s1_1.b, s2_1.b));
+    put(2u, i, step, of_weights(s0_0.c, s1_0.c, s2_0.c), of_weights(s0_1.c, s1_1.c, s2_1.c));
+    put(3u, i, step, of_weights(s0_0.d, s1_0.d, s2_0.d), of_weights(s0_1.d, s1_1.d, s2_1.d));
+    put(4u, i, step, of_weights(s0_0.e, s1_0.e, s2_0.e), of_weights(s0_1.e, s1_1.e, s2_1.e));
+    put(5u, i, step, of_weights(s0_0.f, s1_0.f, s2_0.f), of_weights(s0_1.f, s1_1.f, s2_1.f));
 }
 
 @compute @workgroup_size(64)
@@ -174,19 +224,30 @@ fn upstream(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u,
     }
     let base = t.base + t.c;
 //: for j in 0..4
-    let r{j} = line(i32(t.y) + {j}, p.h, p.w * p.c4);
+    let r{j} = line(i32(t.y) + {j}, p.h, p.w * p.c8);
 //: end
 //: for j in 0..4
-    let c{j} = line(i32(t.x) + {j}, p.w, p.c4);
-    let s{j} = of_upstream(pixel(base, r0, c{j}), pixel(base, r1, c{j}), pixel(base, r2, c{j}), pixel(base, r3, c{j}));
+    let c{j} = line(i32(t.x) + {j}, p.w, p.c8);
+//: for i in 0..4
+    let x{i}_{j} = pixel(base, r{i}, c{j});
 //: end
-    let step = pitch(p.tiles, p.cn);
-    put(0u, t.at, step, of_upstream(s0.a, s1.a, s2.a, s3.a));
-    put(1u, t.at, step, of_upstream(s0.b, s1.b, s2.b, s3.b));
-    put(2u, t.at, step, of_upstream(s0.c, s1.c, s2.c, s3.c));
-    put(3u, t.at, step, of_upstream(s0.d, s1.d, s2.d, s3.d));
-    put(4u, t.at, step, of_upstream(s0.e, s1.e, s2.e, s3.e));
-    put(5u, t.at, step, of_upstream(s0.f, s1.f, s2.f, s3.f));
+//: for q in 0..2
+    let s{j}_{q} = of_upstream(quad{q}(x0_{j}), quad{q}(x1_{j}), quad{q}(x2_{j}), quad{q}(x3_{j}));
+//: end
+//: end
+    let step = apart(p.tiles, p.cn);
+    put(0u, t.at, step,
+        of_upstream(s0_0.a, s1_0.a, s2_0.a, s3_0.a), of_upstream(s0_1.a, s1_1.a, s2_1.a, s3_1.a));
+    put(1u, t.at, step,
+        of_upstream(s0_0.b, s1_0.b, s2_0.b, s3_0.b), of_upstream(s0_1.b, s1_1.b, s2_1.b, s3_1.b));
+    put(2u, t.at, step,
+        of_upstream(s0_0.c, s1_0.c, s2_0.c, s3_0.c), of_upstream(s0_1.c, s1_1.c, s2_1.c, s3_1.c));
+    put(3u, t.at, step,
+        of_upstream(s0_0.d, s1_0.d, s2_0.d, s3_0.d), of_upstream(s0_1.d, s1_1.d, s2_1.d, s3_1.d));
+    put(4u, t.at, step,
+        of_upstream(s0_0.e, s1_0.e, s2_0.e, s3_0.e), of_upstream(s0_1.e, s1_1.e, s2_1.e, s3_1.e));
+    put(5u, t.at, step,
+        of_upstream(s0_0.f, s1_0.f, s2_0.f, s3_0.f), of_upstream(s0_1.f, s1_1.f, s2_1.f, s3_1.f));
 }
 
 @compute @workgroup_size(64)
@@ -196,28 +257,48 @@ fn output(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @
     if (!t.inside) {
         return;
     }
-    let step = pitch(p.tiles, p.cn);
+    let step = apart(p.tiles, p.cn);
 //: for j in 0..6
-    let s{j} = of_products(Six(
-        products[t.at + {j}u * step], products[t.at + ({j}u + 6u) * step], products[t.at + ({j}u + 12u) * step],
-        products[t.at + ({j}u + 18u) * step], products[t.at + ({j}u + 24u) * step], products[t.at + ({j}u + 30u) * step]));
+//: for i in 0..6
+    let m{i}_{j} = products[t.at + ({i * 6}u + {j}u) * step];
 //: end
-    row(t, 0u, of_products(Six(s0.a, s1.a, s2.a, s3.a, s4.a, s5.a)));
-    row(t, 1u, of_products(Six(s0.b, s1.b, s2.b, s3.b, s4.b, s5.b)));
-    row(t, 2u, of_products(Six(s0.c, s1.c, s2.c, s3.c, s4.c, s5.c)));
-    row(t, 3u, of_products(Six(s0.d, s1.d, s2.d, s3.d, s4.d, s5.d)));
+//: for q in 0..2
+    let s{j}_{q} = of_products(Six(
+        quad{q}(m0_{j}), quad{q}(m1_{j}), quad{q}(m2_{j}), quad{q}(m3_{j}), quad{q}(m4_{j}), quad{q}(m5_{j})));
+//: end
+//: end
+    row(t, 0u,
+//: for q in 0..2
+        of_products(Six(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a, s4_{q}.a, s5_{q}.a)),
+//: end
+    );
+    row(t, 1u,
+//: for q in 0..2
+        of_products(Six(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b, s4_{q}.b, s5_{q}.b)),
+//: end
+    );
+    row(t, 2u,
+//: for q in 0..2
+        of_products(Six(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c, s4_{q}.c, s5_{q}.c)),
+//: end
+    );
+    row(t, 3u,
+//: for q in 0..2
+        of_products(Six(s0_{q}.d, s1_{q}.d, s2_{q}.d, s3_{q}.d, s4_{q}.d, s5_{q}.d)),
+//: end
+    );
 }
 
 // Row i of a tile's outputs, as far as they are inside.
-fn row(t: Tile, i: u32, s: Four) {
+fn row(t: Tile, i: u32, s: Four, r: Four) {
     if (t.y + i >= p.h) {
         return;
     }
-    let at = t.base + ((t.y + i) * p.w + t.x) * p.c4 + t.c;
-    y[at] = s.a;
-    if (t.x + 1u < p.w) { y[at + p.c4] = s.b; }
-    if (t.x + 2u < p.w) { y[at + 2u * p.c4] = s.c; }
-    if (t.x + 3u < p.w) { y[at + 3u * p.c4] = s.d; }
+    let at = t.base + ((t.y + i) * p.w + t.x) * p.c8 + t.c;
+    y[at] = both(s.a, r.a);
+    if (t.x + 1u < p.w) { y[at + p.c8] = both(s.b, r.b); }
+    if (t.x + 2u < p.w) { y[at + 2u * p.c8] = both(s.c, r.c); }
+    if (t.x + 3u < p.w) { y[at + 3u * p.c8] = both(s.d, r.d); }
 }
 
 @compute @workgroup_size(64)
@@ -228,20 +309,26 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng:
     if (row >= p.ci) {
         return;
     }
-    let step = pitch(p.ci, p.cn);
+    let step = apart(p.ci, p.cn);
     let at = packed(row, p.ci, c);
 //: for j in 0..6
-    let s{j} = of_gradients(Six(
-        products[at + {j}u * step], products[at + ({j}u + 6u) * step], products[at + ({j}u + 12u) * step],
-        products[at + ({j}u + 18u) * step], products[at + ({j}u + 24u) * step], products[at + ({j}u + 30u) * step]));
+//: for i in 0..6
+    let m{i}_{j} = products[at + ({i * 6}u + {j}u) * step];
 //: end
-    let r0 = of_gradients(Six(s0.a, s1.a, s2.a, s3.a, s4.a, s5.a));
-    let r1 = of_gradients(Six(s0.b, s1.b, s2.b, s3.b, s4.b, s5.b));
-    let r2 = of_gradients(Six(s0.c, s1.c, s2.c, s3.c, s4.c, s5.c));
-    let to = row * p.c4 + p.c0 + c;
+//: for q in 0..2
+    let s{j}_{q} = of_gradients(Six(
+        quad{q}(m0_{j}), quad{q}(m1_{j}), quad{q}(m2_{j}), quad{q}(m3_{j}), quad{q}(m4_{j}), quad{q}(m5_{j})));
+//: end
+//: end
+//: for q in 0..2
+    let r0_{q} = of_gradients(Six(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a, s4_{q}.a, s5_{q}.a));
+    let r1_{q} = of_gradients(Six(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b, s4_{q}.b, s5_{q}.b));
+    let r2_{q} = of_gradients(Six(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c, s4_{q}.c, s5_{q}.c));
+//: end
+    let to = row * p.c8 + p.c0 + c;
 //: for j in 0..3
-    y[to + {j * 3}u * p.ci * p.c4] = r{j}.a;
-    y[to + ({j * 3}u + 1u) * p.ci * p.c4] = r{j}.b;
-    y[to + ({j * 3}u + 2u) * p.ci * p.c4] = r{j}.c;
+    y[to + {j * 3}u * p.ci * p.c8] = both(r{j}_0.a, r{j}_1.a);
+    y[to + {j * 3 + 1}u * p.ci * p.c8] = both(r{j}_0.b, r{j}_1.b);
+    y[to + {j * 3 + 2}u * p.ci * p.c8] = both(r{j}_0.c, r{j}_1.c);
 //: end
 }

@@ -4,7 +4,7 @@
 use dau::kernel::{KernelError, KernelId};
 
 /// What stands in for `shaders/<name>.wgsl`; names not listed are empty.
-const TEXTS: [(&str, &str); 9] = [
+const TEXTS: [(&str, &str); 11] = [
     ("common/index", "fn helper() {}\n"),
     ("add", "//: include index\nconst N = 2u;\n//: for i in 0..N\nlet a{i} = {i * N}; {{i + 1}}\n//: end\n"),
     (
@@ -12,6 +12,14 @@ const TEXTS: [(&str, &str); 9] = [
         "const MT = 4u;\nconst CL = 2u;\n//: for j in 0..MT / CL\n//: for i in 0..CL\nx{j}_{i} {i / CL} {j % CL}\n//: end\n//: end\n",
     ),
     ("augment", "a\n//: for i in 0..2\nb\n"),
+    (
+        "winograd",
+        "const W = 8u;\narray<vec{W / 2}<u64>>\n//: for i in 0..2\n//: for j in 1..2\na{i * 3 + j}_{j * W % 6 / 2 + 1}\n//: end\n//: end\n",
+    ),
+    (
+        "roof",
+        "helper\n@compute\nfn first() {\n    one\n}\nbetween\n@compute @workgroup_size(64)\nfn second() {\n    if {\n    }\n}\nend\n",
+    ),
     ("batch_norm", "a\n//: end\n"),
     ("linear", "//: for i in 0..2\n//: for j in 0..2\n//: end\n"),
     ("loss", "//: for i in 0..M\n//: end\n"),
@@ -97,4 +105,18 @@ fn an_unknown_constant_or_include_is_refused_by_name() {
     assert_eq!(refused("argmax", &[("NT", 1)]), "shaders/argmax.wgsl has no `const NT = ...u;`");
     assert_eq!(refused("argmax", &[("CL", 1), ("CL", 2)]), "shaders/argmax.wgsl has no `const (twice) = ...u;`");
     assert_eq!(refused("reduce", &[]), "no shader file \"common/nothing\" under shaders/");
+}
+
+#[test]
+fn terms_are_sums_of_products_and_constants_stand_in_the_text() {
+    assert_eq!(expanded("winograd", &[]), "const W = 8u;\narray<vec4<u64>>\na1_2\na4_2\n");
+    assert!(expanded("winograd", &[("W", 4)]).contains("array<vec2<u64>>\na1_3\na4_3\n"));
+}
+
+#[test]
+fn other_entry_points_are_left_out() {
+    let text = |entry| loader::expand(&KernelId::new("roof", entry)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(text("first"), "helper\n@compute\nfn first() {\n    one\n}\nbetween\nend\n");
+    assert_eq!(text("second"), "helper\nbetween\n@compute @workgroup_size(64)\nfn second() {\n    if {\n    }\n}\nend\n");
+    assert!(text("third").contains("fn first") && text("third").contains("fn second"));
 }

@@ -9,7 +9,8 @@ use super::GpuError;
 pub enum Staging {
     /// A workgroup copies tiles of the operands into its memory, and its invocations read them there. Runs everywhere.
     WorkgroupTile,
-    /// Each lane loads other pixels and hands them round with subgroup shuffles. Needs a fixed subgroup size.
+    /// Each lane loads other pixels and hands them round with subgroup shuffles. Needs a fixed subgroup size and 64-bit
+    /// integers, in which a load brings twice as much.
     SubgroupShuffle,
     /// Each invocation loads all it needs. Runs everywhere.
     RegisterBlock,
@@ -59,7 +60,7 @@ pub struct AdapterRow {
 /// What kernels may ask of an adapter when they choose their launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
-    /// The subgroup size, where the adapter has subgroup operations and its size is fixed.
+    /// The subgroup size, where the adapter has subgroup operations and 64-bit integers and its size is fixed.
     pub subgroup: Option<u32>,
     /// A CPU driver: few wide threads, so few large pieces of work are better than many small ones.
     pub cpu: bool,
@@ -162,7 +163,8 @@ impl Gpu {
 
     fn from_adapter(adapter: &wgpu::Adapter, choice: &AdapterChoice) -> Result<Gpu, GpuError> {
         let info = adapter.get_info();
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let subgroups = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
+        let wanted = subgroups | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let (features, limits) = match choice.limits {
             LimitChoice::Adapter => (adapter.features() & wanted, adapter.limits()),
             LimitChoice::Default => (wgpu::Features::empty(), wgpu::Limits::default()),
@@ -197,7 +199,7 @@ impl Gpu {
         // A shuffle kernel's tile is as many vec4 of channels as the subgroup has lanes: below 8 it does not pay, and
         // SwiftShader, the one adapter of 4 we know, needs over 20 GiB to compile it.
         let lanes = 8..=32;
-        let usable = features.contains(wgpu::Features::SUBGROUP) && fixed && lanes.contains(&info.subgroup_min_size);
+        let usable = features.contains(subgroups) && fixed && lanes.contains(&info.subgroup_min_size);
         let subgroup = usable.then_some(info.subgroup_min_size);
         let cpu = info.device_type == wgpu::DeviceType::Cpu;
         let suggested = match info.device_type {
@@ -210,7 +212,7 @@ impl Gpu {
         if staging == Staging::SubgroupShuffle && subgroup.is_none() {
             return Err(GpuError::Device {
                 adapter: info.name.clone(),
-                why: "staging subgroup-shuffle needs subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
+                why: "staging subgroup-shuffle needs 64-bit integers and subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
             });
         }
         Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, staging }, fault })
@@ -279,6 +281,7 @@ impl AdapterRow {
     pub fn feature_names(&self) -> Vec<&'static str> {
         let known = [
             ("subgroups", wgpu::Features::SUBGROUP),
+            ("64-bit integers", wgpu::Features::SHADER_INT64),
             ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
             ("f16", wgpu::Features::SHADER_F16),
         ];

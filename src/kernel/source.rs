@@ -2,10 +2,11 @@
 //!
 //! Three directives, all in line comments so that a file is valid WGSL before they run:
 //! - `//: include NAME` puts `shaders/common/NAME.wgsl` here.
-//! - `//: for i in A..B` ... `//: end` repeats the lines between for i = A, A+1, .. B-1, replacing `{i}`, `{i / N}`,
-//!   `{i % N}`, `{i * N}` and `{i + N}`. A, B and N are integers or `const` names of the file; B may be `X / Y` or `X * Y`.
-//!   It nests. It is there because some drivers unroll nothing and keep arrays in memory.
-//! - `const NAME = 8u;` at the start of a line is rewritten when the kernel asks for another value.
+//! - `//: for i in A..B` ... `//: end` repeats the lines between for i = A, A+1, .. B-1, replacing `{i}` and sums and products
+//!   that begin with it: `{i / N}`, `{i % N}`, `{i * N + 1}`. A, B and N are such terms of integers and `const` names of the
+//!   file. It nests. It is there because some drivers unroll nothing and keep arrays in memory.
+//! - `const NAME = 8u;` at the start of a line is rewritten when the kernel asks for another value; `{NAME / 2}` stands for that
+//!   value where WGSL takes no constant, as in the name of a type.
 
 use std::collections::HashMap;
 
@@ -22,7 +23,9 @@ shaders![
     "common/conv2d",
     "common/index",
     "common/hash",
+    "common/extents",
     "common/points",
+    "common/quads",
     "add",
     "argmax",
     "augment",
@@ -61,6 +64,7 @@ pub fn expand(id: &KernelId) -> Result<String, KernelError> {
             None => lines.push((i + 1, line.to_string())),
         }
     }
+    only_entry(&mut lines, id.entry);
     let mut consts = HashMap::new();
     let mut replaced = 0;
     for (_, line) in &mut lines {
@@ -86,6 +90,26 @@ pub fn expand(id: &KernelId) -> Result<String, KernelError> {
     Ok(out)
 }
 
+/// Drops what is not `entry` of a file's entry points, which would be expanded, parsed and compiled in vain: each from its `@compute` to
+/// the brace at the start of a line. A text without `entry` stays whole.
+fn only_entry(lines: &mut Vec<(usize, String)>, entry: &str) {
+    let head = format!("fn {entry}(");
+    if !lines.iter().any(|(_, l)| l.starts_with(&head)) {
+        return;
+    }
+    let mut kept = Vec::with_capacity(lines.len());
+    let mut rest = std::mem::take(lines).into_iter().peekable();
+    while let Some(line) = rest.next() {
+        let other = |next: &(usize, String)| !next.1.starts_with(&head);
+        if line.1.starts_with("@compute") && rest.peek().is_some_and(other) {
+            while rest.next().is_some_and(|(_, l)| l != "}") {}
+        } else {
+            kept.push(line);
+        }
+    }
+    *lines = kept;
+}
+
 type Fault = (usize, String);
 
 /// Copies `lines` to `out`, expanding `//: for` blocks, innermost last.
@@ -97,16 +121,18 @@ fn repeat(lines: &[(usize, String)], consts: &HashMap<String, u32>, out: &mut St
         if let Some(head) = directive.strip_prefix("//: for ") {
             let end = matching_end(lines, i).ok_or((*number, "no `//: end` for this `//: for`".to_string()))?;
             let (var, from, to) = parse_for(head, consts).ok_or((*number, format!("cannot understand `{directive}`")))?;
+            let mut scope = consts.clone();
             for value in from..to {
+                scope.insert(var.clone(), value);
                 let body: Vec<(usize, String)> =
-                    lines[i + 1..end].iter().map(|(n, l)| (*n, substitute(l, &var, value, consts))).collect();
-                repeat(&body, consts, out)?;
+                    lines[i + 1..end].iter().map(|(n, l)| (*n, substitute(l, |name| name == var, &scope))).collect();
+                repeat(&body, &scope, out)?;
             }
             i = end + 1;
         } else if directive.starts_with("//: end") {
             return Err((*number, "`//: end` without `//: for`".to_string()));
         } else {
-            out.push_str(line);
+            out.push_str(&substitute(line, |name| consts.contains_key(name), consts));
             out.push('\n');
             i += 1;
         }
@@ -136,36 +162,33 @@ fn parse_for(head: &str, consts: &HashMap<String, u32>) -> Option<(String, u32, 
     Some((var.trim().to_string(), evaluate(from, consts)?, evaluate(to, consts)?))
 }
 
-/// An integer, a constant's name, or two of them with one of `+ * / %` between.
+/// An integer, a constant's name, or several of them with `+ * / %` between: `+` last, the others from left to right.
 fn evaluate(text: &str, consts: &HashMap<String, u32>) -> Option<u32> {
-    let atom = |t: &str| t.trim().parse().ok().or_else(|| consts.get(t.trim()).copied());
-    for op in ['+', '*', '/', '%'] {
-        if let Some((a, b)) = text.split_once(op) {
-            let (a, b) = (atom(a)?, atom(b)?);
-            return match op {
-                '+' => a.checked_add(b),
-                '*' => a.checked_mul(b),
-                '/' => a.checked_div(b),
-                _ => a.checked_rem(b),
-            };
-        }
+    if let Some((a, b)) = text.rsplit_once('+') {
+        return evaluate(a, consts)?.checked_add(evaluate(b, consts)?);
     }
-    atom(text)
+    let Some(at) = text.rfind(['*', '/', '%']) else {
+        return text.trim().parse().ok().or_else(|| consts.get(text.trim()).copied());
+    };
+    let (a, b) = (evaluate(&text[..at], consts)?, evaluate(&text[at + 1..], consts)?);
+    match text.as_bytes()[at] {
+        b'*' => a.checked_mul(b),
+        b'/' => a.checked_div(b),
+        _ => a.checked_rem(b),
+    }
 }
 
-/// Replaces `{var}` and `{var op N}` in one line; every other brace is WGSL's own.
-fn substitute(line: &str, var: &str, value: u32, consts: &HashMap<String, u32>) -> String {
-    let mut scope = consts.clone();
-    scope.insert(var.to_string(), value);
+/// Replaces `{NAME}` and terms that begin with NAME in one line, for every NAME that is `wanted`; every other brace is WGSL's own.
+fn substitute(line: &str, wanted: impl Fn(&str) -> bool, values: &HashMap<String, u32>) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(open) = rest.find('{') {
         let (before, after) = rest.split_at(open);
         out.push_str(before);
         let inner = after[1..].split_once('}').map(|(inner, _)| inner);
-        let named = inner.is_some_and(|t| t.split(['+', '*', '/', '%']).next().map(str::trim) == Some(var));
+        let named = |t: &&str| t.split(['+', '*', '/', '%']).next().is_some_and(|name| wanted(name.trim()));
         // A range bound or an index inside a nested loop may use an outer variable: it is replaced when its loop runs.
-        match inner.filter(|_| named).and_then(|t| evaluate(t, &scope).map(|v| (t.len(), v))) {
+        match inner.filter(named).and_then(|t| evaluate(t, values).map(|v| (t.len(), v))) {
             Some((length, v)) => {
                 out.push_str(&v.to_string());
                 rest = &after[length + 2..];

@@ -139,9 +139,9 @@ impl Extents {
 const REGISTER_PIXELS: usize = 8;
 const SHUFFLE_PIXELS: usize = 32;
 
-/// Lanes along channels: the whole subgroup, or fewer where there are fewer channels.
-fn lanes(subgroup: u32, channels4: usize) -> u32 {
-    (channels4.next_power_of_two() as u32).min(subgroup)
+/// Lanes along channels: the whole subgroup, or fewer where there are fewer loads of them.
+fn lanes(subgroup: u32, loads: usize) -> u32 {
+    (loads.next_power_of_two() as u32).min(subgroup)
 }
 
 /// What a workgroup of workgroup-tile computes: 16 `each` rows by `channels`. An invocation owns `each` rows, 4 or 8, by
@@ -179,19 +179,28 @@ const CACHE: usize = 384 << 10;
 /// Slices of a weight gradient for the cache's sake: memory does not grow with the batch.
 const MOST_SLICES: usize = 64;
 
-/// Channel quadruples a lane owns beside each other: two share what was shuffled, where none of them would be empty.
-fn quadruples(channels4: usize, lanes: u32) -> u32 {
-    if channels4.is_multiple_of(2 * lanes as usize) { 2 } else { 1 }
+/// Channels that a lane of the subgroup-shuffle kernels owns: 8 where that leaves no lane without.
+fn owned(subgroup: u32, channels: usize) -> u32 {
+    if channels.is_multiple_of(8 * subgroup as usize) { 8 } else { 4 }
 }
 
-/// The subgroup-shuffle kernel `entry` for `pixels` x `channels4` outputs, and its grid.
-fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels4: usize) -> (KernelId, [u32; 2]) {
-    let cl = lanes(subgroup, channels4);
-    let co = quadruples(channels4, cl);
-    let consts = [("SG", subgroup), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32), ("CO", co)];
+/// The subgroup-shuffle kernel `entry` for `pixels` x `channels` outputs, and its grid.
+fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels: usize) -> (KernelId, [u32; 2]) {
+    let own = owned(subgroup, channels);
+    let cl = lanes(subgroup, channels / own as usize);
+    let consts = [("SG", subgroup), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32), ("YW", own)];
     let block = 4 * SHUFFLE_PIXELS * (subgroup / cl) as usize;
-    let grid = [pixels.div_ceil(block) as u32, channels4.div_ceil((cl * co) as usize) as u32];
+    let grid = [pixels.div_ceil(block) as u32, channels.div_ceil((own * cl) as usize) as u32];
     (KernelId::new("conv2d_shuffle", entry).with(&consts), grid)
+}
+
+/// The subgroup-shuffle kernel `entry` of a weight gradient, and the channels of x and gy that its lanes own. Those with much to do a pixel
+/// take one at a time: a loop that outgrows the instruction cache is slower.
+fn shuffle_weights(entry: &'static str, subgroup: u32, lanes: u32, ci: usize, co: usize) -> (KernelId, [usize; 2]) {
+    let own = [ci, co].map(|c| owned(subgroup, c));
+    let step = if own == [8, 8] { 1 } else { 2 };
+    let consts = [("SG", subgroup), ("CL", lanes), ("XW", own[0]), ("YW", own[1]), ("STEP", step)];
+    (KernelId::new("conv2d_shuffle", entry).with(&consts), own.map(|c| c as usize))
 }
 
 /// The launch of `gather`: y from x and w, which are bound as given. `map` is [mul, div, off].
@@ -202,9 +211,8 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     let pixels = e.n * to.0[0].div_ceil(div) * to.0[1].div_ceil(div);
     let classes = (div * div) as u32;
     let (kernel, grid) = match (caps.staging, caps.subgroup) {
-        (Staging::SubgroupShuffle, Some(sg)) if strip::wins(e) => return strip::gather(e, from, to, sg, w),
         (Staging::SubgroupShuffle, Some(sg)) => {
-            let (kernel, [x, y]) = shuffle("gather", sg, pixels, co4);
+            let (kernel, [x, y]) = shuffle("gather", sg, pixels, to.1);
             (kernel, [x, y, classes])
         }
         (Staging::WorkgroupTile, _) => {
@@ -257,7 +265,11 @@ impl Op for Conv2d {
         if winograd::wins(&e, l.caps) {
             return winograd::launches(&e, winograd::Form::Forward, l.caps);
         }
-        gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
+        let (from, to) = ((e.input, e.ci), (e.output, e.co));
+        if let Some(subgroup) = strip::wins(&e, l.caps) {
+            return strip::gather(&e, from, to, subgroup, false);
+        }
+        gather(&e, from, to, [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
     }
 
     fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
@@ -317,6 +329,10 @@ impl Op for Conv2dInputGrad {
         if winograd::wins(&e, l.caps) {
             return winograd::launches(&e, winograd::Form::InputGradient, l.caps);
         }
+        let (from, to) = ((e.output, e.co), (e.input, e.ci));
+        if let Some(subgroup) = strip::wins(&e, l.caps) {
+            return strip::gather(&e, from, to, subgroup, true);
+        }
         let taps = e.kernel * e.kernel;
         let flip = Launch {
             kernel: KernelId::new("conv2d_weights", "flip"),
@@ -325,7 +341,7 @@ impl Op for Conv2dInputGrad {
             groups: groups(taps * e.co * e.ci / 4, 64),
         };
         let map = [1, e.stride, e.kernel - 1 - e.pad];
-        let main = gather(&e, (e.output, e.co), (e.input, e.ci), map, l.caps, Slot::Scratch(0));
+        let main = gather(&e, from, to, map, l.caps, Slot::Scratch(0));
         Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] }
     }
 
@@ -374,10 +390,8 @@ impl Op for Conv2dWeightGrad {
         if winograd::wins_weights(&e, l.caps) {
             return winograd::weight_gradient(&e, l.caps);
         }
-        if let (Staging::SubgroupShuffle, Some(sg)) = (l.caps.staging, l.caps.subgroup)
-            && strip::wins(&e)
-        {
-            return strip::weight_gradient(&e, sg);
+        if let Some(subgroup) = strip::wins(&e, l.caps) {
+            return strip::weight_gradient(&e, subgroup);
         }
         let rows4 = e.kernel * e.kernel * e.ci / 4;
         let co4 = e.co / 4;
@@ -387,10 +401,12 @@ impl Op for Conv2dWeightGrad {
         // Slices that a workgroup takes together, and the fewest image rows that are worth a slice.
         let (kernel, tiles, together, fewest) = match (l.caps.staging, l.caps.subgroup) {
             (Staging::SubgroupShuffle, Some(sg)) => {
-                let cl = lanes(sg, co4).min(lanes(sg, rows4));
-                let id = KernelId::new("conv2d_shuffle", "weight_gradient").with(&[("SG", sg), ("CL", cl)]);
+                let own = [e.ci, e.co].map(|c| owned(sg, c) as usize);
+                let rows = rows4 * 4 / own[0];
+                let cl = lanes(sg, e.co / own[1]).min(lanes(sg, rows));
+                let (id, _) = shuffle_weights("weight_gradient", sg, cl, e.ci, e.co);
                 let cl = cl as usize;
-                (id, [rows4.div_ceil(4 * cl), co4.div_ceil(cl)], sg as usize / cl, 1)
+                (id, [rows.div_ceil(4 * cl), e.co.div_ceil(own[1] * cl)], sg as usize / cl, 1)
             }
             (Staging::WorkgroupTile, _) => {
                 let work = |tile: &Tile| tile.grid(rows4 * 4, e.co)[0] * tile.each;

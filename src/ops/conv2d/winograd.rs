@@ -1,7 +1,7 @@
 //! Launches of a 3x3 convolution and its gradients by Winograd's F(4x4, 3x3) (Lavin and Gray 2016). Shader:
 //! `shaders/winograd.wgsl`; its products: the staging's.
 
-use super::{Extents, shuffle};
+use super::{Extents, shuffle, shuffle_weights};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;
@@ -27,6 +27,8 @@ pub(super) fn wins(e: &Extents, caps: Caps) -> bool {
     caps.staging == Staging::SubgroupShuffle
         && (e.kernel, e.stride, e.pad) == (3, 1, 1)
         && e.ci.min(e.co) >= CHANNELS
+        && e.ci.is_multiple_of(8)
+        && e.co.is_multiple_of(8)
         && e.tiles() >= TILES
         && [points(e.ci, e.co), points(BLOCK, e.ci.max(e.co))].iter().all(|s| s.bytes() <= BYTES)
 }
@@ -77,13 +79,13 @@ impl Extents {
         invocations: usize,
     ) -> Launch {
         let ([th, tw], [h, w]) = (self.tile_grid(), self.output);
-        let extents = [("n", self.n), ("h", h), ("w", w), ("c4", c / 4), ("th", th), ("tw", tw), ("ci", ci), ("pack", pack / 4)];
+        let extents = [("n", self.n), ("h", h), ("w", w), ("c8", c / 8), ("th", th), ("tw", tw), ("ci", ci), ("pack", pack / 4)];
         Launch {
             kernel: KernelId::new("winograd", entry),
             bind,
             params: extents
                 .into_iter()
-                .chain([("first", strip.first), ("tiles", strip.tiles), ("c0", c0 / 4), ("cn", cn / 4)])
+                .chain([("first", strip.first), ("tiles", strip.tiles), ("c0", c0 / 8), ("cn", cn / 8)])
                 .map(|(name, value)| (name, Param::U32(value as u32)))
                 .collect(),
             groups: groups(invocations, 64),
@@ -110,21 +112,21 @@ pub(super) fn launches(e: &Extents, form: Form, caps: Caps) -> Lowered {
     let largest = strips[0];
     let [u, v, m] = [0, 1, 2].map(Slot::Scratch);
     let mut weights =
-        e.transform("weights", vec![("x", Slot::In(1)), ("points", u)], [e.ci, e.co, e.co], largest, [0, e.co], e.ci * e.co / 4);
+        e.transform("weights", vec![("x", Slot::In(1)), ("points", u)], [e.ci, e.co, e.co], largest, [0, e.co], e.ci * e.co / 8);
     weights.kernel = weights.kernel.with(&[("FLIP", back)]);
     let mut launches = vec![weights];
     for strip in strips {
         let Strip { tiles, .. } = strip;
-        let (kernel, [x, y]) = shuffle("product", caps.subgroup.unwrap_or(1), tiles, co / 4);
+        let (kernel, [x, y]) = shuffle("product", caps.subgroup.unwrap_or(1), tiles, co);
         launches.extend([
-            e.transform("input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, [0, ci], tiles * ci / 4),
+            e.transform("input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, [0, ci], tiles * ci / 8),
             Launch {
                 kernel: kernel.with(&[("TURNED", back)]),
-                bind: vec![("x", v), ("w", u), ("y", m)],
+                bind: vec![("x", v), ("w", u), ("turned", u), ("y", m)],
                 params: Extents { n: tiles, ..*e }.params((e.input, ci), (e.output, co), [1, 1, 0], [0, 0]),
                 groups: [x, y, POINTS as u32],
             },
-            e.transform("output", vec![("products", m), ("y", Slot::Out(0))], [ci, co, co], strip, [0, co], tiles * co / 4),
+            e.transform("output", vec![("products", m), ("y", Slot::Out(0))], [ci, co, co], strip, [0, co], tiles * co / 8),
         ]);
     }
     Lowered { scratch: vec![points(ci, co), points(largest.tiles, ci), points(largest.tiles, co)], launches }
@@ -133,7 +135,9 @@ pub(super) fn launches(e: &Extents, form: Form, caps: Caps) -> Lowered {
 /// gw, from x and gy, whose channels fill subgroups; as many co at a time as keep the points of their weights in the cache.
 pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
     let subgroup = caps.subgroup.unwrap_or(1);
-    let pack = 4 * subgroup as usize;
+    let (outer, own) = shuffle_weights("outer", subgroup, subgroup, e.ci, e.co);
+    // Channels of a subgroup.
+    let [x_pack, pack] = own.map(|c| c * subgroup as usize);
     let strips = e.strips();
     // Several strips would have to be gone through again for each block.
     let block = match strips.len() {
@@ -150,19 +154,19 @@ pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
             // It is the same for all blocks.
             if c0 == 0 {
                 let bind = vec![("x", Slot::In(0)), ("points", v)];
-                launches.push(e.transform("input", bind, [e.ci, e.ci, pack], strip, [0, e.ci], tiles * e.ci / 4));
+                launches.push(e.transform("input", bind, [e.ci, e.ci, x_pack], strip, [0, e.ci], tiles * e.ci / 8));
             }
             let bind = vec![("x", Slot::In(1)), ("points", n)];
-            launches.push(e.transform("upstream", bind, [e.ci, e.co, pack], strip, [c0, cn], tiles * cn / 4));
+            launches.push(e.transform("upstream", bind, [e.ci, e.co, pack], strip, [c0, cn], tiles * cn / 8));
             launches.push(Launch {
-                kernel: KernelId::new("conv2d_shuffle", "outer").with(&[("SG", subgroup), ("CL", subgroup)]),
+                kernel: outer.clone(),
                 bind: vec![("x", v), ("gy", n), ("slices", products)],
                 params: Extents { n: tiles, ..*e }.params((e.input, e.ci), (e.output, cn), [1, 1, 0], [0, add]),
-                groups: [e.ci.div_ceil(4 * pack) as u32, (cn / pack) as u32, POINTS as u32],
+                groups: [e.ci.div_ceil(4 * x_pack) as u32, (cn / pack) as u32, POINTS as u32],
             });
         }
         let bind = vec![("products", products), ("y", Slot::Out(0))];
-        launches.push(e.transform("weight_gradient", bind, [e.ci, e.co, pack], strips[0], [c0, cn], e.ci * cn / 4));
+        launches.push(e.transform("weight_gradient", bind, [e.ci, e.co, pack], strips[0], [c0, cn], e.ci * cn / 8));
     }
     let tiles = strips[0].tiles;
     Lowered { scratch: vec![points(e.ci, block), points(tiles, e.ci), points(tiles, block)], launches }
