@@ -1,11 +1,13 @@
-// y = a + b, any shape, f32. Sizes that are multiples of 4 go by vec4, an invocation a quadruple; others by element, through
+// y = a + b, any shape, f32. Sizes that are multiples of 4 go by loads of QUADS vec4, an invocation a load; others by element, through
 // `add_each` and the bindings each_*: n counts what an invocation owns.
 //: include index
+const QUADS = 1u;
+//: include load{QUADS}
 struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<vec4f>;
-@group(0) @binding(2) var<storage, read> b: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(1) var<storage, read> a: array<Load>;
+@group(0) @binding(2) var<storage, read> b: array<Load>;
+@group(0) @binding(3) var<storage, read_write> y: array<Load>;
 @group(0) @binding(4) var<storage, read> each_a: array<f32>;
 @group(0) @binding(5) var<storage, read> each_b: array<f32>;
 @group(0) @binding(6) var<storage, read_write> each_y: array<f32>;
@@ -16,7 +18,13 @@ fn add(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bui
     if (i >= p.n) {
         return;
     }
-    y[i] = a[i] + b[i];
+    let left = a[i];
+    let right = b[i];
+    y[i] = load(
+//: for q in 0..QUADS
+        quad{q}(left) + quad{q}(right),
+//: end
+    );
 }
 
 @compute @workgroup_size(64)

@@ -5,12 +5,12 @@
 //
 // Statistics and mean(..) run over the valid rows, the first n_valid * sample_rows; gx is 0 in the others.
 //
-// x, residual, y, gy, gresidual, gx: [rows][c4] of vec4 along channels. gamma, beta, mean, inv_std, variance, running_*,
+// x, residual, y, gy, gresidual, gx: [rows][c4 / QUADS] loads of QUADS vec4 along channels. gamma, beta, mean, inv_std, variance, running_*,
 // ggamma, gbeta: [c4]. partial: [chunks][c4][2]: mean and M2 = sum (x - mean)^2 of a chunk, or its sums of g and
 // g * (x - mean). coefficient: [c4][3], what apply_gradient needs of the whole batch.
 //
-// A workgroup owns a chunk of `chunk` rows and LANES_C channel quadruples; an invocation one quadruple and every LANES_R-th row.
-// `finish` and `finish_gradient`: a workgroup owns LANES_C quadruples, an invocation every LANES_R-th chunk.
+// A workgroup owns a chunk of `chunk` rows and LANES_C loads of channels; an invocation one load and every LANES_R-th row.
+// `finish` and `finish_gradient`: a workgroup owns LANES_C quads, an invocation every LANES_R-th chunk.
 // (Workgroups are one-dimensional because lavapipe fills its vectors along x only.)
 // Sums run in an order that only the extents and the lane counts decide.
 //
@@ -20,41 +20,43 @@ const LANES_C = 4u;
 const LANES_R = 2u;
 const RELU = 0u;
 const RESIDUAL = 0u;
+const QUADS = 1u;
+//: include load{QUADS}
 const LANES = LANES_C * LANES_R;
 
 struct Params { rows: u32, c4: u32, chunk: u32, chunks: u32, sample_rows: u32, n_valid: u32, eps: f32, momentum: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> x: array<Load>;
 @group(0) @binding(2) var<storage, read> gamma: array<vec4f>;
 @group(0) @binding(3) var<storage, read> beta: array<vec4f>;
-@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(4) var<storage, read> residual: array<Load>;
 @group(0) @binding(5) var<storage, read> mean: array<vec4f>;
 @group(0) @binding(6) var<storage, read> inv_std: array<vec4f>;
 @group(0) @binding(7) var<storage, read> variance: array<vec4f>;
-@group(0) @binding(8) var<storage, read> gy: array<vec4f>;
-@group(0) @binding(9) var<storage, read> y: array<vec4f>;
+@group(0) @binding(8) var<storage, read> gy: array<Load>;
+@group(0) @binding(9) var<storage, read> y: array<Load>;
 @group(0) @binding(10) var<storage, read_write> partial: array<vec4f>;
 @group(0) @binding(11) var<storage, read_write> running_mean: array<vec4f>;
 @group(0) @binding(12) var<storage, read_write> running_var: array<vec4f>;
 @group(0) @binding(13) var<storage, read_write> new_mean: array<vec4f>;
 @group(0) @binding(14) var<storage, read_write> new_inv_std: array<vec4f>;
-@group(0) @binding(15) var<storage, read_write> new_y: array<vec4f>;
+@group(0) @binding(15) var<storage, read_write> new_y: array<Load>;
 @group(0) @binding(16) var<storage, read_write> coefficient: array<vec4f>;
 @group(0) @binding(17) var<storage, read_write> ggamma: array<vec4f>;
 @group(0) @binding(18) var<storage, read_write> gbeta: array<vec4f>;
-@group(0) @binding(19) var<storage, read_write> gresidual: array<vec4f>;
-@group(0) @binding(20) var<storage, read_write> gx: array<vec4f>;
+@group(0) @binding(19) var<storage, read_write> gresidual: array<Load>;
+@group(0) @binding(20) var<storage, read_write> gx: array<Load>;
 
-// What an invocation owns: rows first, first + LANES_R, .. below end, at channels 4c..4c+3.
+// What an invocation owns: rows first, first + LANES_R, .. below end, at load c.
 struct Part { chunk: u32, c: u32, first: u32, end: u32 }
 
 fn part(g: vec3u, ng: vec3u, l: u32) -> Part {
-    let blocks = (p.c4 + LANES_C - 1u) / LANES_C;
+    let blocks = (p.c4 / QUADS + LANES_C - 1u) / LANES_C;
     let i = linear_index(g, ng, 0u, 1u);
     let chunk = i / blocks;
     let c = (i % blocks) * LANES_C + l % LANES_C;
     // A lane past the last channel owns no rows.
-    let end = select(0u, min((chunk + 1u) * p.chunk, p.rows), c < p.c4);
+    let end = select(0u, min((chunk + 1u) * p.chunk, p.rows), c < p.c4 / QUADS);
     return Part(chunk, c, chunk * p.chunk + l / LANES_C, end);
 }
 
@@ -66,7 +68,7 @@ fn valid_rows() -> u32 {
 
 // Of n rows: their mean and M2 = sum (x - mean)^2.
 struct Moments { n: f32, mean: vec4f, m2: vec4f }
-var<workgroup> lane_moments: array<Moments, LANES>;
+var<workgroup> lane_moments: array<Moments, LANES * QUADS>;
 
 // Chan, Golub and LeVeque (1979): exact where a sum of squares would cancel.
 fn merge(a: Moments, b: Moments) -> Moments {
@@ -76,12 +78,13 @@ fn merge(a: Moments, b: Moments) -> Moments {
     return Moments(n, a.mean + d * share, a.m2 + b.m2 + d * d * (a.n * share));
 }
 
-// Merges the lanes of one channel quadruple; the first row's lane gets the result.
-fn merge_lanes(own: Moments, l: u32) -> Moments {
+// Merges the lanes of one channel quad, the load's `quad`th; the first row's lane gets the result.
+fn merge_lanes(own: Moments, lane: u32, quad: u32) -> Moments {
+    let l = lane + quad * LANES;
     lane_moments[l] = own;
     for (var half = LANES / 2u; half >= LANES_C; half /= 2u) {
         workgroupBarrier();
-        if l < half {
+        if lane < half {
             lane_moments[l] = merge(lane_moments[l], lane_moments[l + half]);
         }
     }
@@ -93,26 +96,40 @@ fn merge_lanes(own: Moments, l: u32) -> Moments {
 fn measure(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     let end = min(t.end, valid_rows());
-    var m = Moments(0.0, vec4f(), vec4f());
+//: for q in 0..QUADS
+    var m{q} = Moments(0.0, vec4f(), vec4f());
+//: end
     if t.first < end {
-        var i = t.first * p.c4 + t.c;
-        let shift = x[i];
-        var sum = vec4f();
-        var squares = vec4f();
+        var i = t.first * (p.c4 / QUADS) + t.c;
+        let head = x[i];
+//: for q in 0..QUADS
+        let shift{q} = quad{q}(head);
+        var sum{q} = vec4f();
+        var squares{q} = vec4f();
+//: end
         for (var r = t.first + LANES_R; r < end; r += LANES_R) {
-            i += LANES_R * p.c4;
-            let d = x[i] - shift;
-            sum += d;
-            squares += d * d;
+            i += LANES_R * (p.c4 / QUADS);
+            let v = x[i];
+//: for q in 0..QUADS
+            let d{q} = quad{q}(v) - shift{q};
+            sum{q} += d{q};
+            squares{q} += d{q} * d{q};
+//: end
         }
         let n = f32((end - t.first + LANES_R - 1u) / LANES_R);
-        m = Moments(n, shift + sum / n, max(squares - sum * (sum / n), vec4f()));
+//: for q in 0..QUADS
+        m{q} = Moments(n, shift{q} + sum{q} / n, max(squares{q} - sum{q} * (sum{q} / n), vec4f()));
+//: end
     }
-    m = merge_lanes(m, l);
-    if l < LANES_C && t.c < p.c4 && t.chunk < p.chunks {
-        let at = 2u * (t.chunk * p.c4 + t.c);
-        partial[at] = m.mean;
-        partial[at + 1u] = m.m2;
+//: for q in 0..QUADS
+    m{q} = merge_lanes(m{q}, l, {q}u);
+//: end
+    if l < LANES_C && t.c < p.c4 / QUADS && t.chunk < p.chunks {
+        let at = 2u * (t.chunk * p.c4 + t.c * QUADS);
+//: for q in 0..QUADS
+        partial[at + {q * 2}u] = m{q}.mean;
+        partial[at + {q * 2}u + 1u] = m{q}.m2;
+//: end
     }
 }
 
@@ -130,7 +147,7 @@ fn finish(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u
             m = merge(m, Moments(n, partial[at], partial[at + 1u]));
         }
     }
-    m = merge_lanes(m, l);
+    m = merge_lanes(m, l, 0u);
     if l >= LANES_C || c >= p.c4 {
         return;
     }
@@ -144,20 +161,41 @@ fn finish(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u
 
 // ---- forward --------------------------------------------------------------------------------------------------------
 
-fn write_rows(t: Part, center: vec4f, scale: vec4f) {
-    let shift = beta[t.c];
-    var i = t.first * p.c4 + t.c;
+// y = (x - mean) * scale + beta, scale by quad of the invocation's load.
+fn write_rows(
+    t: Part,
+//: for q in 0..QUADS
+    scale{q}: vec4f,
+//: end
+) {
+//: for q in 0..QUADS
+    let center{q} = mean[t.c * QUADS + {q}u];
+    let shift{q} = beta[t.c * QUADS + {q}u];
+//: end
+    var i = t.first * (p.c4 / QUADS) + t.c;
     for (var r = t.first; r < t.end; r += LANES_R) {
-        var v = (x[i] - center) * scale + shift;
+        let row = x[i];
+//: for q in 0..QUADS
+        var v{q} = (quad{q}(row) - center{q}) * scale{q} + shift{q};
+//: end
         if RESIDUAL != 0u {
-            v += residual[i];
+            let more = residual[i];
+//: for q in 0..QUADS
+            v{q} += quad{q}(more);
+//: end
         }
         if RELU != 0u {
             // Not max(v, 0), which may hide a NaN.
-            v = select(v, vec4f(), v <= vec4f());
+//: for q in 0..QUADS
+            v{q} = select(v{q}, vec4f(), v{q} <= vec4f());
+//: end
         }
-        new_y[i] = v;
-        i += LANES_R * p.c4;
+        new_y[i] = load(
+//: for q in 0..QUADS
+            v{q},
+//: end
+        );
+        i += LANES_R * (p.c4 / QUADS);
     }
 }
 
@@ -167,7 +205,12 @@ fn normalise(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u
     if t.first >= t.end {
         return;
     }
-    write_rows(t, mean[t.c], gamma[t.c] * inv_std[t.c]);
+    write_rows(
+        t,
+//: for q in 0..QUADS
+        gamma[t.c * QUADS + {q}u] * inv_std[t.c * QUADS + {q}u],
+//: end
+    );
 }
 
 // With the running statistics, bound as mean and variance.
@@ -177,38 +220,51 @@ fn normalise_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) n
     if t.first >= t.end {
         return;
     }
-    write_rows(t, mean[t.c], gamma[t.c] / sqrt(variance[t.c] + p.eps));
+    write_rows(
+        t,
+//: for q in 0..QUADS
+        gamma[t.c * QUADS + {q}u] / sqrt(variance[t.c * QUADS + {q}u] + p.eps),
+//: end
+    );
 }
 
 // ---- backward -------------------------------------------------------------------------------------------------------
 
-fn masked_gy(i: u32) -> vec4f {
+// gy where y > 0, else 0; all of gy without a ReLU.
+fn masked(gy: vec4f, y: vec4f) -> vec4f {
     if RELU == 0u {
-        return gy[i];
+        return gy;
     }
-    return select(vec4f(), gy[i], y[i] > vec4f());
+    return select(vec4f(), gy, y > vec4f());
 }
 
 // gresidual = masked gy; the launches after it read that in place of gy and y.
 @compute @workgroup_size(LANES)
 fn mask(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
-    var i = t.first * p.c4 + t.c;
+    var i = t.first * (p.c4 / QUADS) + t.c;
     for (var r = t.first; r < t.end; r += LANES_R) {
-        gresidual[i] = masked_gy(i);
-        i += LANES_R * p.c4;
+        let of_y = gy[i];
+        let at_y = y[i];
+        gresidual[i] = load(
+//: for q in 0..QUADS
+            masked(quad{q}(of_y), quad{q}(at_y)),
+//: end
+        );
+        i += LANES_R * (p.c4 / QUADS);
     }
 }
 
 // Sums of g and of g * (x - mean).
 struct Sums { g: vec4f, gx: vec4f }
-var<workgroup> lane_sums: array<Sums, LANES>;
+var<workgroup> lane_sums: array<Sums, LANES * QUADS>;
 
-fn add_lanes(own: Sums, l: u32) -> Sums {
+fn add_lanes(own: Sums, lane: u32, quad: u32) -> Sums {
+    let l = lane + quad * LANES;
     lane_sums[l] = own;
     for (var half = LANES / 2u; half >= LANES_C; half /= 2u) {
         workgroupBarrier();
-        if l < half {
+        if lane < half {
             let a = lane_sums[l];
             let b = lane_sums[l + half];
             lane_sums[l] = Sums(a.g + b.g, a.gx + b.gx);
@@ -221,22 +277,35 @@ fn add_lanes(own: Sums, l: u32) -> Sums {
 fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     let end = min(t.end, valid_rows());
-    var s = Sums(vec4f(), vec4f());
+//: for q in 0..QUADS
+    var s{q} = Sums(vec4f(), vec4f());
+//: end
     if t.first < end {
-        let center = mean[t.c];
-        var i = t.first * p.c4 + t.c;
+//: for q in 0..QUADS
+        let center{q} = mean[t.c * QUADS + {q}u];
+//: end
+        var i = t.first * (p.c4 / QUADS) + t.c;
         for (var r = t.first; r < end; r += LANES_R) {
-            let v = masked_gy(i);
-            s.g += v;
-            s.gx += v * (x[i] - center);
-            i += LANES_R * p.c4;
+            let of_y = gy[i];
+            let at_y = y[i];
+            let row = x[i];
+//: for q in 0..QUADS
+            let v{q} = masked(quad{q}(of_y), quad{q}(at_y));
+            s{q}.g += v{q};
+            s{q}.gx += v{q} * (quad{q}(row) - center{q});
+//: end
+            i += LANES_R * (p.c4 / QUADS);
         }
     }
-    s = add_lanes(s, l);
-    if l < LANES_C && t.c < p.c4 && t.chunk < p.chunks {
-        let at = 2u * (t.chunk * p.c4 + t.c);
-        partial[at] = s.g;
-        partial[at + 1u] = s.gx;
+//: for q in 0..QUADS
+    s{q} = add_lanes(s{q}, l, {q}u);
+//: end
+    if l < LANES_C && t.c < p.c4 / QUADS && t.chunk < p.chunks {
+        let at = 2u * (t.chunk * p.c4 + t.c * QUADS);
+//: for q in 0..QUADS
+        partial[at + {q * 2}u] = s{q}.g;
+        partial[at + {q * 2}u + 1u] = s{q}.gx;
+//: end
     }
 }
 
@@ -250,7 +319,7 @@ fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_in
             s = Sums(s.g + partial[at], s.gx + partial[at + 1u]);
         }
     }
-    s = add_lanes(s, l);
+    s = add_lanes(s, l, 0u);
     if l >= LANES_C || c >= p.c4 {
         return;
     }
@@ -269,16 +338,27 @@ fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: 
     if t.first >= t.end {
         return;
     }
-    let center = mean[t.c];
-    let scale = coefficient[3u * t.c];
-    let mean_g = coefficient[3u * t.c + 1u];
-    let slope = coefficient[3u * t.c + 2u];
+//: for q in 0..QUADS
+    let center{q} = mean[t.c * QUADS + {q}u];
+    let scale{q} = coefficient[3u * (t.c * QUADS + {q}u)];
+    let mean_g{q} = coefficient[3u * (t.c * QUADS + {q}u) + 1u];
+    let slope{q} = coefficient[3u * (t.c * QUADS + {q}u) + 2u];
+//: end
     let valid = valid_rows();
-    var i = t.first * p.c4 + t.c;
+    var i = t.first * (p.c4 / QUADS) + t.c;
     for (var r = t.first; r < t.end; r += LANES_R) {
-        let v = scale * (masked_gy(i) - mean_g - (x[i] - center) * slope);
-        gx[i] = select(vec4f(), v, r < valid);
-        i += LANES_R * p.c4;
+        let of_y = gy[i];
+        let at_y = y[i];
+        let row = x[i];
+//: for q in 0..QUADS
+        let v{q} = scale{q} * (masked(quad{q}(of_y), quad{q}(at_y)) - mean_g{q} - (quad{q}(row) - center{q}) * slope{q});
+//: end
+        gx[i] = load(
+//: for q in 0..QUADS
+            select(vec4f(), v{q}, r < valid),
+//: end
+        );
+        i += LANES_R * (p.c4 / QUADS);
     }
 }
 
@@ -289,10 +369,18 @@ fn apply_gradient_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgrou
     if t.first >= t.end {
         return;
     }
-    let scale = gamma[t.c] / sqrt(variance[t.c] + p.eps);
-    var i = t.first * p.c4 + t.c;
+//: for q in 0..QUADS
+    let scale{q} = gamma[t.c * QUADS + {q}u] / sqrt(variance[t.c * QUADS + {q}u] + p.eps);
+//: end
+    var i = t.first * (p.c4 / QUADS) + t.c;
     for (var r = t.first; r < t.end; r += LANES_R) {
-        gx[i] = scale * masked_gy(i);
-        i += LANES_R * p.c4;
+        let of_y = gy[i];
+        let at_y = y[i];
+        gx[i] = load(
+//: for q in 0..QUADS
+            scale{q} * masked(quad{q}(of_y), quad{q}(at_y)),
+//: end
+        );
+        i += LANES_R * (p.c4 / QUADS);
     }
 }

@@ -13,13 +13,13 @@
 const FLIP = 0u;
 //: include index
 //: include points
-//: include quads
+//: include load2
 struct Params { n: u32, h: u32, w: u32, c8: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32, c0: u32, cn: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<u64>>;
-@group(0) @binding(2) var<storage, read_write> points: array<vec4<u64>>;
-@group(0) @binding(3) var<storage, read> products: array<vec4<u64>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<u64>>;
+@group(0) @binding(1) var<storage, read> x: array<Load>;
+@group(0) @binding(2) var<storage, read_write> points: array<Load>;
+@group(0) @binding(3) var<storage, read> products: array<Load>;
+@group(0) @binding(4) var<storage, read_write> y: array<Load>;
 
 struct Six { a: vec4f, b: vec4f, c: vec4f, d: vec4f, e: vec4f, f: vec4f }
 struct Three { a: vec4f, b: vec4f, c: vec4f }
@@ -75,17 +75,6 @@ fn of_gradients(s: Six) -> Three {
         (s.d + s.e - s.b - s.c) / 6.0 + s.f);
 }
 
-// Eight channels by their quads, and back.
-fn quad0(q: vec4<u64>) -> vec4f {
-    return quad(q.x, q.y);
-}
-fn quad1(q: vec4<u64>) -> vec4f {
-    return quad(q.z, q.w);
-}
-fn both(a: vec4f, b: vec4f) -> vec4<u64> {
-    return vec4<u64>(pair(a.xy), pair(a.zw), pair(b.xy), pair(b.zw));
-}
-
 // Where the 8 channels c of a row of points begin.
 fn packed(row: u32, rows: u32, c: u32) -> u32 {
     let block = c * 2u / p.pack;
@@ -99,12 +88,12 @@ fn apart(rows: u32, c: u32) -> u32 {
 
 // Row i of the 6x6 points at `at`, `step` apart.
 fn put(i: u32, at: u32, step: u32, s: Six, t: Six) {
-    points[at + (6u * i) * step] = both(s.a, t.a);
-    points[at + (6u * i + 1u) * step] = both(s.b, t.b);
-    points[at + (6u * i + 2u) * step] = both(s.c, t.c);
-    points[at + (6u * i + 3u) * step] = both(s.d, t.d);
-    points[at + (6u * i + 4u) * step] = both(s.e, t.e);
-    points[at + (6u * i + 5u) * step] = both(s.f, t.f);
+    points[at + (6u * i) * step] = load(s.a, t.a);
+    points[at + (6u * i + 1u) * step] = load(s.b, t.b);
+    points[at + (6u * i + 2u) * step] = load(s.c, t.c);
+    points[at + (6u * i + 3u) * step] = load(s.d, t.d);
+    points[at + (6u * i + 4u) * step] = load(s.e, t.e);
+    points[at + (6u * i + 5u) * step] = load(s.f, t.f);
 }
 
 // Where the tile of invocation i lies: its place among the points, its channels, the first pixel of its image, the row and column
@@ -128,9 +117,9 @@ fn line(i: i32, extent: u32, step: u32) -> Line {
 }
 
 // The channels of x where a row and a column cross; zero outside.
-fn pixel(base: u32, row: Line, column: Line) -> vec4<u64> {
+fn pixel(base: u32, row: Line, column: Line) -> Load {
     let inside = row.inside && column.inside;
-    return select(vec4<u64>(), x[select(0u, base + row.at + column.at, inside)], inside);
+    return select(Load(), x[select(0u, base + row.at + column.at, inside)], inside);
 }
 
 @compute @workgroup_size(64)
@@ -188,7 +177,7 @@ fn input(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @b
 }
 
 // The weights' tap t.
-fn tap(t: u32, i: u32) -> vec4<u64> {
+fn tap(t: u32, i: u32) -> Load {
     return x[i + select(t, 8u - t, FLIP == 1u) * p.ci * p.c8];
 }
 
@@ -295,10 +284,10 @@ fn row(t: Tile, i: u32, s: Four, r: Four) {
         return;
     }
     let at = t.base + ((t.y + i) * p.w + t.x) * p.c8 + t.c;
-    y[at] = both(s.a, r.a);
-    if (t.x + 1u < p.w) { y[at + p.c8] = both(s.b, r.b); }
-    if (t.x + 2u < p.w) { y[at + 2u * p.c8] = both(s.c, r.c); }
-    if (t.x + 3u < p.w) { y[at + 3u * p.c8] = both(s.d, r.d); }
+    y[at] = load(s.a, r.a);
+    if (t.x + 1u < p.w) { y[at + p.c8] = load(s.b, r.b); }
+    if (t.x + 2u < p.w) { y[at + 2u * p.c8] = load(s.c, r.c); }
+    if (t.x + 3u < p.w) { y[at + 3u * p.c8] = load(s.d, r.d); }
 }
 
 @compute @workgroup_size(64)
@@ -327,8 +316,8 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng:
 //: end
     let to = row * p.c8 + p.c0 + c;
 //: for j in 0..3
-    y[to + {j * 3}u * p.ci * p.c8] = both(r{j}_0.a, r{j}_1.a);
-    y[to + {j * 3 + 1}u * p.ci * p.c8] = both(r{j}_0.b, r{j}_1.b);
-    y[to + {j * 3 + 2}u * p.ci * p.c8] = both(r{j}_0.c, r{j}_1.c);
+    y[to + {j * 3}u * p.ci * p.c8] = load(r{j}_0.a, r{j}_1.a);
+    y[to + {j * 3 + 1}u * p.ci * p.c8] = load(r{j}_0.b, r{j}_1.b);
+    y[to + {j * 3 + 2}u * p.ci * p.c8] = load(r{j}_0.c, r{j}_1.c);
 //: end
 }

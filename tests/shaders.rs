@@ -28,11 +28,11 @@ fn all_caps() -> Vec<Caps> {
     for cpu in [false, true] {
         for subgroup in [4, 8, 16, 32] {
             for staging in Staging::ALL {
-                all.push(Caps { subgroup: Some(subgroup), cpu, staging });
+                all.push(Caps { subgroup: Some(subgroup), wide: cpu, cpu, staging });
             }
         }
         for staging in [Staging::WorkgroupTile, Staging::RegisterBlock] {
-            all.push(Caps { subgroup: None, cpu, staging });
+            all.push(Caps { subgroup: None, wide: false, cpu, staging });
         }
     }
     all
@@ -113,7 +113,7 @@ fn uses_subgroups(id: &KernelId) -> bool {
 }
 
 fn uses_wide_loads(id: &KernelId) -> bool {
-    uses_subgroups(id) || id.file == "winograd"
+    uses_subgroups(id) || id.file == "winograd" || id.consts.contains(&("QUADS", 2))
 }
 
 /// Parses and validates with no more capabilities than a WebGPU adapter must have; subgroups and 64-bit integers where the file says so.

@@ -62,12 +62,19 @@ pub struct AdapterRow {
 pub struct Caps {
     /// The subgroup size, where the adapter has subgroup operations and 64-bit integers and its size is fixed.
     pub subgroup: Option<u32>,
+    /// Loads cost by the number and not by the bytes, so that two quads of channels in 64-bit integers go at the price of one.
+    pub wide: bool,
     /// A CPU driver: few wide threads, so few large pieces of work are better than many small ones.
     pub cpu: bool,
     pub staging: Staging,
 }
 
 impl Caps {
+    /// Quads of channels of one load, where there are `quads` of them.
+    pub fn load_quads(&self, quads: usize) -> usize {
+        if self.wide && quads.is_multiple_of(2) { 2 } else { 1 }
+    }
+
     /// The stagings that the adapter offers.
     pub fn stagings(&self) -> Vec<Staging> {
         Staging::ALL.into_iter().filter(|s| *s != Staging::SubgroupShuffle || self.subgroup.is_some()).collect()
@@ -202,6 +209,7 @@ impl Gpu {
         let usable = features.contains(subgroups) && fixed && lanes.contains(&info.subgroup_min_size);
         let subgroup = usable.then_some(info.subgroup_min_size);
         let cpu = info.device_type == wgpu::DeviceType::Cpu;
+        let wide = cpu && features.contains(wgpu::Features::SHADER_INT64);
         let suggested = match info.device_type {
             wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu => Staging::WorkgroupTile,
             // A CPU has no workgroup memory but its caches: measured on lavapipe (see docs/performance.md).
@@ -215,7 +223,7 @@ impl Gpu {
                 why: "staging subgroup-shuffle needs 64-bit integers and subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
             });
         }
-        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, staging }, fault })
+        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, staging }, fault })
     }
 
     pub fn info(&self) -> &wgpu::AdapterInfo {

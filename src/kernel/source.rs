@@ -1,7 +1,7 @@
 //! The text of a kernel: the file, its includes, its constants, its repetitions.
 //!
 //! Three directives, all in line comments so that a file is valid WGSL before they run:
-//! - `//: include NAME` puts `shaders/common/NAME.wgsl` here.
+//! - `//: include NAME` puts `shaders/common/NAME.wgsl` here; `{CONST}` in NAME is the value that the kernel asks for.
 //! - `//: for i in A..B` ... `//: end` repeats the lines between for i = A, A+1, .. B-1, replacing `{i}` and sums and products
 //!   that begin with it: `{i / N}`, `{i % N}`, `{i * N + 1}`. A, B and N are such terms of integers and `const` names of the
 //!   file. It nests. It is there because some drivers unroll nothing and keep arrays in memory.
@@ -24,6 +24,8 @@ shaders![
     "common/index",
     "common/hash",
     "common/extents",
+    "common/load1",
+    "common/load2",
     "common/points",
     "common/quads",
     "add",
@@ -54,23 +56,18 @@ fn file_text(name: &str) -> Result<&'static str, KernelError> {
 /// An unknown file, an unknown constant, or a directive that cannot be understood, with its line.
 pub fn expand(id: &KernelId) -> Result<String, KernelError> {
     let fail = |line: usize, why: String| KernelError::Directive { file: id.file.to_string(), line, why };
+    let text = file_text(id.file)?;
+    let mut asked: HashMap<String, u32> = text.lines().filter_map(constant).map(|(n, v, _)| (n.to_string(), v)).collect();
+    asked.extend(id.consts.iter().map(|(name, value)| (name.to_string(), *value)));
     let mut lines: Vec<(usize, String)> = Vec::new();
-    for (i, line) in file_text(id.file)?.lines().enumerate() {
-        match line.trim().strip_prefix("//: include ") {
-            Some(name) => {
-                let text = file_text(&format!("common/{}", name.trim()))?;
-                lines.extend(text.lines().map(|l| (i + 1, l.to_string())));
-            }
-            None => lines.push((i + 1, line.to_string())),
-        }
+    for (i, line) in text.lines().enumerate() {
+        include(i + 1, line, &asked, &mut lines)?;
     }
     only_entry(&mut lines, id.entry);
     let mut consts = HashMap::new();
     let mut replaced = 0;
     for (_, line) in &mut lines {
-        let Some((name, rest)) = line.strip_prefix("const ").and_then(|r| r.split_once(" = ")) else { continue };
-        let Some((value, tail)) = rest.split_once("u;") else { continue };
-        let Ok(default) = value.parse::<u32>() else { continue };
+        let Some((name, default, tail)) = constant(line) else { continue };
         let value = match id.consts.iter().find(|(n, _)| *n == name) {
             Some((_, v)) => {
                 replaced += 1;
@@ -88,6 +85,23 @@ pub fn expand(id: &KernelId) -> Result<String, KernelError> {
     let mut out = String::new();
     repeat(&lines, &consts, &mut out).map_err(|(line, why)| fail(line, why))?;
     Ok(out)
+}
+
+/// Appends `line`, or the file that it includes.
+fn include(number: usize, line: &str, asked: &HashMap<String, u32>, lines: &mut Vec<(usize, String)>) -> Result<(), KernelError> {
+    let Some(name) = line.trim().strip_prefix("//: include ") else {
+        lines.push((number, line.to_string()));
+        return Ok(());
+    };
+    let name = substitute(name.trim(), |name| asked.contains_key(name), asked);
+    file_text(&format!("common/{name}"))?.lines().try_for_each(|l| include(number, l, asked, lines))
+}
+
+/// `const NAME = 8u; // ...` -> (NAME, 8, the rest).
+fn constant(line: &str) -> Option<(&str, u32, &str)> {
+    let (name, rest) = line.strip_prefix("const ")?.split_once(" = ")?;
+    let (value, tail) = rest.split_once("u;")?;
+    Some((name, value.parse().ok()?, tail))
 }
 
 /// Drops what is not `entry` of a file's entry points, which would be expanded, parsed and compiled in vain: each from its `@compute` to

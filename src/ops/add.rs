@@ -24,12 +24,13 @@ impl Op for Add {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let n = l.outputs[0].len();
-        let (entry, owned, names) = match n % 4 {
-            0 => ("add", n / 4, ["a", "b", "y"]),
-            _ => ("add_each", n, ["each_a", "each_b", "each_y"]),
+        let quads = l.caps.load_quads(n / 4);
+        let (kernel, owned, names) = match n % 4 {
+            0 => (KernelId::new("add", "add").with(&[("QUADS", quads as u32)]), n / 4 / quads, ["a", "b", "y"]),
+            _ => (KernelId::new("add", "add_each"), n, ["each_a", "each_b", "each_y"]),
         };
         Launch {
-            kernel: KernelId::new("add", entry),
+            kernel,
             bind: names.into_iter().zip([Slot::In(0), Slot::In(1), Slot::Out(0)]).collect(),
             params: vec![("n", Param::U32(owned as u32))],
             groups: groups(owned, 64),

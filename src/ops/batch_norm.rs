@@ -195,6 +195,8 @@ pub(super) struct Tiling {
     samples: usize,
     rows: usize,
     c4: usize,
+    /// Quads of channels in a load.
+    quads: usize,
     /// Rows of a workgroup.
     chunk: usize,
     chunks: usize,
@@ -206,19 +208,21 @@ pub(super) struct Tiling {
 impl Tiling {
     pub(super) fn new(x: &Shape, caps: Caps) -> Tiling {
         let (rows, c4) = (x.rows(), x.last() / 4);
-        // Of `total` lanes as many as there are quadruples go along channels, `widest` at most, and the rest along rows.
-        let split = |total: usize, widest: usize| {
-            let along_c = c4.next_power_of_two().min(widest);
+        let quads = caps.load_quads(c4);
+        let loads = c4 / quads;
+        // Of `total` lanes as many as there are `pieces` go along channels, `widest` at most, and the rest along rows.
+        let split = |pieces: usize, total: usize, widest: usize| {
+            let along_c = pieces.next_power_of_two().min(widest);
             [along_c, total / along_c]
         };
         // A CPU driver wants workgroups of one subgroup, few and long; a GPU wants enough of them to be filled.
         let (lanes, finish_lanes, workgroups, fewest, most) = match (caps.cpu, caps.subgroup.unwrap_or(8) as usize) {
-            (true, sg) => (split(sg, sg), split(sg, sg), 128, 16, 256),
-            (false, _) => (split(256, 16), split(256, 4), 1024, 4, 64),
+            (true, sg) => (split(loads, sg, sg), split(c4, sg, sg), 128, 16, 256),
+            (false, _) => (split(loads, 256, 16), split(c4, 256, 4), 1024, 4, 64),
         };
-        let wanted = (rows * c4.div_ceil(lanes[0])).div_ceil(workgroups);
+        let wanted = (rows * loads.div_ceil(lanes[0])).div_ceil(workgroups);
         let chunk = wanted.clamp(fewest * lanes[1], most * lanes[1]);
-        Tiling { samples: x.dims[0], rows, c4, chunk, chunks: rows.div_ceil(chunk), lanes, finish_lanes }
+        Tiling { samples: x.dims[0], rows, c4, quads, chunk, chunks: rows.div_ceil(chunk), lanes, finish_lanes }
     }
 
     /// Two vec4 a chunk and channel quadruple.
@@ -252,8 +256,9 @@ impl Tiling {
         n_valid: Param,
         eps: f32,
     ) -> Launch {
-        let mut launch = self.launch(entry, self.lanes, bind, self.chunks * self.c4.div_ceil(self.lanes[0]));
-        launch.kernel = launch.kernel.with(flags);
+        let blocks = (self.c4 / self.quads).div_ceil(self.lanes[0]);
+        let mut launch = self.launch(entry, self.lanes, bind, self.chunks * blocks);
+        launch.kernel = launch.kernel.with(&[("QUADS", self.quads as u32)]).with(flags);
         launch.params.extend([("n_valid", n_valid), ("eps", Param::F32(eps)), ("momentum", Param::F32(0.0))]);
         launch
     }
@@ -261,6 +266,7 @@ impl Tiling {
     /// A launch with a workgroup a block of channels.
     fn over_chunks(&self, entry: &'static str, bind: Vec<Bind>, eps: f32, momentum: f32) -> Launch {
         let mut launch = self.launch(entry, self.finish_lanes, bind, self.c4.div_ceil(self.finish_lanes[0]));
+        launch.kernel = launch.kernel.with(&[("QUADS", 1)]);
         launch.params.extend([("n_valid", N_VALID), ("eps", Param::F32(eps)), ("momentum", Param::F32(momentum))]);
         launch
     }
