@@ -278,6 +278,10 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id
     let out = g.y * CL + lane;
     let column = min(out, co - 1u);
     let dx = i32(kx) - i32(p.off);
+    // Where all lanes have one tap, only the pixels that it reaches; lanes must agree on the pixel.
+    let one_tap = ci % CL == 0u;
+    let low = select(0u, (max(p.off, kx) - kx + p.mul - 1u) / p.mul, one_tap);
+    let high = select(p.ow, min(p.ow, (u32(max(i32(p.iw) - dx, 0)) + p.mul - 1u) / p.mul), one_tap);
 //: for i in 0..CL * XW
 //: for k in 0..YW / 4
     var a{i}_{k} = vec4f();
@@ -292,7 +296,8 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id
         let row_in = real && iy >= 0 && iy < i32(p.ih);
         let xb = select(0u, (n * p.ih + u32(iy)) * p.iw, row_in);
         let gb = select(0u, t * p.ow, real);
-        for (var ox = 0u; ox < p.ow; ox += STEP) {
+        let end = select(high, 0u, one_tap && !row_in);
+        for (var ox = low; ox < end; ox += STEP) {
 //: for q in 0..STEP
             let ok{q} = real && ox + {q}u < p.ow;
             let ix{q} = i32((ox + {q}u) * p.mul) + dx;
