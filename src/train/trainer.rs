@@ -1,6 +1,7 @@
 //! Training steps and epochs.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -100,11 +101,12 @@ fn step_graph(
     let trained: Vec<Param> = params.into_iter().filter(|p| p.kind.trainable()).collect();
     let values: Vec<Value> = trained.iter().filter_map(|p| g.find_variable(&p.name)).collect();
     let grads = g.backward(&seeds, &values)?;
+    let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
+    let sgd = Arc::new(Sgd { momentum, nesterov, weight_decay });
     for (param, value) in trained.iter().zip(values) {
         let Some(grad) = grads.get(&value) else { continue };
         let v = g.variable(&velocity(&param.name), g.shape(value).clone());
-        let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
-        g.apply(Sgd { momentum, nesterov, weight_decay }, &[value, *grad, v])?;
+        g.apply_arc(sgd.clone(), &[value, *grad, v])?;
     }
     Ok(StepGraph { graph: g, pixels, labels, weights, fetched, trained })
 }
@@ -151,12 +153,12 @@ impl TrainStep {
         sgd: &SgdConfig,
     ) -> Result<TrainStep, TrainError> {
         let s = step_graph((&network.spec, network.norm.mean, network.norm.std), batch, losses, sgd)?;
+        let names: Vec<String> = s.trained.iter().map(|p| velocity(&p.name)).collect();
+        let sizes = s.trained.iter().map(|p| p.kind.device_shape().len());
+        let sizes: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(sizes).collect();
+        // Side by side as the parameters are: the plan then updates all of them in one dispatch.
+        let velocities: Variables = names.iter().cloned().zip(kernels.gpu().side_by_side(&sizes)?).collect();
         let mut variables = network.params.variables().clone();
-        let mut velocities = Variables::new();
-        for p in &s.trained {
-            let name = velocity(&p.name);
-            velocities.insert(name.clone(), kernels.gpu().buffer(&name, p.kind.device_shape().len())?);
-        }
         variables.extend(velocities.clone());
         tune(kernels, &s.graph, TUNING_TIME)?;
         let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
