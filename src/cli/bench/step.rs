@@ -1,6 +1,5 @@
 //! The whole training step and inference: images a second, memory, where the time goes.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -17,7 +16,7 @@ use crate::nn::ModelSpec;
 use crate::ops::{LossKind, median};
 use crate::report::columns;
 use crate::rng;
-use crate::train::{Network, Normalisation, Part, Predictor, Silent, TrainError, TrainStep, training_graph};
+use crate::train::{Batch, Network, Normalisation, Part, Predictor, Silent, TrainError, TrainStep, stream, training_graph};
 
 /// Of which the median counts.
 const SAMPLES: usize = 5;
@@ -48,22 +47,12 @@ impl Steps {
     /// # Errors
     /// The driver's.
     pub fn train(&mut self, count: usize) -> Result<Duration, TrainError> {
-        // As many under way as in training.
-        const IN_FLIGHT: usize = 3;
         let start = Instant::now();
-        let mut waiting = VecDeque::new();
-        for seed in 0..count {
-            let part = Part { indices: &self.indices, weight: 1.0 / self.indices.len() as f32 };
-            waiting.push_back(self.step.run(&self.network, &self.data, &[part], 1e-3, seed as u32)?);
-            if waiting.len() >= IN_FLIGHT
-                && let Some(oldest) = waiting.pop_front()
-            {
-                oldest.wait(self.kernels.gpu())?;
-            }
-        }
-        for pending in waiting {
-            pending.wait(self.kernels.gpu())?;
-        }
+        let Steps { kernels, network, step, data, indices } = self;
+        let weight = 1.0 / indices.len() as f32;
+        let batches = (0..count).map(|_| Batch::new(data, &[Part { indices, weight }]));
+        let submit = |seed: usize, batch: &Batch| step.run(network, batch, 1e-3, seed as u32);
+        stream(kernels.gpu(), &Silent, batches, submit, |_, _, _| Ok(()))?;
         Ok(start.elapsed())
     }
 
