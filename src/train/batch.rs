@@ -94,3 +94,56 @@ pub(crate) fn stream(
         waiting.into_iter().try_for_each(finish)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::AdapterChoice;
+    use crate::train::Silent;
+
+    fn data() -> Dataset {
+        Dataset {
+            name: "counted".into(),
+            size: 1,
+            classes: vec!["even".into(), "odd".into()],
+            pixels: (0..12).collect(),
+            labels: vec![0, 1, 0, 1],
+            paths: (0..4).map(|i| i.to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_joint_batch_holds_its_parts_one_after_another() {
+        let batch = Batch::new(&data(), &[Part { indices: &[3, 0], weight: 0.5 }, Part { indices: &[2], weight: 2.0 }]);
+        assert_eq!(batch.indices, [3, 0, 2]);
+        assert_eq!(batch.pixels, [0x000b_0a09, 0x0002_0100, 0x0008_0706]);
+        assert_eq!(batch.labels, [1, 0, 0]);
+        assert_eq!(batch.weights, [[0.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
+    }
+
+    /// The batches never end, so that it comes back at all says that the thread which makes them has ended.
+    #[test]
+    fn a_refusal_ends_the_thread_that_makes_batches() {
+        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        let data = data();
+        let endless = || std::iter::repeat_with(|| Batch::new(&data, &[Part { indices: &[1], weight: 1.0 }]));
+        let nothing = || gpu.submit(gpu.device.create_command_encoder(&Default::default()), &[], &Default::default());
+        let refuse = || TrainError::Data("enough".into());
+
+        let mut started = 0;
+        let submit = |index: usize, _: &Batch| {
+            started += 1;
+            if index == 5 { Err(refuse()) } else { Ok(nothing()) }
+        };
+        let error = stream(&gpu, &Silent, endless(), submit, |_, _, _| Ok(())).expect_err("refused");
+        assert_eq!((error.to_string().as_str(), started), ("enough", 6));
+
+        let mut seen = Vec::new();
+        let collect = |index: usize, _: &Batch, _: &[Vec<u8>]| {
+            seen.push(index);
+            if index == 4 { Err(refuse()) } else { Ok(()) }
+        };
+        stream(&gpu, &Silent, endless(), |_, _| Ok(nothing()), collect).expect_err("refused");
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+    }
+}
