@@ -1,11 +1,11 @@
-// One step of SGD or Adam on one parameter, in place, as PyTorch's.
+// One step of SGD or Adam, in place, as PyTorch's, on one parameter or on all that lie side by side.
 //
 //   sgd:  d = grad + weight_decay param;  v = momentum v + d;  param -= lr (nesterov ? d + momentum v : v)
 //   adam: d = grad + weight_decay param;  m = beta1 m + (1 - beta1) d;  v = beta2 v + (1 - beta2) d^2
 //         param -= lr / bias1 m / (sqrt(v / bias2) + eps),  bias_i = 1 - beta_i^step
 //
-// All buffers have one shape. Sizes that are multiples of 4 go by vec4, an invocation a quadruple; others by element, through the
-// *_each entry points and the bindings each_*: n counts what an invocation owns. State starts at zero.
+// All buffers have one shape, [n] of vec4, an invocation each. State starts at zero, and so is what lies between and behind
+// parameters in all of them: zero it stays.
 //: include index
 const NESTEROV = 0u;
 
@@ -28,10 +28,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> param: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> m: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> v: array<vec4f>;
-@group(0) @binding(5) var<storage, read> each_grad: array<f32>;
-@group(0) @binding(6) var<storage, read_write> each_param: array<f32>;
-@group(0) @binding(7) var<storage, read_write> each_m: array<f32>;
-@group(0) @binding(8) var<storage, read_write> each_v: array<f32>;
 
 struct State { param: vec4f, m: vec4f, v: vec4f }
 
@@ -64,17 +60,6 @@ fn sgd(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bui
 }
 
 @compute @workgroup_size(64)
-fn sgd_each(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
-    let i = linear_index(g, ng, l, 64u);
-    if i >= p.n {
-        return;
-    }
-    let s = sgd_step(State(vec4f(each_param[i]), vec4f(each_m[i]), vec4f()), vec4f(each_grad[i]));
-    each_param[i] = s.param.x;
-    each_m[i] = s.m.x;
-}
-
-@compute @workgroup_size(64)
 fn adam(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let i = linear_index(g, ng, l, 64u);
     if i >= p.n {
@@ -84,16 +69,4 @@ fn adam(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bu
     param[i] = s.param;
     m[i] = s.m;
     v[i] = s.v;
-}
-
-@compute @workgroup_size(64)
-fn adam_each(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
-    let i = linear_index(g, ng, l, 64u);
-    if i >= p.n {
-        return;
-    }
-    let s = adam_step(State(vec4f(each_param[i]), vec4f(each_m[i]), vec4f(each_v[i])), vec4f(each_grad[i]));
-    each_param[i] = s.param.x;
-    each_m[i] = s.m.x;
-    each_v[i] = s.v.x;
 }

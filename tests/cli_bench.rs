@@ -76,9 +76,27 @@ fn a_step_is_timed_and_its_memory_said() {
         positive(&found[what], "ms");
         positive(&found[what], "images_per_second");
     }
-    for key in ["variables", "step", "unshared"] {
+    for key in ["variables", "step", "unshared", "activations"] {
         positive(&found["memory"], key);
     }
+    assert!(found["memory"]["activations"].as_u64() < found["memory"]["step"].as_u64(), "the step keeps them");
+    let floor = &found["floor"];
+    for key in ["bytes", "flops", "ms", "share"] {
+        positive(floor, key);
+    }
+    let of = |op: &str, key: &str| {
+        let ops = floor["ops"].as_array().expect("ops");
+        ops.iter().find(|w| w["op"] == op).and_then(|w| w[key].as_u64()).unwrap_or_else(|| panic!("{key} of {op}"))
+    };
+    // Pixels of 2 images of 8x8 once, as a word and as four floats; parameters and velocities read and written, gradients read.
+    assert_eq!(of("augment", "bytes"), 2 * 8 * 8 * (4 + 16));
+    // Momenta are as large as what is trained, running statistics and counters aside.
+    let trained = of("sgd", "bytes") / 5;
+    let variables = found["memory"]["variables"].as_u64().expect("variables");
+    assert!(trained * 2 < variables && variables < trained * 5 / 2, "{trained} of {variables}");
+    // 1x1 and 3x3 convolutions by their direct sum: each gradient takes what the forward pass does, the images have none.
+    assert_eq!(of("conv2d", "flops"), of("conv2d_weight_grad", "flops"));
+    assert_eq!(of("conv2d", "flops") - of("conv2d_input_grad", "flops"), 2 * 2 * 8 * 8 * 3 * 3 * 4 * 4);
     assert!(found["memory"]["step"].as_u64() < found["memory"]["unshared"].as_u64(), "buffers are shared");
     // Where the adapter has no timestamps there is none.
     for share in found["breakdown"].as_array().into_iter().flatten() {

@@ -8,7 +8,7 @@ use dau::graph::{Shape, Tensor};
 use dau::kernel::Kernels;
 use dau::nn::Param;
 use dau::ops::LossKind;
-use dau::train::{Network, Part, SgdConfig, Silent, TrainConfig, TrainStep, fit};
+use dau::train::{Batch, Network, Part, SgdConfig, Silent, TrainConfig, TrainStep, fit};
 
 fn values(network: &Network) -> Vec<(Param, Vec<f32>)> {
     network.params.read().expect("parameters can be read")
@@ -68,7 +68,8 @@ fn a_padded_batch_trains_as_one_of_its_own_size_does() {
     let weight = 1.0 / indices.len() as f32;
     let start = Network::new(&kernels, &resnet_w8(), &norm, 7).unwrap();
     let run = |step: &mut TrainStep, network: &Network, indices: &[usize], lr: f64| -> Vec<f32> {
-        let bytes = step.run(network, &data, &[Part { indices, weight }], lr, 0).unwrap().wait(kernels.gpu()).unwrap();
+        let batch = Batch::new(&data, &[Part { indices, weight }]);
+        let bytes = step.run(network, &batch, lr, 0).unwrap().wait(kernels.gpu()).unwrap();
         bytemuck::pod_collect_to_vec::<u8, f32>(&bytes[0])[..indices.len()].to_vec()
     };
 

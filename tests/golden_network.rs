@@ -11,7 +11,7 @@ use dau::graph::{Elem, Graph, Plan, Shape, Tensor, Value};
 use dau::kernel::Kernels;
 use dau::nn::{ModelSpec, Param, ParamKind, ParamSet};
 use dau::ops::{Loss, LossKind};
-use dau::train::{Network, Normalisation, Part, SgdConfig, TrainStep};
+use dau::train::{Batch, Network, Normalisation, Part, SgdConfig, TrainStep};
 use safetensors::{Dtype, SafeTensors};
 
 /// Activations, gradients and logits of one batch.
@@ -193,7 +193,7 @@ fn twenty_steps_agree(kernels: &Kernels) {
     for (i, expected) in expected.into_iter().enumerate() {
         let indices: Vec<usize> = (0..16).map(|j| (16 * i + j) % 64).collect();
         let parts = [Part { indices: &indices, weight: 1.0 / 16.0 }];
-        let bytes = step.run(&network, &data, &parts, 0.02, 0).unwrap().wait(kernels.gpu()).unwrap();
+        let bytes = step.run(&network, &Batch::new(&data, &parts), 0.02, 0).unwrap().wait(kernels.gpu()).unwrap();
         let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes[0]);
         let mean = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / 16.0;
         let scalar = |x| Tensor::new(Shape::f32(&[1]), vec![x]);

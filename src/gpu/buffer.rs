@@ -1,23 +1,67 @@
 //! Storage buffers, uploads, and reads that need not stall.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::{Gpu, GpuError, human_bytes};
 
-/// A storage buffer of 4-byte elements (f32 or u32). Clones share it.
+/// A range of storage, of 4-byte elements (f32 or u32). Clones share it. It starts at a multiple of 256 bytes; what lies behind it
+/// up to the next multiple is zero and belongs to nobody else.
 #[derive(Clone, Debug)]
 pub struct Buffer {
     pub(crate) raw: wgpu::Buffer,
+    pub(crate) offset: u64,
+    bytes: u64,
 }
 
 /// Copies under way from the GPU; `wait` gives the bytes.
 pub struct Pending {
-    parts: Vec<(wgpu::Buffer, mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>)>,
+    submitted: wgpu::SubmissionIndex,
+    lengths: Vec<u64>,
+    /// None where nothing is copied.
+    staging: Option<(wgpu::Buffer, mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>)>,
+    spare: Spare,
+}
+
+/// Staging buffers that have been read and may be used again.
+#[derive(Clone, Default)]
+pub(crate) struct Spare(Arc<Mutex<Vec<wgpu::Buffer>>>);
+
+/// The multiple at which ranges start: WebGPU's largest `minStorageBufferOffsetAlignment`.
+const STEP: u64 = 256;
+/// Ranges side by side take no more together: the least that WebGPU lets one binding hold.
+pub(crate) const MOST_SIDE_BY_SIDE: u64 = 128 << 20;
+
+/// What a buffer of so many bytes takes beside others.
+pub(crate) fn padded(bytes: u64) -> u64 {
+    bytes.max(4).next_multiple_of(STEP)
 }
 
 impl Buffer {
+    pub(crate) fn whole(raw: wgpu::Buffer) -> Buffer {
+        Buffer { bytes: raw.size(), offset: 0, raw }
+    }
+
     pub fn bytes(&self) -> u64 {
-        self.raw.size()
+        self.bytes
+    }
+
+    /// Its first `bytes`.
+    pub(crate) fn start(&self, bytes: u64) -> Buffer {
+        Buffer { bytes, ..self.clone() }
+    }
+
+    fn end(&self) -> u64 {
+        self.offset + padded(self.bytes)
+    }
+
+    /// Whether `next` begins where this one's padding ends.
+    pub(crate) fn is_beside(&self, next: &Buffer) -> bool {
+        self.raw == next.raw && self.end() == next.offset
+    }
+
+    /// From its start to the end of the padding of `last`, which lies further on in the same row.
+    pub(crate) fn through(&self, last: &Buffer) -> Buffer {
+        Buffer { bytes: last.end() - self.offset, ..self.clone() }
     }
 }
 
@@ -27,7 +71,36 @@ impl Gpu {
     /// # Errors
     /// Names `label` and both sizes when one binding cannot hold it, or the driver's word when memory runs out.
     pub fn buffer(&self, label: &str, elements: usize) -> Result<Buffer, GpuError> {
-        let size = (elements.max(1) * 4) as u64;
+        let bytes = (elements.max(1) * 4) as u64;
+        Ok(Buffer::whole(self.allocate(label, padded(bytes))?).start(bytes))
+    }
+
+    /// Zeroed storage buffers of so many elements each, side by side in their order, so that one dispatch can go over them all; a new
+    /// row begins where one would pass 128 MiB.
+    ///
+    /// # Errors
+    /// As `buffer`.
+    pub fn side_by_side(&self, buffers: &[(&str, usize)]) -> Result<Vec<Buffer>, GpuError> {
+        let bytes: Vec<u64> = buffers.iter().map(|(_, elements)| (elements.max(&1) * 4) as u64).collect();
+        let mut out = Vec::new();
+        while out.len() < bytes.len() {
+            let (first, mut total) = (out.len(), 0);
+            let fit = bytes[first..].iter().take_while(|b| {
+                total += padded(**b);
+                total <= MOST_SIDE_BY_SIDE
+            });
+            let row = &bytes[first..first + fit.count().max(1)];
+            let raw = self.allocate(buffers[first].0, row.iter().copied().map(padded).sum())?;
+            let mut offset = 0;
+            for &bytes in row {
+                out.push(Buffer { raw: raw.clone(), offset, bytes });
+                offset += padded(bytes);
+            }
+        }
+        Ok(out)
+    }
+
+    fn allocate(&self, label: &str, size: u64) -> Result<wgpu::Buffer, GpuError> {
         let allowed = self.max_binding();
         if size > allowed {
             return Err(GpuError::BufferTooLarge {
@@ -46,78 +119,108 @@ impl Gpu {
         });
         match pollster::block_on(scope.pop()) {
             Some(e) => Err(GpuError::Reported(format!("allocating {} for {label}: {e}", human_bytes(size)))),
-            None => Ok(Buffer { raw }),
+            None => Ok(raw),
         }
     }
 
     /// The largest buffer one shader binding may hold, bytes.
     pub fn max_binding(&self) -> u64 {
-        self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size)
+        let allowed = self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size);
+        allowed - allowed % STEP
     }
 
     /// Writes `data` to the start of `buffer`, before the next submit.
     pub fn upload<T: bytemuck::NoUninit>(&self, buffer: &Buffer, data: &[T]) {
-        self.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(data));
+        self.queue.write_buffer(&buffer.raw, buffer.offset, bytemuck::cast_slice(data));
     }
 
     /// Reads a whole buffer, waiting for it.
     pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&self, buffer: &Buffer) -> Result<Vec<T>, GpuError> {
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        let pending = self.copy_out(&mut encoder, &[buffer]);
-        self.queue.submit([encoder.finish()]);
-        let parts = self.map(pending).wait(self)?;
+        let encoder = self.device.create_command_encoder(&Default::default());
+        let parts = self.submit(encoder, &[buffer], &Spare::default()).wait(self)?;
         Ok(bytemuck::pod_collect_to_vec(&parts[0]))
     }
 
-    /// Records copies of whole buffers into fresh staging buffers.
-    pub(crate) fn copy_out(&self, encoder: &mut wgpu::CommandEncoder, buffers: &[&Buffer]) -> Vec<wgpu::Buffer> {
-        buffers
-            .iter()
-            .map(|b| {
-                let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("read"),
-                    size: b.bytes(),
-                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                });
-                encoder.copy_buffer_to_buffer(&b.raw, 0, &staging, 0, b.bytes());
-                staging
-            })
-            .collect()
+    /// Submits what `encoder` holds, then copies of `fetch`, into a spare staging buffer where one has their size.
+    pub(crate) fn submit(&self, mut encoder: wgpu::CommandEncoder, fetch: &[&Buffer], spare: &Spare) -> Pending {
+        let lengths: Vec<u64> = fetch.iter().map(|b| b.bytes).collect();
+        let total = lengths.iter().sum();
+        let staging = (total > 0).then(|| spare.take(total).unwrap_or_else(|| self.staging(total)));
+        if let Some(staging) = &staging {
+            let mut at = 0;
+            for b in fetch {
+                encoder.copy_buffer_to_buffer(&b.raw, b.offset, staging, at, b.bytes);
+                at += b.bytes;
+            }
+        }
+        let submitted = self.queue.submit([encoder.finish()]);
+        let staging = staging.map(|raw| {
+            let (send, receive) = mpsc::channel();
+            raw.map_async(wgpu::MapMode::Read, .., move |r| {
+                // The receiver may be gone when a run was cut short; then nobody wants the answer.
+                let _ = send.send(r);
+            });
+            (raw, receive)
+        });
+        Pending { submitted, lengths, staging, spare: spare.clone() }
     }
 
-    /// Asks for the staging buffers of a submitted copy to be mapped.
-    pub(crate) fn map(&self, staging: Vec<wgpu::Buffer>) -> Pending {
-        let parts = staging
-            .into_iter()
-            .map(|raw| {
-                let (send, receive) = mpsc::channel();
-                raw.map_async(wgpu::MapMode::Read, .., move |r| {
-                    // The receiver may be gone when a run was cut short; then nobody wants the answer.
-                    let _ = send.send(r);
-                });
-                (raw, receive)
-            })
-            .collect();
-        Pending { parts }
+    fn staging(&self, size: u64) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Waits for one submit, not for those after it.
+    fn wait_for(&self, submitted: &wgpu::SubmissionIndex) -> Result<(), GpuError> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(submitted.clone()), timeout: None };
+        self.device.poll(poll).map_err(|e| GpuError::Reported(e.to_string()))?;
+        self.check()
+    }
+}
+
+impl Spare {
+    fn take(&self, size: u64) -> Option<wgpu::Buffer> {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.iter().position(|b| b.size() == size).map(|i| spare.swap_remove(i))
+    }
+
+    fn give(&self, staging: wgpu::Buffer) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(staging);
     }
 }
 
 impl Pending {
-    /// Waits for the copies; one byte vector a buffer, in the order asked.
+    /// Waits for the run and its copies, not for later runs; one byte vector a buffer, in the order asked.
+    ///
+    /// # Errors
+    /// What the driver reported since the device was opened.
     pub fn wait(self, gpu: &Gpu) -> Result<Vec<Vec<u8>>, GpuError> {
-        let mut out = Vec::with_capacity(self.parts.len());
-        for (raw, receive) in self.parts {
+        let mut out = Vec::with_capacity(self.lengths.len());
+        gpu.wait_for(&self.submitted)?;
+        if let Some((raw, receive)) = self.staging {
             let result = loop {
                 match receive.try_recv() {
                     Ok(r) => break r,
-                    Err(mpsc::TryRecvError::Empty) => gpu.wait()?,
+                    // Another thread's wait may be about to say so.
+                    Err(mpsc::TryRecvError::Empty) => gpu.wait_for(&self.submitted)?,
                     Err(mpsc::TryRecvError::Disconnected) => return Err(GpuError::Read("the device was lost".into())),
                 }
             };
             result.map_err(|e| GpuError::Read(e.to_string()))?;
             let view = raw.get_mapped_range(..).map_err(|e| GpuError::Read(e.to_string()))?;
-            out.push(view.to_vec());
+            let mut rest = &view[..];
+            for length in self.lengths {
+                let (part, after) = rest.split_at(length as usize);
+                out.push(part.to_vec());
+                rest = after;
+            }
+            drop(view);
+            raw.unmap();
+            self.spare.give(raw);
         }
         gpu.check()?;
         Ok(out)

@@ -6,6 +6,7 @@ mod timer;
 
 pub use adapter::{AdapterChoice, AdapterRow, Caps, Gpu, LimitChoice, Staging, list};
 pub use buffer::{Buffer, Pending};
+pub(crate) use buffer::{MOST_SIDE_BY_SIDE, Spare, padded};
 pub use timer::Timer;
 
 use thiserror::Error;

@@ -43,7 +43,7 @@ impl Timer {
 
     /// Nanoseconds each pass took; call after the submit.
     pub fn read(&self, gpu: &Gpu) -> Result<Vec<f64>, GpuError> {
-        let ticks: Vec<u64> = gpu.read(&super::Buffer { raw: self.resolve.clone() })?;
+        let ticks: Vec<u64> = gpu.read(&super::Buffer::whole(self.resolve.clone()))?;
         let period = f64::from(gpu.queue.get_timestamp_period());
         Ok(ticks.chunks_exact(2).map(|t| t[1].wrapping_sub(t[0]) as f64 * period).collect())
     }

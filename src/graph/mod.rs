@@ -1,6 +1,7 @@
 //! Values and nodes. No GPU here but in `plan`.
 
 mod autograd;
+mod layout;
 mod memory;
 mod op;
 mod oracle;
@@ -9,10 +10,11 @@ mod shape;
 
 use std::sync::Arc;
 
+pub use layout::Footprint;
 pub use memory::{Assignment, Lifetime, assign};
 pub use op::{Backward, Bind, Launch, Lowered, Lowering, Op, Param, Slot, groups};
 pub use oracle::{Interpreter, Scalars, Tensor};
-pub use plan::{Footprint, Plan, Timing, Variables};
+pub use plan::{Plan, Timing, Variables};
 pub use shape::{Elem, Shape};
 
 use thiserror::Error;

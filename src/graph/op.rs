@@ -22,6 +22,12 @@ pub trait Op: Debug + Send + Sync {
         &[]
     }
 
+    /// Whether it takes inputs of one shape element by element, a vec4 an invocation, and gives no outputs: it then goes over their
+    /// padding, too, and nodes of one such op ([`Graph::apply_arc`]) on values that lie side by side are one dispatch.
+    fn elementwise(&self) -> bool {
+        false
+    }
+
     /// The class of shapes within which the adapter's stagings compare alike; `None` where they make no difference.
     fn tuning_class(&self, inputs: &[Shape]) -> Option<String> {
         let _ = inputs;

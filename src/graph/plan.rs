@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Assignment, Elem, Graph, GraphError, Launch, Lifetime, Lowered, Lowering, Param, Slot, Source, Value, assign};
-use crate::gpu::{Buffer, Caps, Gpu, Pending, Timer, human_bytes};
+use super::layout::{Footprint, layout};
+use super::{Bind, Elem, Graph, GraphError, Launch, Param, Slot, Source, Value};
+use crate::gpu::{Buffer, Gpu, Pending, Spare, Timer};
 use crate::kernel::{Kernel, Kernels};
 
 /// The buffers of a graph's variables, by name.
@@ -12,17 +13,6 @@ pub type Variables = HashMap<String, Buffer>;
 
 /// Uniform bindings start at multiples of this (WebGPU's `minUniformBufferOffsetAlignment`).
 const PARAMS_STEP: usize = 256;
-
-/// What a plan will allocate, known before any allocation.
-#[derive(Clone, Debug)]
-pub struct Footprint {
-    /// Inputs, kept outputs and shared temporaries, bytes.
-    pub bytes: u64,
-    /// What the temporaries would take without sharing, bytes.
-    pub unshared: u64,
-    /// The largest single buffer and whose it is.
-    pub largest: (String, u64),
-}
 
 /// What [`Plan::profile`] says of one dispatch.
 #[derive(Clone, Debug)]
@@ -57,96 +47,7 @@ pub struct Plan {
     /// Buffers, element types and names of inputs, variables and kept values.
     reachable: HashMap<Value, (Buffer, Elem, String)>,
     footprint: Footprint,
-}
-
-/// Nodes to run, lowered, and where each temporary (value or scratch) lives.
-struct Layout {
-    nodes: Vec<(usize, Lowered)>,
-    /// Index into `assignment.of` of values that are temporaries.
-    temp_of: HashMap<Value, usize>,
-    /// For each entry of `nodes`, the index into `assignment.of` of its first scratch buffer.
-    scratch_of: Vec<usize>,
-    dedicated: Vec<Value>,
-    assignment: Assignment,
-    footprint: Footprint,
-}
-
-/// `caps` says what a node of a tuning class may know of the adapter.
-fn layout(graph: &Graph, keep: &[Value], caps: impl Fn(Option<String>) -> Caps) -> Layout {
-    let mut nodes = Vec::new();
-    for index in graph.live_nodes(keep) {
-        let node = &graph.nodes()[index];
-        let shapes = |vs: &[Value]| vs.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
-        let (inputs, outputs) = (shapes(&node.inputs), shapes(&node.outputs));
-        let caps = caps(node.op.tuning_class(&inputs));
-        nodes.push((index, node.op.lower(&Lowering { inputs: &inputs, outputs: &outputs, caps })));
-    }
-    let mut lifetimes: Vec<Lifetime> = Vec::new();
-    let mut names: Vec<String> = Vec::new();
-    let mut temp_of = HashMap::new();
-    let mut scratch_of = Vec::new();
-    let mut dedicated: Vec<Value> = Vec::new();
-    for (step, (index, lowered)) in nodes.iter().enumerate() {
-        let node = &graph.nodes()[*index];
-        for v in &node.inputs {
-            match temp_of.get(v) {
-                Some(&t) => {
-                    let life: &mut Lifetime = &mut lifetimes[t];
-                    life.last = step;
-                }
-                None if *graph.source(*v) == Source::Input && !dedicated.contains(v) => dedicated.push(*v),
-                None => {}
-            }
-        }
-        for v in &node.outputs {
-            if keep.contains(v) {
-                dedicated.push(*v);
-            } else {
-                temp_of.insert(*v, lifetimes.len());
-                lifetimes.push(Lifetime { first: step, last: step, bytes: graph.shape(*v).bytes().max(4) });
-                names.push(graph.name(*v).to_string());
-            }
-        }
-        scratch_of.push(lifetimes.len());
-        for shape in &lowered.scratch {
-            lifetimes.push(Lifetime { first: step, last: step, bytes: shape.bytes().max(4) });
-            names.push(format!("{} (scratch)", node.op.name()));
-        }
-    }
-    let assignment = assign(&lifetimes);
-    let fixed = dedicated.iter().map(|v| (graph.name(*v).to_string(), graph.shape(*v).bytes()));
-    let temps = names.into_iter().zip(lifetimes.iter().map(|l| l.bytes));
-    let largest = fixed.clone().chain(temps).max_by_key(|(_, bytes)| *bytes).unwrap_or_default();
-    let fixed_bytes: u64 = fixed.map(|(_, b)| b).sum();
-    let footprint = Footprint {
-        bytes: fixed_bytes + assignment.buffers.iter().sum::<u64>(),
-        unshared: fixed_bytes + lifetimes.iter().map(|l| l.bytes).sum::<u64>(),
-        largest,
-    };
-    Layout { nodes, temp_of, scratch_of, dedicated, assignment, footprint }
-}
-
-impl Footprint {
-    /// What a plan of `graph` that keeps `keep` would allocate.
-    pub fn of(graph: &Graph, keep: &[Value], caps: Caps) -> Footprint {
-        layout(graph, keep, |_| caps).footprint
-    }
-
-    /// Whether every buffer fits one binding of `gpu`.
-    ///
-    /// # Errors
-    /// Names the largest buffer and both sizes.
-    pub fn check(&self, gpu: &Gpu) -> Result<(), GraphError> {
-        if self.largest.1 <= gpu.max_binding() {
-            return Ok(());
-        }
-        Err(GraphError::TooLarge {
-            what: self.largest.0.clone(),
-            needed: human_bytes(self.largest.1),
-            allowed: human_bytes(gpu.max_binding()),
-            adapter: gpu.info().name.clone(),
-        })
-    }
+    spare: Spare,
 }
 
 impl Plan {
@@ -158,27 +59,31 @@ impl Plan {
     /// on, or a driver's refusal.
     pub fn new(kernels: &Kernels, graph: &Graph, keep: &[Value], variables: &Variables) -> Result<Plan, GraphError> {
         let gpu = kernels.gpu().clone();
-        let layout = layout(graph, keep, |class| kernels.caps_for(class));
+        let beside = |a: Value, b: Value| {
+            let [a, b] = [a, b].map(|v| variables.get(graph.name(v)));
+            a.zip(b).is_some_and(|(a, b)| a.is_beside(b))
+        };
+        let layout = layout(graph, keep, |class| kernels.caps_for(class), beside);
         layout.footprint.check(&gpu)?;
         let mut reachable = HashMap::new();
-        for v in &layout.dedicated {
-            let buffer = gpu.buffer(graph.name(*v), graph.shape(*v).len())?;
-            reachable.insert(*v, (buffer, graph.shape(*v).elem, graph.name(*v).to_string()));
+        let entry = |v: Value, buffer: Buffer| (v, (buffer, graph.shape(v).elem, graph.name(v).to_string()));
+        for row in &layout.rows {
+            let sizes: Vec<(&str, usize)> = row.iter().map(|v| (graph.name(*v), graph.shape(*v).len())).collect();
+            reachable.extend(row.iter().zip(gpu.side_by_side(&sizes)?).map(|(v, buffer)| entry(*v, buffer)));
         }
-        for (index, _) in &layout.nodes {
-            for v in &graph.nodes()[*index].inputs {
-                if *graph.source(*v) == Source::Variable && !reachable.contains_key(v) {
-                    let name = graph.name(*v);
-                    let buffer = variables.get(name).ok_or_else(|| GraphError::NoVariable(name.to_string()))?;
-                    if buffer.bytes() != graph.shape(*v).bytes() {
-                        return Err(GraphError::Length {
-                            value: name.to_string(),
-                            expected: graph.shape(*v).len(),
-                            found: (buffer.bytes() / 4) as usize,
-                        });
-                    }
-                    reachable.insert(*v, (buffer.clone(), graph.shape(*v).elem, name.to_string()));
+        let nodes = || layout.steps.iter().flat_map(|step| &step.nodes).map(|n| &graph.nodes()[*n]);
+        for v in nodes().flat_map(|node| &node.inputs) {
+            if *graph.source(*v) == Source::Variable && !reachable.contains_key(v) {
+                let name = graph.name(*v);
+                let buffer = variables.get(name).ok_or_else(|| GraphError::NoVariable(name.to_string()))?;
+                if buffer.bytes() != graph.shape(*v).bytes() {
+                    return Err(GraphError::Length {
+                        value: name.to_string(),
+                        expected: graph.shape(*v).len(),
+                        found: (buffer.bytes() / 4) as usize,
+                    });
                 }
+                reachable.extend([entry(*v, buffer.clone())]);
             }
         }
         let pool = layout
@@ -188,7 +93,7 @@ impl Plan {
             .map(|bytes| gpu.buffer("temporary", (bytes / 4) as usize))
             .collect::<Result<Vec<_>, _>>()?;
 
-        let count: usize = layout.nodes.iter().map(|(_, l)| l.launches.len()).sum();
+        let count: usize = layout.steps.iter().map(|step| step.lowered.launches.len()).sum();
         let uniforms = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("params"),
             size: (count.max(1) * PARAMS_STEP) as u64,
@@ -204,37 +109,27 @@ impl Plan {
             scalars: HashMap::new(),
             reachable,
             footprint: layout.footprint.clone(),
+            spare: Spare::default(),
         };
-        for (step, (index, lowered)) in layout.nodes.iter().enumerate() {
-            let node = &graph.nodes()[*index];
-            let value_buffer = |v: Value| -> (&Buffer, u64) {
-                let bytes = graph.shape(v).bytes().max(4);
-                match layout.temp_of.get(&v) {
-                    Some(&t) => (&pool[layout.assignment.of[t]], bytes),
-                    None => (&plan.reachable[&v].0, bytes),
-                }
-            };
-            let mut resolved = Vec::new();
-            for launch in &lowered.launches {
-                let binds: Vec<(&'static str, Buffer, u64)> = launch
-                    .bind
-                    .iter()
-                    .map(|(name, slot)| {
-                        let (buffer, bytes) = match *slot {
-                            Slot::In(i) => value_buffer(node.inputs[i]),
-                            Slot::Out(i) => value_buffer(node.outputs[i]),
-                            Slot::Scratch(i) => {
-                                let t = layout.scratch_of[step] + i;
-                                (&pool[layout.assignment.of[t]], lowered.scratch[i].bytes().max(4))
-                            }
-                        };
-                        (*name, buffer.clone(), bytes)
-                    })
-                    .collect();
-                resolved.push((launch, binds));
-            }
-            for (launch, binds) in resolved {
-                plan.add(kernels, launch, &binds, node.op.name())?;
+        for (at, step) in layout.steps.iter().enumerate() {
+            let [first, last] = [0, step.nodes.len() - 1].map(|i| &graph.nodes()[step.nodes[i]]);
+            let temporary = |t: usize, bytes: u64| pool[layout.assignment.of[t]].start(bytes.max(4));
+            for launch in &step.lowered.launches {
+                let range = |v: Value| match layout.temp_of.get(&v) {
+                    Some(&t) => temporary(t, graph.shape(v).bytes()),
+                    None => plan.reachable[&v].0.clone(),
+                };
+                let bind = |(name, slot): &Bind| {
+                    let buffer = match *slot {
+                        Slot::In(i) if first.op.elementwise() => range(first.inputs[i]).through(&range(last.inputs[i])),
+                        Slot::In(i) => range(first.inputs[i]),
+                        Slot::Out(i) => range(first.outputs[i]),
+                        Slot::Scratch(i) => temporary(layout.scratch_of[at] + i, step.lowered.scratch[i].bytes()),
+                    };
+                    (*name, buffer)
+                };
+                let binds: Vec<(&'static str, Buffer)> = launch.bind.iter().map(bind).collect();
+                plan.add(kernels, launch, &binds, first.op.name())?;
             }
         }
         Ok(plan)
@@ -244,29 +139,29 @@ impl Plan {
         &mut self,
         kernels: &Kernels,
         launch: &Launch,
-        binds: &[(&'static str, Buffer, u64)],
+        binds: &[(&'static str, Buffer)],
         op: &'static str,
     ) -> Result<(), GraphError> {
         let kernel = kernels.get(&launch.kernel)?;
         let fault = |why: String| GraphError::Bindings { kernel: launch.kernel.to_string(), why };
         let base = self.dispatches.len() * PARAMS_STEP;
         let mut entries = Vec::new();
-        for (name, ..) in binds {
+        for (name, _) in binds {
             if !kernel.reflected.bindings.iter().any(|b| b.name == *name) {
                 return Err(fault(format!("the op binds `{name}`, which the entry point does not use")));
             }
         }
         for binding in &kernel.reflected.bindings {
-            let (_, buffer, bytes) = binds
+            let (_, buffer) = binds
                 .iter()
-                .find(|(name, ..)| *name == binding.name)
+                .find(|(name, _)| *name == binding.name)
                 .ok_or_else(|| fault(format!("the entry point uses `{}`, which the op does not bind", binding.name)))?;
             entries.push(wgpu::BindGroupEntry {
                 binding: binding.slot,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: &buffer.raw,
-                    offset: 0,
-                    size: std::num::NonZeroU64::new(*bytes),
+                    offset: buffer.offset,
+                    size: std::num::NonZeroU64::new(buffer.bytes()),
                 }),
             });
         }
@@ -393,9 +288,7 @@ impl Plan {
                 d.encode(&mut pass);
             }
         }
-        let staging = self.gpu.copy_out(&mut encoder, &buffers);
-        self.gpu.queue.submit([encoder.finish()]);
-        Ok(self.gpu.map(staging))
+        Ok(self.gpu.submit(encoder, &buffers, &self.spare))
     }
 
     /// Runs the plan `times` times in one submit and one pass: what benches time.

@@ -87,14 +87,16 @@ pub struct ParamSet {
 }
 
 impl ParamSet {
-    /// Buffers for `params`, zeroed.
+    /// Buffers for `params`, zeroed; those that an optimizer changes side by side, in their order.
     ///
     /// # Errors
     /// A parameter over the adapter's limits.
     pub fn new(gpu: &Gpu, params: Vec<Param>) -> Result<ParamSet, GpuError> {
+        let (trained, others): (Vec<&Param>, Vec<&Param>) = params.iter().partition(|p| p.kind.trainable());
         let mut buffers = Variables::new();
-        for p in &params {
-            buffers.insert(p.name.clone(), gpu.buffer(&p.name, p.kind.device_shape().len())?);
+        for group in [trained, others] {
+            let sizes: Vec<(&str, usize)> = group.iter().map(|p| (p.name.as_str(), p.kind.device_shape().len())).collect();
+            buffers.extend(group.iter().map(|p| p.name.clone()).zip(gpu.side_by_side(&sizes)?));
         }
         Ok(ParamSet { gpu: gpu.clone(), params, buffers })
     }

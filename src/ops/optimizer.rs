@@ -1,7 +1,8 @@
-//! One optimizer step on one parameter, in place. Shader: `shaders/optimizer.wgsl`, which has the formulas.
+//! One optimizer step on one parameter, in place; on many at once where they lie side by side. Shader: `shaders/optimizer.wgsl`,
+//! which has the formulas.
 
 use super::{Case, Fill};
-use crate::graph::{GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, groups};
+use crate::graph::{Bind, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, groups};
 use crate::kernel::KernelId;
 
 /// SGD with momentum, as PyTorch's (no dampening). Inputs param, grad, velocity (zero before the first step), of one shape;
@@ -31,15 +32,13 @@ fn check(op: &'static str, inputs: &[Shape], names: &str, count: usize) -> Resul
     Err(GraphError::Shape { op, why: format!("takes {names} of one shape, got {}", got.join(", ")) })
 }
 
-/// A launch by vec4 where the size is a multiple of 4, else by element; each name is (of the vec4 binding, of the other).
-fn launch(entries: [&'static str; 2], names: &[[&'static str; 2]], shape: &Shape, params: &[(&'static str, Param)]) -> Launch {
-    let quads = shape.len().is_multiple_of(4);
-    let (which, items) = if quads { (0, shape.len() / 4) } else { (1, shape.len()) };
+fn launch(entry: &'static str, bind: &[Bind], shape: &Shape, params: &[(&'static str, Param)]) -> Launch {
+    let quads = shape.len().div_ceil(4);
     Launch {
-        kernel: KernelId::new("optimizer", entries[which]),
-        bind: names.iter().enumerate().map(|(i, name)| (name[which], Slot::In(i))).collect(),
-        params: [&[("n", Param::U32(items as u32)), ("lr", Param::Scalar("lr"))], params].concat(),
-        groups: groups(items, 64),
+        kernel: KernelId::new("optimizer", entry),
+        bind: bind.to_vec(),
+        params: [&[("n", Param::U32(quads as u32)), ("lr", Param::Scalar("lr"))], params].concat(),
+        groups: groups(quads, 64),
     }
 }
 
@@ -56,11 +55,15 @@ impl Op for Sgd {
         &[0, 2]
     }
 
+    fn elementwise(&self) -> bool {
+        true
+    }
+
     fn lower(&self, l: &Lowering) -> Lowered {
         let unused = ["add_m", "keep_v", "add_v", "eps", "bias1", "bias2"].map(|name| (name, Param::F32(0.0)));
         let own = [("weight_decay", Param::F32(self.weight_decay)), ("keep_m", Param::F32(self.momentum))];
-        let names = [["param", "each_param"], ["grad", "each_grad"], ["m", "each_m"]];
-        let mut launch = launch(["sgd", "sgd_each"], &names, &l.inputs[0], &[&own[..], &unused].concat());
+        let bind = [("param", Slot::In(0)), ("grad", Slot::In(1)), ("m", Slot::In(2))];
+        let mut launch = launch("sgd", &bind, &l.inputs[0], &[&own[..], &unused].concat());
         launch.kernel = launch.kernel.with(&[("NESTEROV", u32::from(self.nesterov))]);
         launch.into()
     }
@@ -90,6 +93,10 @@ impl Op for Adam {
         &[0, 2, 3]
     }
 
+    fn elementwise(&self) -> bool {
+        true
+    }
+
     fn lower(&self, l: &Lowering) -> Lowered {
         let params = [
             ("weight_decay", Param::F32(self.weight_decay)),
@@ -101,8 +108,8 @@ impl Op for Adam {
             ("bias1", Param::Scalar("bias1")),
             ("bias2", Param::Scalar("bias2")),
         ];
-        let names = [["param", "each_param"], ["grad", "each_grad"], ["m", "each_m"], ["v", "each_v"]];
-        launch(["adam", "adam_each"], &names, &l.inputs[0], &params).into()
+        let bind = [("param", Slot::In(0)), ("grad", Slot::In(1)), ("m", Slot::In(2)), ("v", Slot::In(3))];
+        launch("adam", &bind, &l.inputs[0], &params).into()
     }
 
     fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
@@ -119,7 +126,7 @@ impl Op for Adam {
     }
 }
 
-/// One that goes by vec4, two that do not.
+/// One of whole vec4, two whose last is part padding.
 const SIZES: [&[usize]; 3] = [&[3, 3, 20, 12], &[43], &[257, 3]];
 
 pub(super) fn sgd_cases() -> Vec<Case> {

@@ -1,5 +1,6 @@
 //! Training and evaluating networks on a device.
 
+mod batch;
 mod checkpoint;
 pub mod metrics;
 mod network;
@@ -10,11 +11,13 @@ mod trainer;
 
 use std::path::PathBuf;
 
+pub(crate) use batch::stream;
+pub use batch::{Batch, Part};
 pub use network::{Network, Normalisation};
 pub use observer::{EpochRecord, Observer, Silent};
 pub use predictor::{Predictions, Predictor, predict};
 pub use schedule::cosine;
-pub use trainer::{Part, SgdConfig, TrainConfig, TrainStep, check_batch, fit, training_graph};
+pub use trainer::{SgdConfig, TrainConfig, TrainStep, check_batch, fit, training_graph};
 
 use thiserror::Error;
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use crate::data::Dataset;
 use crate::graph::{Graph, Shape};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, Param, ParamSet, initialise};
@@ -50,8 +49,8 @@ impl Network {
     }
 
     /// Refuses images of another size, which the plans would take for garbage.
-    pub(super) fn check_size(&self, data: &Dataset) -> Result<(), TrainError> {
-        let (have, want) = (data.size, self.spec.image_size);
+    pub(super) fn check_size(&self, have: usize) -> Result<(), TrainError> {
+        let want = self.spec.image_size;
         if have == want {
             return Ok(());
         }

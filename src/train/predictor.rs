@@ -1,10 +1,7 @@
 //! A network in evaluation mode, over whole data sets.
 
-use std::collections::VecDeque;
-
-use super::{Network, Observer, TrainError};
+use super::{Batch, Network, Observer, Part, TrainError, stream};
 use crate::data::Dataset;
-use crate::gpu::Pending;
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
 use crate::ops::{Argmax, Augment, Loss, LossKind, TUNING_TIME, tune};
@@ -33,9 +30,6 @@ pub struct Predictor {
     outputs: [Value; 5],
 }
 
-/// How many batches may be under way before the oldest result is waited for.
-pub(super) const IN_FLIGHT: usize = 3;
-
 impl Predictor {
     /// # Errors
     /// A batch over the adapter's limits.
@@ -63,57 +57,34 @@ impl Predictor {
     /// # Errors
     /// Images of another size, a wish to stop, or the driver's.
     pub fn run(&mut self, data: &Dataset, observer: &dyn Observer) -> Result<Predictions, TrainError> {
+        let Predictor { plan, batch, pixels, labels, outputs } = self;
+        let gpu = plan.gpu().clone();
         let mut out = Predictions::default();
-        let mut waiting: VecDeque<(Pending, usize)> = VecDeque::new();
         let indices: Vec<usize> = (0..data.len()).collect();
-        for chunk in indices.chunks(self.batch) {
-            if observer.cancelled() {
-                return Err(TrainError::Cancelled);
-            }
-            self.plan.write(self.pixels, &pack(data, chunk))?;
-            self.plan.write(self.labels, &chunk.iter().map(|&i| data.labels[i]).collect::<Vec<_>>())?;
-            waiting.push_back((self.plan.run_and_fetch(&self.outputs)?, chunk.len()));
-            if waiting.len() >= IN_FLIGHT {
-                self.collect(&mut waiting, &mut out, observer)?;
-            }
-        }
-        while !waiting.is_empty() {
-            self.collect(&mut waiting, &mut out, observer)?;
-        }
+        let batches = indices.chunks(*batch).map(|indices| Batch::new(data, &[Part { indices, weight: 1.0 }]));
+        let submit = |_: usize, b: &Batch| {
+            plan.write(*pixels, &b.pixels)?;
+            plan.write(*labels, &b.labels)?;
+            Ok(plan.run_and_fetch(outputs)?)
+        };
+        let collect = |_: usize, b: &Batch, parts: &[Vec<u8>]| {
+            let n = b.indices.len();
+            let floats = |i: usize| -> Vec<f32> {
+                let all: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[i]);
+                let row = all.len() / *batch;
+                all[..n * row].to_vec()
+            };
+            let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[0]);
+            out.class.extend(&classes[..n]);
+            out.confidence.extend(floats(1));
+            out.loss.extend(floats(2));
+            out.logits.extend(floats(3));
+            out.features.extend(floats(4));
+            Ok(())
+        };
+        stream(&gpu, observer, batches, submit, collect)?;
         Ok(out)
     }
-
-    fn collect(
-        &self,
-        waiting: &mut VecDeque<(Pending, usize)>,
-        out: &mut Predictions,
-        observer: &dyn Observer,
-    ) -> Result<(), TrainError> {
-        let Some((pending, n)) = waiting.pop_front() else { return Ok(()) };
-        let parts = pending.wait(self.plan.gpu())?;
-        let floats = |i: usize| -> Vec<f32> {
-            let all: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[i]);
-            let row = all.len() / self.batch;
-            all[..n * row].to_vec()
-        };
-        let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[0]);
-        out.class.extend(&classes[..n]);
-        out.confidence.extend(floats(1));
-        out.loss.extend(floats(2));
-        out.logits.extend(floats(3));
-        out.features.extend(floats(4));
-        observer.advance(n as u64);
-        Ok(())
-    }
-}
-
-/// The images at `indices` as one u32 a pixel: R | G << 8 | B << 16.
-pub(super) fn pack(data: &Dataset, indices: &[usize]) -> Vec<u32> {
-    let mut out = Vec::with_capacity(indices.len() * data.size * data.size);
-    for &i in indices {
-        out.extend(data.image(i).chunks_exact(3).map(|p| u32::from_le_bytes([p[0], p[1], p[2], 0])));
-    }
-    out
 }
 
 /// One evaluation of `network` over `data`, announced as `stage`.
@@ -128,7 +99,7 @@ pub fn predict(
     observer: &dyn Observer,
     stage: &str,
 ) -> Result<Predictions, TrainError> {
-    network.check_size(data)?;
+    network.check_size(data.size)?;
     observer.begin(stage, data.len() as u64);
     Predictor::new(kernels, network, batch.min(data.len().max(1)))?.run(data, observer)
 }

@@ -1,14 +1,13 @@
 //! Training steps and epochs.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::network::params_of;
-use super::predictor::{IN_FLIGHT, pack};
-use super::{EpochRecord, Network, Observer, TrainError, cosine};
+use super::{Batch, EpochRecord, Network, Observer, Part, TrainError, cosine, stream};
 use crate::data::Dataset;
 use crate::gpu::Pending;
 use crate::graph::{Footprint, Graph, Plan, Shape, Value, Variables};
@@ -38,12 +37,6 @@ pub struct TrainConfig {
     pub lr: f64,
     pub sgd: SgdConfig,
     pub seed: u64,
-}
-
-/// A part of a joint batch: which samples, the loss they get, the weight of each sample.
-pub struct Part<'a> {
-    pub indices: &'a [usize],
-    pub weight: f32,
 }
 
 /// A training step of one network as a plan: forward, one or more losses, backward, update.
@@ -100,11 +93,12 @@ fn step_graph(
     let trained: Vec<Param> = params.into_iter().filter(|p| p.kind.trainable()).collect();
     let values: Vec<Value> = trained.iter().filter_map(|p| g.find_variable(&p.name)).collect();
     let grads = g.backward(&seeds, &values)?;
+    let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
+    let sgd = Arc::new(Sgd { momentum, nesterov, weight_decay });
     for (param, value) in trained.iter().zip(values) {
         let Some(grad) = grads.get(&value) else { continue };
         let v = g.variable(&velocity(&param.name), g.shape(value).clone());
-        let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
-        g.apply(Sgd { momentum, nesterov, weight_decay }, &[value, *grad, v])?;
+        g.apply_arc(sgd.clone(), &[value, *grad, v])?;
     }
     Ok(StepGraph { graph: g, pixels, labels, weights, fetched, trained })
 }
@@ -151,12 +145,12 @@ impl TrainStep {
         sgd: &SgdConfig,
     ) -> Result<TrainStep, TrainError> {
         let s = step_graph((&network.spec, network.norm.mean, network.norm.std), batch, losses, sgd)?;
+        let names: Vec<String> = s.trained.iter().map(|p| velocity(&p.name)).collect();
+        let sizes = s.trained.iter().map(|p| p.kind.device_shape().len());
+        let sizes: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(sizes).collect();
+        // Side by side as the parameters are: the plan then updates all of them in one dispatch.
+        let velocities: Variables = names.iter().cloned().zip(kernels.gpu().side_by_side(&sizes)?).collect();
         let mut variables = network.params.variables().clone();
-        let mut velocities = Variables::new();
-        for p in &s.trained {
-            let name = velocity(&p.name);
-            velocities.insert(name.clone(), kernels.gpu().buffer(&name, p.kind.device_shape().len())?);
-        }
         variables.extend(velocities.clone());
         tune(kernels, &s.graph, TUNING_TIME)?;
         let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
@@ -171,28 +165,27 @@ impl TrainStep {
         })
     }
 
-    /// One step on the images of all parts together: `parts[i]` gets loss i. Returns the losses (one vector a loss over the
-    /// whole batch) and then the classes, once waited for.
+    /// One step on `batch`, whose part i gets loss i. Returns the losses (one vector a loss over the whole batch) and then the
+    /// classes, once waited for.
     ///
     /// # Errors
-    /// More images than the batch holds, images of another size, or the driver's.
-    pub fn run(&mut self, network: &Network, data: &Dataset, parts: &[Part], lr: f64, seed: u32) -> Result<Pending, TrainError> {
-        network.check_size(data)?;
-        let all: Vec<usize> = parts.iter().flat_map(|p| p.indices).copied().collect();
-        if all.len() > self.batch {
-            return Err(TrainError::Data(format!("a step takes {} images, got {}", self.batch, all.len())));
+    /// More images than the step takes, images of another size, or the driver's.
+    pub fn run(&mut self, network: &Network, batch: &Batch, lr: f64, seed: u32) -> Result<Pending, TrainError> {
+        network.check_size(batch.size)?;
+        let count = batch.indices.len();
+        if count > self.batch {
+            return Err(TrainError::Data(format!("a step takes {} images, got {count}", self.batch)));
         }
-        self.plan.write(self.pixels, &pack(data, &all))?;
-        self.plan.write(self.labels, &all.iter().map(|&i| data.labels[i]).collect::<Vec<_>>())?;
-        let mut first = 0;
-        for (part, value) in parts.iter().zip(&self.weights) {
-            let mut weight = vec![0.0f32; self.batch];
-            weight[first..first + part.indices.len()].fill(part.weight);
+        self.plan.write(self.pixels, &batch.pixels)?;
+        self.plan.write(self.labels, &batch.labels)?;
+        for (weight, value) in batch.weights.iter().zip(&self.weights) {
+            // What an earlier, larger batch left behind weighs nothing.
+            let mut weight = weight.clone();
+            weight.resize(self.batch, 0.0);
             self.plan.write(*value, &weight)?;
-            first += part.indices.len();
         }
         self.plan.set("lr", lr)?;
-        self.plan.set("n_valid", all.len() as f64)?;
+        self.plan.set("n_valid", count as f64)?;
         if self.plan.has_scalar("seed") {
             self.plan.set("seed", f64::from(seed))?;
         }
@@ -237,43 +230,29 @@ pub fn fit(
         let start = Instant::now();
         rng::shuffle(&mut rng, &mut order);
         let mut sums = Sums::default();
-        let mut waiting: VecDeque<(Pending, &[usize], usize)> = VecDeque::new();
-        let mut collect = |waiting: &mut VecDeque<(Pending, &[usize], usize)>| -> Result<(), TrainError> {
-            let Some((pending, indices, index)) = waiting.pop_front() else { return Ok(()) };
-            let parts = pending.wait(kernels.gpu())?;
+        let batches = order.chunks(config.batch).map(|indices| {
+            let weight = 1.0 / indices.len() as f32;
+            Batch::new(data, &[Part { indices, weight }])
+        });
+        let submit = |index: usize, batch: &Batch| {
+            let at = epoch * steps_per_epoch + index;
+            let seed = (config.seed as u32).wrapping_mul(0x9e37_79b9).wrapping_add(at as u32);
+            step.run(network, batch, cosine(config.lr, at, total), seed)
+        };
+        let collect = |index: usize, batch: &Batch, parts: &[Vec<u8>]| {
             let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);
+            let losses = &losses[..batch.indices.len()];
             let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[1]);
-            if let Some(&value) = losses[..indices.len()].iter().find(|l| !l.is_finite()) {
-                return Err(TrainError::NotFinite {
-                    stage: STAGE.into(),
-                    epoch: epoch + 1,
-                    step: index + 1,
-                    value,
-                    lr: config.lr,
-                });
+            if let Some(&value) = losses.iter().find(|l| !l.is_finite()) {
+                let (epoch, step, lr) = (epoch + 1, index + 1, config.lr);
+                return Err(TrainError::NotFinite { stage: STAGE.into(), epoch, step, value, lr });
             }
-            sums.loss += losses[..indices.len()].iter().map(|l| f64::from(*l)).sum::<f64>();
-            sums.hits += indices.iter().zip(&classes).filter(|(i, c)| data.labels[**i] == **c).count();
-            sums.seen += indices.len();
-            observer.advance(indices.len() as u64);
+            sums.loss += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+            sums.hits += batch.labels.iter().zip(&classes).filter(|(l, c)| l == c).count();
+            sums.seen += losses.len();
             Ok(())
         };
-        for (index, indices) in order.chunks(config.batch).enumerate() {
-            if observer.cancelled() {
-                return Err(TrainError::Cancelled);
-            }
-            let at = epoch * steps_per_epoch + index;
-            let lr = cosine(config.lr, at, total);
-            let seed = (config.seed as u32).wrapping_mul(0x9e37_79b9).wrapping_add(at as u32);
-            let part = Part { indices, weight: 1.0 / indices.len() as f32 };
-            waiting.push_back((step.run(network, data, &[part], lr, seed)?, indices, index));
-            if waiting.len() >= IN_FLIGHT {
-                collect(&mut waiting)?;
-            }
-        }
-        while !waiting.is_empty() {
-            collect(&mut waiting)?;
-        }
+        stream(kernels.gpu(), observer, batches, submit, collect)?;
         let seconds = start.elapsed().as_secs_f64();
         let seen = sums.seen.max(1) as f64;
         observer.epoch(&EpochRecord {

@@ -97,7 +97,7 @@ pub(super) struct Row {
     /// Of one run.
     pub us: f64,
     pub gflops: f64,
-    /// Inputs read once and outputs written once: what an op moves at least.
+    /// Of what it [moves at least](moved).
     pub gbps: f64,
     /// Of the roof that it comes nearer to; above 1 where a cache serves what the copy takes from memory.
     pub roof_share: f64,
@@ -157,9 +157,6 @@ pub(super) fn run(
     baseline: Option<&Baseline>,
     json: bool,
 ) -> Result<()> {
-    for op in [RoofCopy.name(), "roof_multiply_add"] {
-        verify(kernels, op)?;
-    }
     let mut right = BTreeMap::new();
     for node in nodes {
         let on = kernels.in_staging(node.staging);
@@ -171,7 +168,7 @@ pub(super) fn run(
             verify_here(&on, spec, batch, node)?;
         }
     }
-    let roof = measure_roof(kernels)?;
+    let roof = Roof::measure(kernels)?;
     let rows = nodes.iter().map(|node| time(kernels, node, roof)).collect::<Result<Vec<_>>>()?;
     let mut timings = Timings { adapter: kernels.gpu().describe(), roof, kernels: rows, baseline: None };
     if let Some(baseline) = baseline {
@@ -270,33 +267,50 @@ fn verify_case(kernels: &Kernels, case: &Case) -> Result<()> {
     Ok(())
 }
 
-fn measure_roof(kernels: &Kernels) -> Result<Roof> {
-    const LONG_ENOUGH: f64 = 5e-3;
-    let x = [Shape::f32(&[1 << 20])];
-    let mut rounds = 4;
-    let gflops = loop {
-        let op = RoofMultiplyAdd { rounds };
-        let flops = op.flops(&x) as f64;
-        let seconds = Alone::new(kernels, Arc::new(op), &x)?.seconds(SAMPLES)?;
-        if seconds > LONG_ENOUGH || rounds > 1 << 16 {
-            break flops / seconds * 1e-9;
+impl Roof {
+    /// # Errors
+    /// Roof kernels that compute something wrong; the driver's.
+    pub(super) fn measure(kernels: &Kernels) -> Result<Roof> {
+        const LONG_ENOUGH: f64 = 5e-3;
+        for op in [RoofCopy.name(), "roof_multiply_add"] {
+            verify(kernels, op)?;
         }
-        rounds *= 4;
-    };
-    // Past the caches, within WebGPU's limits.
-    let bytes = kernels.gpu().max_binding().min(128 << 20);
-    let x = [Shape::f32(&[bytes as usize / 16, 4])];
-    let seconds = Alone::new(kernels, Arc::new(RoofCopy), &x)?.seconds(SAMPLES)?;
-    Ok(Roof { gflops, gbps: 2.0 * x[0].bytes() as f64 / seconds * 1e-9 })
+        let x = [Shape::f32(&[1 << 20])];
+        let mut rounds = 4;
+        let gflops = loop {
+            let op = RoofMultiplyAdd { rounds };
+            let flops = op.flops(&x) as f64;
+            let seconds = Alone::new(kernels, Arc::new(op), &x)?.seconds(SAMPLES)?;
+            if seconds > LONG_ENOUGH || rounds > 1 << 16 {
+                break flops / seconds * 1e-9;
+            }
+            rounds *= 4;
+        };
+        // Past the caches, within WebGPU's limits.
+        let bytes = kernels.gpu().max_binding().min(128 << 20);
+        let x = [Shape::f32(&[bytes as usize / 16, 4])];
+        let seconds = Alone::new(kernels, Arc::new(RoofCopy), &x)?.seconds(SAMPLES)?;
+        Ok(Roof { gflops, gbps: 2.0 * x[0].bytes() as f64 / seconds * 1e-9 })
+    }
+
+    /// Nanoseconds that so many bytes and floating-point operations take at least, the longer of both.
+    pub(super) fn nanoseconds(&self, bytes: u64, flops: u64) -> f64 {
+        (bytes as f64 / self.gbps).max(flops as f64 / self.gflops)
+    }
+}
+
+/// Bytes that an op moves at least: inputs read once, outputs and what changes in place written once.
+pub(super) fn moved(op: &dyn Op, inputs: &[Shape], outputs: &[Shape]) -> u64 {
+    let changed = op.in_place().iter().map(|&i| &inputs[i]);
+    inputs.iter().chain(outputs).chain(changed).map(Shape::bytes).sum()
 }
 
 fn time(kernels: &Kernels, node: &Placed, roof: Roof) -> Result<Row> {
     let Placed { op, inputs, outputs, count, .. } = node;
     let on = kernels.in_staging(node.staging);
     let seconds = Alone::new(&on, op.clone(), inputs)?.seconds(SAMPLES)?;
-    let written = op.in_place().iter().map(|&i| &inputs[i]);
-    let bytes: u64 = inputs.iter().chain(outputs).chain(written).map(Shape::bytes).sum();
-    let (gflops, gbps) = (op.flops(inputs) as f64 / seconds * 1e-9, bytes as f64 / seconds * 1e-9);
+    let (bytes, flops) = (moved(op.as_ref(), inputs, outputs), op.flops(inputs));
+    let (gflops, gbps) = (flops as f64 / seconds * 1e-9, bytes as f64 / seconds * 1e-9);
     Ok(Row {
         op: op.name().into(),
         entry: node.entries().join(", "),
@@ -305,7 +319,7 @@ fn time(kernels: &Kernels, node: &Placed, roof: Roof) -> Result<Row> {
         us: seconds * 1e6,
         gflops,
         gbps,
-        roof_share: (gflops / roof.gflops).max(gbps / roof.gbps),
+        roof_share: roof.nanoseconds(bytes, flops) * 1e-9 / seconds,
         count: *count,
     })
 }

@@ -1,6 +1,6 @@
-//! The whole training step and inference: images a second, memory, where the time goes.
+//! The whole training step and inference: images a second, memory, where the time goes and how little it could be.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -8,16 +8,17 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::SGD;
+use super::kernels::{Roof, moved};
 use crate::cli::{print, print_json};
 use crate::data::Dataset;
 use crate::gpu::human_bytes;
-use crate::graph::{Plan, Source};
+use crate::graph::{Graph, Plan, Source, Value};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::ops::{LossKind, median};
 use crate::report::columns;
 use crate::rng;
-use crate::train::{Network, Normalisation, Part, Predictor, Silent, TrainError, TrainStep, training_graph};
+use crate::train::{Batch, Network, Normalisation, Part, Predictor, Silent, TrainError, TrainStep, stream, training_graph};
 
 /// Of which the median counts.
 const SAMPLES: usize = 5;
@@ -48,22 +49,12 @@ impl Steps {
     /// # Errors
     /// The driver's.
     pub fn train(&mut self, count: usize) -> Result<Duration, TrainError> {
-        // As many under way as in training.
-        const IN_FLIGHT: usize = 3;
         let start = Instant::now();
-        let mut waiting = VecDeque::new();
-        for seed in 0..count {
-            let part = Part { indices: &self.indices, weight: 1.0 / self.indices.len() as f32 };
-            waiting.push_back(self.step.run(&self.network, &self.data, &[part], 1e-3, seed as u32)?);
-            if waiting.len() >= IN_FLIGHT
-                && let Some(oldest) = waiting.pop_front()
-            {
-                oldest.wait(self.kernels.gpu())?;
-            }
-        }
-        for pending in waiting {
-            pending.wait(self.kernels.gpu())?;
-        }
+        let Steps { kernels, network, step, data, indices } = self;
+        let weight = 1.0 / indices.len() as f32;
+        let batches = (0..count).map(|_| Batch::new(data, &[Part { indices, weight }]));
+        let submit = |seed: usize, batch: &Batch| step.run(network, batch, 1e-3, seed as u32);
+        stream(kernels.gpu(), &Silent, batches, submit, |_, _, _| Ok(()))?;
         Ok(start.elapsed())
     }
 
@@ -105,6 +96,30 @@ struct Memory {
     step: u64,
     /// What it would need if no two values shared a buffer.
     unshared: u64,
+    /// What its gradients read of the forward pass: no less can be kept.
+    activations: u64,
+}
+
+/// What all nodes of one op move and compute at least, convolutions by their direct sum.
+#[derive(Serialize)]
+struct Work {
+    op: &'static str,
+    bytes: u64,
+    flops: u64,
+    /// At the roof.
+    us: f64,
+}
+
+/// A step whose every op ran at the adapter's roof, one after another.
+#[derive(Serialize)]
+struct Floor {
+    roof: Roof,
+    bytes: u64,
+    flops: u64,
+    ms: f64,
+    /// The floor over the step's time.
+    share: f64,
+    ops: Vec<Work>,
 }
 
 /// All dispatches of one op within a step.
@@ -124,7 +139,9 @@ pub(super) fn run(kernels: &Kernels, spec: &ModelSpec, batch: usize, started: In
     let training = speed(batch, || steps.train(BATCHES))?;
     let mut predictor = Predictor::new(kernels, &steps.network, batch)?;
     let inference = speed(batch, || steps.predict(&mut predictor))?;
-    let memory = memory(spec, batch, steps.step.plan())?;
+    let graph = training_graph(spec, batch, &SGD)?;
+    let memory = memory(&graph, steps.step.plan());
+    let floor = floor(&graph, Roof::measure(kernels)?, training.ms);
     let breakdown = breakdown(steps.step.plan())?;
     if json {
         return print_json(&serde_json::json!({
@@ -135,6 +152,7 @@ pub(super) fn run(kernels: &Kernels, spec: &ModelSpec, batch: usize, started: In
             "training": training,
             "inference": inference,
             "memory": memory,
+            "floor": floor,
             "breakdown": breakdown,
         }));
     }
@@ -142,13 +160,19 @@ pub(super) fn run(kernels: &Kernels, spec: &ModelSpec, batch: usize, started: In
     for (what, speed) in [("training", training), ("inference", inference)] {
         text += &format!("{what:10} {:.1} images a second, {:.2} ms a batch of {batch}\n", speed.images_per_second, speed.ms);
     }
-    let [all, variables, step, unshared] =
-        [memory.variables + memory.step, memory.variables, memory.step, memory.unshared].map(human_bytes);
-    text += &format!("memory     {all}: variables {variables}, the step {step} ({unshared} without sharing)\n\n");
-    text += &match breakdown {
-        Some(shares) => table(&shares),
-        None => "no breakdown: this adapter has no timestamps; see dau bench without --step\n".to_string(),
-    };
+    let Roof { gflops, gbps } = floor.roof;
+    let (gflop, moved) = (floor.flops as f64 * 1e-9, human_bytes(floor.bytes));
+    text += &format!("floor      {:.2} ms, {:.0} % of the step's time: ", floor.ms, 100.0 * floor.share);
+    text += &format!("{gflop:.2} GFLOP at {gflops:.1} a second, {moved} at {gbps:.2} GB/s\n");
+    let [all, variables, step, unshared, activations] =
+        [memory.variables + memory.step, memory.variables, memory.step, memory.unshared, memory.activations].map(human_bytes);
+    let ratio = memory.step as f64 / memory.activations as f64;
+    text += &format!("memory     {all}: variables {variables}, the step {step} ({unshared} without sharing),\n");
+    text += &format!("           {ratio:.2} x the {activations} of activations that its gradients read\n\n");
+    text += &table(&floor, breakdown.as_deref());
+    if breakdown.is_none() {
+        text += "no times by op: this adapter has no timestamps; see dau bench without --step\n";
+    }
     print(&text)
 }
 
@@ -160,11 +184,35 @@ fn speed(batch: usize, mut sample: impl FnMut() -> Result<Duration, TrainError>)
     Ok(Speed { ms: seconds * 1e3, images_per_second: batch as f64 / seconds })
 }
 
-fn memory(spec: &ModelSpec, batch: usize, plan: &Plan) -> Result<Memory> {
-    let graph = training_graph(spec, batch, &SGD)?;
-    let variables = graph.values().filter(|v| *graph.source(*v) == Source::Variable).map(|v| graph.shape(v).bytes()).sum();
+fn memory(graph: &Graph, plan: &Plan) -> Memory {
+    let bytes = |values: &mut dyn Iterator<Item = Value>| values.map(|v| graph.shape(v).bytes()).sum();
+    let variables = bytes(&mut graph.values().filter(|v| *graph.source(*v) == Source::Variable));
+    let nodes = graph.nodes();
+    let backward = nodes.iter().position(|n| n.op.name().ends_with("_grad")).unwrap_or(nodes.len());
+    let read: BTreeSet<Value> = nodes[backward..].iter().flat_map(|n| n.inputs.iter().copied()).collect();
+    let forward = |v: &Value| matches!(graph.source(*v), Source::Node { node, .. } if *node < backward);
+    let activations = bytes(&mut read.into_iter().filter(forward));
     let footprint = plan.footprint();
-    Ok(Memory { variables, step: footprint.bytes, unshared: footprint.unshared })
+    Memory { variables, step: footprint.bytes, unshared: footprint.unshared, activations }
+}
+
+/// `ms`: what the step takes.
+fn floor(graph: &Graph, roof: Roof, ms: f64) -> Floor {
+    let mut ops: Vec<Work> = Vec::new();
+    for node in graph.nodes() {
+        let shapes = |values: &[Value]| values.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
+        let (op, inputs, outputs) = (node.op.name(), shapes(&node.inputs), shapes(&node.outputs));
+        let (bytes, flops) = (moved(node.op.as_ref(), &inputs, &outputs), node.op.flops(&inputs));
+        let us = roof.nanoseconds(bytes, flops) * 1e-3;
+        match ops.iter_mut().find(|w| w.op == op) {
+            Some(w) => (w.bytes, w.flops, w.us) = (w.bytes + bytes, w.flops + flops, w.us + us),
+            None => ops.push(Work { op, bytes, flops, us }),
+        }
+    }
+    ops.sort_by(|a, b| b.us.total_cmp(&a.us));
+    let floor: f64 = ops.iter().map(|w| w.us * 1e-3).sum();
+    let (bytes, flops) = (ops.iter().map(|w| w.bytes).sum(), ops.iter().map(|w| w.flops).sum());
+    Floor { roof, bytes, flops, ms: floor, share: floor / ms, ops }
 }
 
 /// Time by op, most first: for each dispatch the median over several steps. `None` without timestamps.
@@ -188,12 +236,27 @@ fn breakdown(plan: &mut Plan) -> Result<Option<Vec<Share>>> {
     Ok(Some(shares))
 }
 
-fn table(shares: &[Share]) -> String {
-    let heading = ["op", "ms", "share", "dispatches"].map(String::from).to_vec();
-    let row = |op: &str, us: f64, share: f64, dispatches: usize| {
-        vec![op.to_string(), format!("{:.2}", us * 1e-3), format!("{:.1} %", 100.0 * share), dispatches.to_string()]
+/// Each op's time, where it was measured, beside its floor.
+fn table(floor: &Floor, shares: Option<&[Share]>) -> String {
+    let heading = ["op", "ms", "share", "dispatches", "MiB moved", "floor, ms", "of time"].map(String::from).to_vec();
+    let row = |op: &str, time: Option<(f64, f64, usize)>, bytes: u64, us: f64| {
+        let mut cells = vec![op.to_string()];
+        cells.extend(match time {
+            Some((us, share, dispatches)) => {
+                [format!("{:.2}", us * 1e-3), format!("{:.1} %", 100.0 * share), dispatches.to_string()]
+            }
+            None => ["-"; 3].map(String::from),
+        });
+        cells.extend([format!("{:.1}", bytes as f64 / f64::from(1 << 20)), format!("{:.2}", us * 1e-3)]);
+        cells.push(time.map_or("-".into(), |(time, ..)| format!("{:.0} %", 100.0 * us / time)));
+        cells
     };
-    let lines = shares.iter().map(|s| row(s.op, s.us, s.share, s.dispatches));
-    let total = row("total", shares.iter().map(|s| s.us).sum(), 1.0, shares.iter().map(|s| s.dispatches).sum());
-    columns(&std::iter::once(heading).chain(lines).chain([total]).collect::<Vec<_>>())
+    let mut lines = vec![heading];
+    let mut work: Vec<(&Work, Option<&Share>)> =
+        floor.ops.iter().map(|w| (w, shares.and_then(|all| all.iter().find(|s| s.op == w.op)))).collect();
+    work.sort_by(|a, b| b.1.map_or(0.0, |s| s.us).total_cmp(&a.1.map_or(0.0, |s| s.us)));
+    lines.extend(work.iter().map(|(w, s)| row(w.op, s.map(|s| (s.us, s.share, s.dispatches)), w.bytes, w.us)));
+    let all = shares.map(|all| (all.iter().map(|s| s.us).sum(), 1.0, all.iter().map(|s| s.dispatches).sum()));
+    lines.push(row("total", all, floor.bytes, floor.ms * 1e3));
+    columns(&lines)
 }

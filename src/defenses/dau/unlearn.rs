@@ -1,6 +1,5 @@
 //! Stage 2: forget the poisoned part, keep the clean one, in joint batches.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use rand_chacha::ChaCha8Rng;
@@ -11,7 +10,7 @@ use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::ops::LossKind;
 use crate::rng;
-use crate::train::{EpochRecord, Network, Observer, Part, SgdConfig, TrainError, TrainStep, cosine};
+use crate::train::{Batch, EpochRecord, Network, Observer, Part, SgdConfig, TrainError, TrainStep, cosine, stream};
 
 /// The loss of the poisoned part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,10 +93,18 @@ pub fn unlearn(
     let mut step = TrainStep::new(kernels, network, batch, &[LossKind::CrossEntropy, kind], &config.sgd)?;
     let mut clean = Cycle::new(clean, config.seed, "unlearn clean");
     let mut poisoned = Cycle::new(poisoned, config.seed, "unlearn poisoned");
-    let mut waiting = VecDeque::new();
     let (mut loss_sum, mut hits) = (0.0, 0);
-    let mut collect = |(pending, drawn, index): (crate::gpu::Pending, Vec<usize>, usize)| -> Result<(), TrainError> {
-        let parts = pending.wait(kernels.gpu())?;
+    let batches = (0..config.steps).map(|_| {
+        let (c, p) = (clean.draw(config.batch_clean), poisoned.draw(config.batch_poison));
+        let parts =
+            [Part { indices: &c, weight: 1.0 / c.len() as f32 }, Part { indices: &p, weight: config.lambda / p.len() as f32 }];
+        Batch::new(data, &parts)
+    });
+    let submit = |index: usize, batch: &Batch| {
+        let lr = cosine(config.lr, index, config.steps);
+        step.run(network, batch, lr, (config.seed as u32) ^ 0x5bd1_e995 ^ index as u32)
+    };
+    let collect = |index: usize, batch: &Batch, parts: &[Vec<u8>]| {
         let losses: Vec<Vec<f32>> = parts[..2].iter().map(|p| bytemuck::pod_collect_to_vec(p)).collect();
         let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[2]);
         let finite = |l: &[f32]| l.iter().copied().find(|x| !x.is_finite());
@@ -107,29 +114,10 @@ pub fn unlearn(
         }
         let mean = |l: &[f32]| l.iter().map(|x| f64::from(*x)).sum::<f64>() / l.len().max(1) as f64;
         loss_sum += mean(ce) + f64::from(config.lambda) * mean(forget);
-        hits += drawn.iter().zip(&classes).take(config.batch_clean).filter(|(i, c)| data.labels[**i] == **c).count();
-        observer.advance(batch as u64);
+        hits += batch.labels.iter().zip(&classes).take(config.batch_clean).filter(|(l, c)| l == c).count();
         Ok(())
     };
-    for index in 0..config.steps {
-        if observer.cancelled() {
-            return Err(TrainError::Cancelled);
-        }
-        let (c, p) = (clean.draw(config.batch_clean), poisoned.draw(config.batch_poison));
-        let parts =
-            [Part { indices: &c, weight: 1.0 / c.len() as f32 }, Part { indices: &p, weight: config.lambda / p.len() as f32 }];
-        let lr = cosine(config.lr, index, config.steps);
-        let pending = step.run(network, data, &parts, lr, (config.seed as u32) ^ 0x5bd1_e995 ^ index as u32)?;
-        waiting.push_back((pending, [c, p].concat(), index));
-        if waiting.len() >= 3
-            && let Some(oldest) = waiting.pop_front()
-        {
-            collect(oldest)?;
-        }
-    }
-    for rest in waiting {
-        collect(rest)?;
-    }
+    stream(kernels.gpu(), observer, batches, submit, collect)?;
     let seconds = start.elapsed().as_secs_f64();
     observer.epoch(&EpochRecord {
         stage: STAGE.into(),

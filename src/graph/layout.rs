@@ -1,0 +1,173 @@
+//! The steps a graph runs in and where each value lives: known before any allocation, a pure function but for what the adapter offers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Assignment, Graph, GraphError, Lifetime, Lowered, Lowering, Node, Shape, Source, Value, assign};
+use crate::gpu::{Caps, Gpu, MOST_SIDE_BY_SIDE, human_bytes, padded};
+
+/// What a plan will allocate, known before any allocation.
+#[derive(Clone, Debug)]
+pub struct Footprint {
+    /// Inputs, kept outputs, what elementwise ops read and shared temporaries, bytes.
+    pub bytes: u64,
+    /// What the temporaries would take without sharing, bytes.
+    pub unshared: u64,
+    /// The largest single buffer and whose it is.
+    pub largest: (String, u64),
+}
+
+/// Nodes that run together, lowered.
+pub(super) struct Step {
+    /// One, or several of one elementwise op whose inputs lie side by side.
+    pub nodes: Vec<usize>,
+    pub lowered: Lowered,
+}
+
+/// Steps in order, and where each value lives.
+pub(super) struct Layout {
+    pub steps: Vec<Step>,
+    /// Index into `assignment.of` of values that are temporaries.
+    pub temp_of: HashMap<Value, usize>,
+    /// For each of `steps`, the index into `assignment.of` of its first scratch buffer.
+    pub scratch_of: Vec<usize>,
+    /// Values with storage of their own, those of each row side by side.
+    pub rows: Vec<Vec<Value>>,
+    pub assignment: Assignment,
+    pub footprint: Footprint,
+}
+
+fn lower(graph: &Graph, nodes: &[usize], caps: &impl Fn(Option<String>) -> Caps) -> Lowered {
+    let node = &graph.nodes()[nodes[0]];
+    let shapes = |vs: &[Value]| vs.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
+    let (mut inputs, outputs) = (shapes(&node.inputs), shapes(&node.outputs));
+    if nodes.len() > 1 {
+        let bytes: u64 = nodes.iter().map(|n| padded(graph.shape(graph.nodes()[*n].inputs[0]).bytes())).sum();
+        inputs = inputs.into_iter().map(|s| Shape { dims: vec![bytes as usize / 4], ..s }).collect();
+    }
+    let caps = caps(node.op.tuning_class(&inputs));
+    node.op.lower(&Lowering { inputs: &inputs, outputs: &outputs, caps })
+}
+
+/// Neighbours that are one elementwise op on variables which lie `beside` each other, and on temporaries that can be laid so.
+fn together(graph: &Graph, live: Vec<usize>, beside: impl Fn(Value, Value) -> bool) -> Vec<Vec<usize>> {
+    let mut readers: HashMap<Value, usize> = HashMap::new();
+    for v in live.iter().flat_map(|n| &graph.nodes()[*n].inputs) {
+        *readers.entry(*v).or_default() += 1;
+    }
+    let follows = |last: &Node, next: &Node| {
+        let pairs = || last.inputs.iter().zip(&next.inputs);
+        let side_by_side = |(a, b): (&Value, &Value)| match (graph.source(*a), graph.source(*b)) {
+            (Source::Variable, Source::Variable) => beside(*a, *b),
+            // Whoever else reads one may write another, and no dispatch may do both in one row.
+            (Source::Node { .. }, Source::Node { .. }) => readers[a] == 1 && readers[b] == 1,
+            _ => false,
+        };
+        Arc::ptr_eq(&last.op, &next.op) && next.op.elementwise() && pairs().all(side_by_side)
+    };
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut bytes = 0;
+    for index in live {
+        let node = &graph.nodes()[index];
+        let own = node.inputs.first().map_or(0, |v| padded(graph.shape(*v).bytes()));
+        match groups.last_mut() {
+            Some(group) if bytes + own <= MOST_SIDE_BY_SIDE && follows(&graph.nodes()[group[group.len() - 1]], node) => {
+                group.push(index);
+                bytes += own;
+            }
+            _ => {
+                groups.push(vec![index]);
+                bytes = own;
+            }
+        }
+    }
+    groups
+}
+
+/// `caps` says what a node of a tuning class may know of the adapter, `beside` whether a variable lies right behind another.
+pub(super) fn layout(
+    graph: &Graph,
+    keep: &[Value],
+    caps: impl Fn(Option<String>) -> Caps,
+    beside: impl Fn(Value, Value) -> bool,
+) -> Layout {
+    let groups = together(graph, graph.live_nodes(keep), beside);
+    let steps: Vec<Step> = groups.into_iter().map(|nodes| Step { lowered: lower(graph, &nodes, &caps), nodes }).collect();
+    // Elementwise ops go over the padding too, so what they read shares with nobody: it stays zero there.
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    let mut own: HashSet<Value> = HashSet::new();
+    for nodes in steps.iter().map(|s| &s.nodes).filter(|nodes| graph.nodes()[nodes[0]].op.elementwise()) {
+        for i in 0..graph.nodes()[nodes[0]].inputs.len() {
+            let values = nodes.iter().map(|n| graph.nodes()[*n].inputs[i]);
+            let row: Vec<Value> = values.filter(|v| matches!(graph.source(*v), Source::Node { .. }) && own.insert(*v)).collect();
+            rows.extend((!row.is_empty()).then_some(row));
+        }
+    }
+    let mut lifetimes: Vec<Lifetime> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut temp_of = HashMap::new();
+    let mut scratch_of = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        for node in step.nodes.iter().map(|n| &graph.nodes()[*n]) {
+            for v in &node.inputs {
+                if let Some(&t) = temp_of.get(v) {
+                    let life: &mut Lifetime = &mut lifetimes[t];
+                    life.last = at;
+                } else if *graph.source(*v) == Source::Input && own.insert(*v) {
+                    rows.push(vec![*v]);
+                }
+            }
+            for v in node.outputs.iter().filter(|v| !own.contains(v)) {
+                if keep.contains(v) {
+                    rows.push(vec![*v]);
+                } else {
+                    temp_of.insert(*v, lifetimes.len());
+                    lifetimes.push(Lifetime { first: at, last: at, bytes: graph.shape(*v).bytes().max(4) });
+                    names.push(graph.name(*v).to_string());
+                }
+            }
+        }
+        scratch_of.push(lifetimes.len());
+        for shape in &step.lowered.scratch {
+            lifetimes.push(Lifetime { first: at, last: at, bytes: shape.bytes().max(4) });
+            names.push(format!("{} (scratch)", graph.nodes()[step.nodes[0]].op.name()));
+        }
+    }
+    let assignment = assign(&lifetimes);
+    let fixed = rows.iter().map(|row| {
+        let bytes: u64 = row.iter().map(|v| padded(graph.shape(*v).bytes())).sum();
+        (graph.name(row[0]).to_string(), bytes)
+    });
+    let temps = names.into_iter().zip(lifetimes.iter().map(|l| l.bytes));
+    let largest = fixed.clone().chain(temps).max_by_key(|(_, bytes)| *bytes).unwrap_or_default();
+    let fixed_bytes: u64 = fixed.map(|(_, b)| b).sum();
+    let footprint = Footprint {
+        bytes: fixed_bytes + assignment.buffers.iter().sum::<u64>(),
+        unshared: fixed_bytes + lifetimes.iter().map(|l| l.bytes).sum::<u64>(),
+        largest,
+    };
+    Layout { steps, temp_of, scratch_of, rows, assignment, footprint }
+}
+
+impl Footprint {
+    /// What a plan of `graph` that keeps `keep` would allocate, variables laid side by side.
+    pub fn of(graph: &Graph, keep: &[Value], caps: Caps) -> Footprint {
+        layout(graph, keep, |_| caps, |_, _| true).footprint
+    }
+
+    /// Whether every buffer fits one binding of `gpu`.
+    ///
+    /// # Errors
+    /// Names the largest buffer and both sizes.
+    pub fn check(&self, gpu: &Gpu) -> Result<(), GraphError> {
+        if self.largest.1 <= gpu.max_binding() {
+            return Ok(());
+        }
+        Err(GraphError::TooLarge {
+            what: self.largest.0.clone(),
+            needed: human_bytes(self.largest.1),
+            allowed: human_bytes(gpu.max_binding()),
+            adapter: gpu.info().name.clone(),
+        })
+    }
+}
