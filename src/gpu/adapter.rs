@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
+
 use super::GpuError;
 
 /// How the convolutions bring their operands to the multiply-adds; one is chosen per adapter (see `shaders/README.md`).
@@ -13,17 +15,47 @@ pub enum Staging {
     SubgroupShuffle,
     /// Each invocation loads all it needs. Runs everywhere.
     RegisterBlock,
+    /// As workgroup tiles, but the operands become f16 there and matrix units multiply them. Needs [`Precision::Mixed`].
+    CooperativeMatrix,
 }
 
 impl Staging {
-    pub const ALL: [Staging; 3] = [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock];
+    pub const ALL: [Staging; 4] =
+        [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock, Staging::CooperativeMatrix];
 
     pub fn name(self) -> &'static str {
         match self {
             Staging::WorkgroupTile => "workgroup-tile",
             Staging::SubgroupShuffle => "subgroup-shuffle",
             Staging::RegisterBlock => "register-block",
+            Staging::CooperativeMatrix => "cooperative-matrix",
         }
+    }
+}
+
+/// What convolutions multiply in; all else is f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// f16 with f32 sums, in [`Staging::CooperativeMatrix`].
+    Mixed,
+}
+
+/// The cooperative matrices that an adapter multiplies in f16 and adds in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Rows and columns of each operand and of the sum: 16 or 8.
+    pub side: u32,
+    /// The most lanes that a subgroup, which holds a matrix together, can have: 8 to 64.
+    pub lanes: u32,
+}
+
+impl Default for Matrix {
+    /// What most GPUs that have any offer.
+    fn default() -> Matrix {
+        Matrix { side: 16, lanes: 32 }
     }
 }
 
@@ -46,6 +78,7 @@ pub struct AdapterChoice {
     pub limits: LimitChoice,
     /// Overrides the staging that the adapter's features suggest.
     pub staging: Option<Staging>,
+    pub precision: Precision,
 }
 
 /// One line of `dau devices`.
@@ -54,6 +87,7 @@ pub struct AdapterRow {
     pub info: wgpu::AdapterInfo,
     pub limits: wgpu::Limits,
     pub features: wgpu::Features,
+    matrices: Vec<wgpu::CooperativeMatrixProperties>,
 }
 
 /// What kernels may ask of an adapter when they choose their launch.
@@ -63,14 +97,41 @@ pub struct Caps {
     pub subgroup: Option<u32>,
     /// A CPU driver: few wide threads, so few large pieces of work are better than many small ones.
     pub cpu: bool,
+    /// With mixed precision only: what is not there cannot be chosen.
+    pub matrix: Option<Matrix>,
     pub staging: Staging,
 }
 
 impl Caps {
     /// The stagings that the adapter offers.
     pub fn stagings(&self) -> Vec<Staging> {
-        Staging::ALL.into_iter().filter(|s| *s != Staging::SubgroupShuffle || self.subgroup.is_some()).collect()
+        let offered = |staging: &Staging| match staging {
+            Staging::SubgroupShuffle => self.subgroup.is_some(),
+            Staging::CooperativeMatrix => self.matrix.is_some(),
+            Staging::WorkgroupTile | Staging::RegisterBlock => true,
+        };
+        Staging::ALL.into_iter().filter(offered).collect()
     }
+}
+
+/// What a device needs for [`Staging::CooperativeMatrix`].
+const MATRIX_FEATURES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+/// The largest matrices of f16 with f32 sums that our kernels are written for.
+fn matrix(adapter: &wgpu::Adapter) -> Option<Matrix> {
+    let lanes = adapter.get_info().subgroup_max_size;
+    if !adapter.features().contains(MATRIX_FEATURES) || !(8..=64).contains(&lanes) {
+        return None;
+    }
+    let offered = adapter.cooperative_matrix_properties();
+    let has = |side: &u32| {
+        offered.iter().any(|m| {
+            [m.m_size, m.n_size, m.k_size] == [*side; 3]
+                && (m.ab_type, m.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32)
+        })
+    };
+    [16, 8].into_iter().find(has).map(|side| Matrix { side, lanes })
 }
 
 /// An open device. Clones share it.
@@ -122,7 +183,12 @@ fn adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
 pub fn list(backend: Option<wgpu::Backend>) -> Vec<AdapterRow> {
     adapters(backend.map_or(EVERY_BACKEND, wgpu::Backends::from))
         .iter()
-        .map(|a| AdapterRow { info: a.get_info(), limits: a.limits(), features: a.features() })
+        .map(|a| AdapterRow {
+            info: a.get_info(),
+            limits: a.limits(),
+            features: a.features(),
+            matrices: a.cooperative_matrix_properties(),
+        })
         .collect()
 }
 
@@ -163,6 +229,17 @@ impl Gpu {
     fn from_adapter(adapter: &wgpu::Adapter, choice: &AdapterChoice) -> Result<Gpu, GpuError> {
         let info = adapter.get_info();
         let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let refuse = |why: String| Err(GpuError::Device { adapter: info.name.clone(), why });
+        let mixed = choice.precision == Precision::Mixed;
+        let matrix = matrix(adapter).filter(|_| mixed && choice.limits == LimitChoice::Adapter);
+        if mixed && matrix.is_none() {
+            return refuse(
+                "--precision mixed needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which this adapter \
+                 (as asked for) does not offer; `dau devices` says what each adapter offers. Leave --precision mixed out to train in f32"
+                    .into(),
+            );
+        }
+        let wanted = if mixed { wanted | MATRIX_FEATURES } else { wanted };
         let (features, limits) = match choice.limits {
             LimitChoice::Adapter => (adapter.features() & wanted, adapter.limits()),
             LimitChoice::Default => (wgpu::Features::empty(), wgpu::Limits::default()),
@@ -172,6 +249,7 @@ impl Gpu {
             required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features: if mixed { experimental() } else { wgpu::ExperimentalFeatures::disabled() },
             ..Default::default()
         }))
         .map_err(|e| GpuError::Device { adapter: info.name.clone(), why: e.to_string() })?;
@@ -206,14 +284,15 @@ impl Gpu {
             wgpu::DeviceType::Cpu if subgroup.is_some() => Staging::SubgroupShuffle,
             _ => Staging::RegisterBlock,
         };
+        let suggested = if mixed { Staging::CooperativeMatrix } else { suggested };
         let staging = choice.staging.unwrap_or(suggested);
         if staging == Staging::SubgroupShuffle && subgroup.is_none() {
-            return Err(GpuError::Device {
-                adapter: info.name.clone(),
-                why: "staging subgroup-shuffle needs subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
-            });
+            return refuse("staging subgroup-shuffle needs subgroups of one fixed size, 8 to 32; try --staging register-block".into());
         }
-        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, staging }, fault })
+        if staging == Staging::CooperativeMatrix && !mixed {
+            return refuse("staging cooperative-matrix multiplies in f16: add --precision mixed, where there is that flag".into());
+        }
+        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, matrix, staging }, fault })
     }
 
     pub fn info(&self) -> &wgpu::AdapterInfo {
@@ -259,6 +338,15 @@ impl Gpu {
     }
 }
 
+/// The token for wgpu's experimental features, of which cooperative matrices are one; asked for with mixed precision only.
+#[allow(unsafe_code)]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: wgpu asks its users to accept that these features may have bugs. What could misbehave is what a shader reads and
+    // writes: conv2d_matrix.wgsl guards its accesses to buffers itself and loads matrices from workgroup memory only, within its
+    // arrays for every constant that it is built with.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
 /// The word `dau devices` prints for a device type.
 pub(crate) fn device_type(t: wgpu::DeviceType) -> &'static str {
     match t {
@@ -275,13 +363,19 @@ impl AdapterRow {
         device_type(self.info.device_type)
     }
 
-    /// The optional features that matter here, by our own names.
-    pub fn feature_names(&self) -> Vec<&'static str> {
+    /// The optional features that matter here, by our own names; `matrix 16x16x16 f16 + f32` is a shape of cooperative matrices,
+    /// what they multiply and what they add.
+    pub fn feature_names(&self) -> Vec<String> {
         let known = [
             ("subgroups", wgpu::Features::SUBGROUP),
             ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
             ("f16", wgpu::Features::SHADER_F16),
         ];
-        known.into_iter().filter(|(_, feature)| self.features.contains(*feature)).map(|(name, _)| name).collect()
+        let scalar = |t: wgpu::CooperativeScalarType| format!("{t:?}").to_lowercase();
+        let matrices = self.matrices.iter().map(|m| {
+            format!("matrix {}x{}x{} {} + {}", m.m_size, m.n_size, m.k_size, scalar(m.ab_type), scalar(m.cr_type))
+        });
+        let named = known.into_iter().filter(|(_, feature)| self.features.contains(*feature)).map(|(name, _)| name.to_string());
+        named.chain(matrices).collect()
     }
 }

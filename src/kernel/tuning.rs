@@ -31,7 +31,8 @@ impl Tuning {
     pub fn load(folder: &Path, gpu: &Gpu) -> Tuning {
         let adapter = gpu.describe();
         let mut hasher = DefaultHasher::new();
-        (&adapter, &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+        // Precisions have files of their own: what is fastest in one may not be offered in the other.
+        (gpu.caps().matrix.is_some(), &adapter, &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
         let file = folder.join(format!("staging-{:016x}.json", hasher.finish()));
         let offered = gpu.caps().stagings();
         let mut chosen = BTreeMap::new();
