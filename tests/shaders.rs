@@ -22,21 +22,24 @@ const WORKGROUP_MEMORY: u32 = 16 * 1024;
 const GROUPS: u32 = 65_535;
 const UNIFORM_STEP: u32 = 256;
 
-/// The adapters that kernels are chosen for: each staging with each subgroup size and matrix that `Gpu` accepts, GPU and CPU.
+/// The adapters that kernels are chosen for: each staging with each subgroup size and matrix that `Gpu` accepts, GPU and CPU; and
+/// each choice that can be made within a staging.
 fn all_caps() -> Vec<Caps> {
     let mut all = Vec::new();
     for cpu in [false, true] {
         for subgroup in [4, 8, 16, 32] {
             for staging in [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock] {
-                all.push(Caps { subgroup: Some(subgroup), cpu, matrix: None, staging });
+                all.push(Caps { subgroup: Some(subgroup), cpu, matrix: None, staging, rows: None });
             }
         }
-        for staging in [Staging::WorkgroupTile, Staging::RegisterBlock] {
-            all.push(Caps { subgroup: None, cpu, matrix: None, staging });
+        for rows in [None, Some(4), Some(8)] {
+            all.push(Caps { subgroup: None, cpu, matrix: None, staging: Staging::WorkgroupTile, rows });
         }
+        all.push(Caps { subgroup: None, cpu, matrix: None, staging: Staging::RegisterBlock, rows: None });
         for side in [8, 16] {
             for lanes in [8, 16, 32, 64] {
-                all.push(Caps { subgroup: None, cpu, matrix: Some(Matrix { side, lanes }), staging: Staging::CooperativeMatrix });
+                let matrix = Some(Matrix { side, lanes });
+                all.push(Caps { subgroup: None, cpu, matrix, staging: Staging::CooperativeMatrix, rows: None });
             }
         }
     }

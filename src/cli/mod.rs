@@ -140,7 +140,7 @@ impl Global {
     pub fn open(&self, precision: Precision) -> Result<Kernels> {
         let gpu = Gpu::open(&AdapterChoice { precision, ..self.choice() })?;
         if precision == Precision::Mixed {
-            let right = matrices_add_up(&Kernels::new(gpu.clone()).in_staging(Staging::CooperativeMatrix))?;
+            let right = matrices_add_up(&Kernels::new(gpu.clone()))?;
             ensure!(
                 right,
                 "{}: its cooperative matrices compute something wrong, as dau selftest shows. Leave --precision mixed out, or try \

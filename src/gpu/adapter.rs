@@ -33,6 +33,22 @@ impl Staging {
     }
 }
 
+/// One way to run a convolution, to be timed against others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub staging: Staging,
+    /// Rows that an invocation of workgroup-tile owns, 4 or 8; `None`: by rule.
+    pub rows: Option<u32>,
+}
+
+impl Candidate {
+    /// `workgroup-tile, 4 rows`: as the file of measured choices has it.
+    pub fn name(self) -> String {
+        let rows = self.rows.map_or(String::new(), |rows| format!(", {rows} rows"));
+        format!("{}{rows}", self.staging.name())
+    }
+}
+
 /// What convolutions multiply in; all else is f32 in either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,6 +116,8 @@ pub struct Caps {
     /// With mixed precision only: what is not there cannot be chosen.
     pub matrix: Option<Matrix>,
     pub staging: Staging,
+    /// See [`Candidate`].
+    pub rows: Option<u32>,
 }
 
 impl Caps {
@@ -111,6 +129,25 @@ impl Caps {
             Staging::WorkgroupTile | Staging::RegisterBlock => true,
         };
         Staging::ALL.into_iter().filter(offered).collect()
+    }
+
+    /// What of that can be timed against each other.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let each = |staging| match staging {
+            Staging::WorkgroupTile => vec![Candidate { staging, rows: Some(8) }, Candidate { staging, rows: Some(4) }],
+            _ => vec![Candidate { staging, rows: None }],
+        };
+        self.stagings().into_iter().flat_map(each).collect()
+    }
+
+    /// What these lead to.
+    pub fn candidate(&self) -> Candidate {
+        Candidate { staging: self.staging, rows: self.rows }
+    }
+
+    /// The same adapter with another choice, which it must offer.
+    pub fn with(self, Candidate { staging, rows }: Candidate) -> Caps {
+        Caps { staging, rows, ..self }
     }
 }
 
@@ -234,8 +271,9 @@ impl Gpu {
         let matrix = matrix(adapter).filter(|_| mixed && choice.limits == LimitChoice::Adapter);
         if mixed && matrix.is_none() {
             return refuse(
-                "--precision mixed needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which this adapter \
-                 (as asked for) does not offer; `dau devices` says what each adapter offers. Leave --precision mixed out to train in f32"
+                "--precision mixed needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which it does not \
+                 offer, or --limits default hides; `dau devices` says what each adapter offers. Leave --precision mixed out to train \
+                 in f32"
                     .into(),
             );
         }
@@ -292,7 +330,7 @@ impl Gpu {
         if staging == Staging::CooperativeMatrix && !mixed {
             return refuse("staging cooperative-matrix multiplies in f16: add --precision mixed, where there is that flag".into());
         }
-        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, matrix, staging }, fault })
+        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, matrix, staging, rows: None }, fault })
     }
 
     pub fn info(&self) -> &wgpu::AdapterInfo {
@@ -311,9 +349,9 @@ impl Gpu {
         self.caps
     }
 
-    /// The same device with another staging, which it must offer.
-    pub(crate) fn in_staging(&self, staging: Staging) -> Gpu {
-        Gpu { caps: Caps { staging, ..self.caps }, ..self.clone() }
+    /// The same device with another choice, which it must offer.
+    pub(crate) fn with(&self, candidate: Candidate) -> Gpu {
+        Gpu { caps: self.caps.with(candidate), ..self.clone() }
     }
 
     /// `llvmpipe (LLVM 15.0.6, 256 bits) [vulkan, cpu], Mesa 22.3.6`: as results record it.

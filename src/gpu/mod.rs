@@ -4,7 +4,7 @@ mod adapter;
 mod buffer;
 mod timer;
 
-pub use adapter::{AdapterChoice, AdapterRow, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, list};
+pub use adapter::{AdapterChoice, AdapterRow, Candidate, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, list};
 pub use buffer::{Buffer, Pending};
 pub use timer::Timer;
 

@@ -216,7 +216,8 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
         (Staging::WorkgroupTile, _) => {
             let large = Tile::new(8, to.1);
             let [x, y] = large.grid(pixels, to.1);
-            let tile = if x * y * div * div < FEW_GROUPS { Tile::new(4, to.1) } else { large };
+            let small = caps.rows.map_or(x * y * div * div < FEW_GROUPS, |rows| rows == 4);
+            let tile = if small { Tile::new(4, to.1) } else { large };
             let [x, y] = tile.grid(pixels, to.1);
             (tile.kernel("gather"), [x as u32, y as u32, classes])
         }
@@ -403,7 +404,8 @@ impl Op for Conv2dWeightGrad {
                 let work = |tile: &Tile| tile.grid(rows4 * 4, e.co)[0] * tile.each;
                 let (small, large) = (Tile::new(4, e.co), Tile::new(8, e.co));
                 // Large tiles, unless more than a fifth of their work is for rows past the last.
-                let tile = if 5 * work(&small) < 4 * work(&large) { small } else { large };
+                let wins = l.caps.rows.map_or(5 * work(&small) < 4 * work(&large), |rows| rows == 4);
+                let tile = if wins { small } else { large };
                 (tile.kernel("weight_gradient"), tile.grid(rows4 * 4, e.co), 1, TILE_PIXELS.div_ceil(e.output[1]))
             }
             (Staging::CooperativeMatrix, _) => {
