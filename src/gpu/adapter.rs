@@ -325,10 +325,14 @@ impl Gpu {
         let suggested = if mixed { Staging::CooperativeMatrix } else { suggested };
         let staging = choice.staging.unwrap_or(suggested);
         if staging == Staging::SubgroupShuffle && subgroup.is_none() {
-            return refuse("staging subgroup-shuffle needs subgroups of one fixed size, 8 to 32; try --staging register-block".into());
+            return refuse(
+                "staging subgroup-shuffle needs subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
+            );
         }
         if staging == Staging::CooperativeMatrix && !mixed {
-            return refuse("staging cooperative-matrix multiplies in f16: add --precision mixed, where there is that flag".into());
+            return refuse(
+                "staging cooperative-matrix multiplies in f16: add --precision mixed, where there is that flag".into(),
+            );
         }
         Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, cpu, matrix, staging, rows: None }, fault })
     }
@@ -410,9 +414,10 @@ impl AdapterRow {
             ("f16", wgpu::Features::SHADER_F16),
         ];
         let scalar = |t: wgpu::CooperativeScalarType| format!("{t:?}").to_lowercase();
-        let matrices = self.matrices.iter().map(|m| {
-            format!("matrix {}x{}x{} {} + {}", m.m_size, m.n_size, m.k_size, scalar(m.ab_type), scalar(m.cr_type))
-        });
+        let matrices = self
+            .matrices
+            .iter()
+            .map(|m| format!("matrix {}x{}x{} {} + {}", m.m_size, m.n_size, m.k_size, scalar(m.ab_type), scalar(m.cr_type)));
         let named = known.into_iter().filter(|(_, feature)| self.features.contains(*feature)).map(|(name, _)| name.to_string());
         named.chain(matrices).collect()
     }
