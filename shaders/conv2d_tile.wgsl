@@ -21,16 +21,6 @@ const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM / BN, at le
 var<workgroup> xs: array<array<array<vec4f, 2u * TM + 2u>, 16>, 2>;
 var<workgroup> ws: array<array<array<vec4f, BN / 4u>, 8>, 2>;
 
-// Pixel m of residue class z, which has ch x cw pixels an image: image, row, column.
-fn output_pixel(m: u32, z: u32, ch: u32, cw: u32) -> vec3u {
-    let n = m / (ch * cw);
-    let r = m - n * (ch * cw);
-    let v = r / cw;
-    let py = z >> p.shift;
-    let px = z & ((1u << p.shift) - 1u);
-    return vec3u(n, (v << p.shift) + py, ((r - v * cw) << p.shift) + px);
-}
-
 @compute @workgroup_size(BN / 4u, 16)
 fn gather(
     @builtin(workgroup_id) g: vec3u,

@@ -1,6 +1,7 @@
 //! dau: a portable GPU engine that trains residual networks (wgpu, hand-written WGSL), and on it the backdoor defense
 //! Decoupled Adversarial Unlearning. `ARCHITECTURE.md` shows the floors.
-#![forbid(unsafe_code)]
+// One word of it opens experimental features; see `gpu`.
+#![deny(unsafe_code)]
 
 pub mod attacks;
 pub mod cli;

@@ -92,7 +92,8 @@ fn after_norm(graph: &Graph, name: &str) -> Value {
     node.expect("the batch norm is in the graph").outputs[0]
 }
 
-fn activations_and_gradients_agree(kernels: &Kernels) {
+/// Activations and loss to within `forward`, gradients to within `backward`.
+fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64; 2]) {
     let golden = Golden::open();
     let mut graph = Graph::new();
     let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
@@ -121,32 +122,42 @@ fn activations_and_gradients_agree(kernels: &Kernels) {
     let mut found = fetch(&mut plan, &graph, &keep).into_iter();
 
     for (name, _) in &wanted {
-        assert_near(&format!("act/{name}"), &found.next().unwrap(), &nhwc(golden.get(&format!("act/{name}"))), ALLOWED);
+        assert_near(&format!("act/{name}"), &found.next().unwrap(), &nhwc(golden.get(&format!("act/{name}"))), forward);
     }
     let losses = found.next().unwrap().data;
     let mean = Tensor::new(Shape::f32(&[1]), vec![losses.iter().sum::<f64>() / 6.0]);
-    assert_near("loss", &mean, &golden.get("loss"), ALLOWED);
+    assert_near("loss", &mean, &golden.get("loss"), forward);
     for (p, grad) in trained.iter().zip(found) {
         let device: Vec<f32> = grad.data.iter().map(|x| *x as f32).collect();
         let torch = p.kind.to_torch(&device).into_iter().map(f64::from).collect();
         let name = format!("grad/{}", p.name);
-        assert_near(&name, &Tensor::new(Shape::f32(&p.kind.torch_shape()), torch), &golden.get(&name), ALLOWED);
+        assert_near(&name, &Tensor::new(Shape::f32(&p.kind.torch_shape()), torch), &golden.get(&name), backward);
     }
 }
 
 #[test]
 fn activations_and_all_gradients_agree_with_pytorch_in_the_adapters_own_staging() {
-    activations_and_gradients_agree(&common::kernels());
+    activations_and_gradients_agree(&common::kernels(), [ALLOWED; 2]);
 }
 
 #[test]
 fn activations_and_all_gradients_agree_with_pytorch_with_workgroup_tiles() {
-    activations_and_gradients_agree(&common::kernels_with(Staging::WorkgroupTile));
+    activations_and_gradients_agree(&common::kernels_with(Staging::WorkgroupTile), [ALLOWED; 2]);
 }
 
 #[test]
 fn activations_and_all_gradients_agree_with_pytorch_with_register_blocks() {
-    activations_and_gradients_agree(&common::kernels_with(Staging::RegisterBlock));
+    activations_and_gradients_agree(&common::kernels_with(Staging::RegisterBlock), [ALLOWED; 2]);
+}
+
+/// The operands of a convolution in f16 change its output by at most sqrt(2) 2^-11 of it (`Case::allowed`), 20 of them one after the
+/// other by sqrt(20) times that, e. A change of e puts about e of the values of each ReLU, which are normal as batch norm leaves
+/// them, on its other side, and so changes e of a gradient's terms altogether: sqrt(e) of the gradient for each of 17 ReLUs.
+#[test]
+fn activations_and_all_gradients_agree_with_pytorch_with_cooperative_matrices() {
+    let Some(kernels) = common::kernels_mixed() else { return };
+    let forward = 20f64.sqrt() * 2f64.sqrt() * 2f64.powi(-11);
+    activations_and_gradients_agree(&kernels, [forward, (17.0 * forward).sqrt()]);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 mod common;
 
-use dau::gpu::Staging;
+use dau::gpu::{AdapterChoice, Gpu, Precision, Staging};
 use dau::kernel::Kernels;
-use dau::ops::{OPS, check};
+use dau::ops::{OPS, check, matrices_add_up};
 
 fn run_all(kernels: &Kernels) {
     let mut failed = Vec::new();
@@ -33,4 +33,45 @@ fn every_op_agrees_with_its_oracle_with_workgroup_tiles() {
 #[test]
 fn every_op_agrees_with_its_oracle_with_register_blocks() {
     run_all(&common::kernels_with(Staging::RegisterBlock));
+}
+
+#[test]
+fn every_op_agrees_with_its_oracle_with_cooperative_matrices() {
+    let Some(kernels) = common::kernels_mixed() else { return };
+    assert_eq!(kernels.gpu().caps().staging, Staging::CooperativeMatrix);
+    run_all(&kernels);
+    assert!(kernels.made("conv2d_matrix") && !kernels.made("conv2d_tile"));
+    assert!(matrices_add_up(&kernels).unwrap());
+}
+
+#[test]
+fn f16_is_allowed_what_rounding_its_operands_costs_and_no_other_kernel_is() {
+    for op in OPS {
+        for case in (op.cases)() {
+            let [f32, f16] = [Staging::WorkgroupTile, Staging::CooperativeMatrix].map(|staging| case.allowed(staging));
+            let rounds = op.name.starts_with("conv2d") && !case.name.ends_with("whole numbers");
+            // 2^-11 for either operand, as independent changes add.
+            assert_eq!(f16 - f32 > 6e-4, rounds, "{} {}", op.name, case.name);
+            assert!(f16 - f32 < 7e-4, "{} {}: {f16:e}", op.name, case.name);
+        }
+    }
+}
+
+#[test]
+fn matrices_are_never_chosen_for_f32_and_never_without_being_there() {
+    let offered = |kernels: &Kernels| kernels.gpu().caps().stagings().contains(&Staging::CooperativeMatrix);
+    assert!(!offered(&common::kernels()));
+    let refused = |precision, staging| match Gpu::open(&AdapterChoice { precision, staging, ..Default::default() }) {
+        Ok(_) => None,
+        Err(e) => Some(e.to_string()),
+    };
+    let forced = refused(Precision::F32, Some(Staging::CooperativeMatrix)).expect("f32 has no matrices");
+    assert!(forced.contains("add --precision mixed"), "{forced}");
+    match common::kernels_mixed() {
+        Some(kernels) => assert!(offered(&kernels)),
+        None => {
+            let why = refused(Precision::Mixed, None).expect("not there");
+            assert!(why.contains("dau devices") && why.contains("Leave --precision mixed out"), "{why}");
+        }
+    }
 }

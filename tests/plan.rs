@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, LazyLock};
 
 use common::resnet_w8;
-use dau::gpu::{Caps, Staging};
+use dau::gpu::{Caps, Matrix, Staging};
 use dau::graph::{
     Footprint, Graph, GraphError, Interpreter, Launch, Lifetime, Lowered, Lowering, Op, Param, Plan, Scalars, Shape, Slot,
     Source, Tensor, Value, Variables, assign, groups,
@@ -264,7 +264,11 @@ fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_stagi
         .sum();
     for staging in Staging::ALL {
         for cpu in [false, true] {
-            let footprint = Footprint::of(&graph, &[], Caps { subgroup: Some(8), cpu, staging });
+            let footprint = Footprint::of(
+                &graph,
+                &[],
+                Caps { subgroup: Some(8), wide: cpu, cpu, matrix: Some(Matrix::default()), staging, rows: None },
+            );
             let total = variables + footprint.bytes;
             println!("{} cpu {cpu}: {total} bytes, {variables} of variables; activations needed {needed}", staging.name());
             assert!(footprint.bytes > needed, "less than the activations: {footprint:?}");

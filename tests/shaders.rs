@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dau::gpu::{Caps, Staging};
+use dau::gpu::{Caps, Matrix, Staging};
 use dau::graph::{Graph, Launch, Lowered, Lowering, Op, Param, Shape, Slot};
 use dau::kernel::{KernelError, KernelId, Reflected, SHADERS, expand, reflect};
 use dau::nn::ModelSpec;
@@ -22,17 +22,25 @@ const WORKGROUP_MEMORY: u32 = 16 * 1024;
 const GROUPS: u32 = 65_535;
 const UNIFORM_STEP: u32 = 256;
 
-/// The adapters that kernels are chosen for: each staging with each subgroup size that `Gpu` accepts, GPU and CPU.
+/// The adapters that kernels are chosen for: each staging with each subgroup size and matrix that `Gpu` accepts, GPU and CPU; and
+/// each choice that can be made within a staging.
 fn all_caps() -> Vec<Caps> {
     let mut all = Vec::new();
     for cpu in [false, true] {
         for subgroup in [4, 8, 16, 32] {
-            for staging in Staging::ALL {
-                all.push(Caps { subgroup: Some(subgroup), wide: cpu, cpu, staging });
+            for staging in [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock] {
+                all.push(Caps { subgroup: Some(subgroup), wide: cpu, cpu, matrix: None, staging, rows: None });
             }
         }
-        for staging in [Staging::WorkgroupTile, Staging::RegisterBlock] {
-            all.push(Caps { subgroup: None, wide: false, cpu, staging });
+        for rows in [None, Some(4), Some(8)] {
+            all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging: Staging::WorkgroupTile, rows });
+        }
+        all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging: Staging::RegisterBlock, rows: None });
+        for side in [8, 16] {
+            for lanes in [8, 16, 32, 64] {
+                let matrix = Some(Matrix { side, lanes });
+                all.push(Caps { subgroup: None, wide: false, cpu, matrix, staging: Staging::CooperativeMatrix, rows: None });
+            }
         }
     }
     all
@@ -112,18 +120,28 @@ fn uses_subgroups(id: &KernelId) -> bool {
     ["conv2d_shuffle", "conv2d_strip"].contains(&id.file)
 }
 
+fn uses_matrices(id: &KernelId) -> bool {
+    id.file == "conv2d_matrix"
+}
+
 fn uses_wide_loads(id: &KernelId) -> bool {
     uses_subgroups(id) || id.file == "winograd" || id.consts.contains(&("QUADS", 2))
 }
 
-/// Parses and validates with no more capabilities than a WebGPU adapter must have; subgroups and 64-bit integers where the file says so.
+/// What a kernel may need beyond what a WebGPU adapter must have.
+fn capabilities(id: &KernelId) -> Capabilities {
+    let mut needed = Capabilities::empty();
+    needed.set(Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16, uses_matrices(id));
+    needed.set(Capabilities::SUBGROUP, uses_subgroups(id) || uses_matrices(id));
+    needed.set(Capabilities::SHADER_INT64, uses_wide_loads(id));
+    needed
+}
+
+/// Parses and validates with no more capabilities than that.
 fn validated(id: &KernelId) -> (Module, ModuleInfo) {
     let text = expand(id).unwrap_or_else(|e| panic!("{id}: {e}"));
     let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{id}: {}", e.emit_to_string(&text)));
-    let mut capabilities = Capabilities::empty();
-    capabilities.set(Capabilities::SUBGROUP, uses_subgroups(id));
-    capabilities.set(Capabilities::SHADER_INT64, uses_wide_loads(id));
-    let info = Validator::new(ValidationFlags::all(), capabilities)
+    let info = Validator::new(ValidationFlags::all(), capabilities(id))
         .validate(&module)
         .unwrap_or_else(|e| panic!("{id}: {}", e.emit_to_string(&text)));
     (module, info)
@@ -135,17 +153,19 @@ fn reflected(id: &KernelId) -> Reflected {
 
 const GLSL: &str = "GLSL ES 3.10";
 
-/// The text of each language, or what its writer says.
-fn translate(id: &KernelId, module: &Module, info: &ModuleInfo) -> [(&'static str, Result<usize, String>); 4] {
+/// The text of each language that the kernel is for, or what its writer says.
+fn translate(id: &KernelId, module: &Module, info: &ModuleInfo) -> Vec<(&'static str, Result<usize, String>)> {
     let entry = || id.entry.to_string();
 
     // Subgroup operations came with SPIR-V 1.3, which is Vulkan 1.1's.
-    let options = spv::Options { lang_version: if uses_subgroups(id) { (1, 3) } else { (1, 0) }, ..Default::default() };
+    let recent = uses_subgroups(id) || uses_matrices(id);
+    let options = spv::Options { lang_version: if recent { (1, 3) } else { (1, 0) }, ..Default::default() };
     let pipeline = spv::PipelineOptions { shader_stage: Compute, entry_point: entry() };
     let spirv = spv::write_vec(module, info, &options, Some(&pipeline)).map(|words| words.len()).map_err(|e| e.to_string());
 
-    // SIMD shuffles came with Metal 2.1, wave operations with shader model 6.0.
-    let options = msl::Options { lang_version: (2, 1), ..Default::default() };
+    // SIMD shuffles came with Metal 2.1, matrices with 2.3, wave operations with shader model 6.0.
+    let version = if uses_matrices(id) { (2, 3) } else { (2, 1) };
+    let options = msl::Options { lang_version: version, ..Default::default() };
     let pipeline = msl::PipelineOptions { entry_point: Some((Compute, entry())), ..Default::default() };
     let metal = msl::write_string(module, info, &options, &pipeline).map_err(|e| e.to_string()).and_then(|(text, found)| {
         match found.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>() {
@@ -153,6 +173,12 @@ fn translate(id: &KernelId, module: &Module, info: &ModuleInfo) -> [(&'static st
             other => Err(format!("{other:?}")),
         }
     });
+
+    if uses_matrices(id) {
+        // Metal's are 8x8. HLSL and GLSL have none that naga could write, and it panics when asked to: neither back end offers them.
+        let eight = id.consts.contains(&("S", 8));
+        return [("SPIR-V", spirv), ("MSL", metal)].into_iter().filter(|(language, _)| eight || *language != "MSL").collect();
+    }
 
     let model = if uses_subgroups(id) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
     let options = hlsl::Options { shader_model: model, ..Default::default() };
@@ -174,7 +200,7 @@ fn translate(id: &KernelId, module: &Module, info: &ModuleInfo) -> [(&'static st
         .map_err(|e| e.to_string())
         .map(|()| text.len());
 
-    [("SPIR-V", spirv), ("MSL", metal), ("HLSL", direct), (GLSL, open)]
+    vec![("SPIR-V", spirv), ("MSL", metal), ("HLSL", direct), (GLSL, open)]
 }
 
 #[test]
@@ -199,12 +225,12 @@ fn every_kernel_validates_and_translates_to_every_language() {
 }
 
 #[test]
-fn only_the_shuffle_staging_needs_subgroups_or_64_bit_integers() {
+fn only_matrices_shuffles_and_wide_loads_need_more_than_every_adapter_has() {
     for id in all_kernels().into_values() {
         let text = expand(&id).expect("checked elsewhere");
         let module = naga::front::wgsl::parse_str(&text).expect("checked elsewhere");
         let plain = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).is_ok();
-        assert_eq!(plain, !uses_wide_loads(&id), "{id}");
+        assert_eq!(plain, capabilities(&id).is_empty(), "{id}");
     }
 }
 

@@ -1,14 +1,18 @@
-//! Measured stagings: kept, found again, obeyed, and never more than a hint.
+//! Measured ways to run convolutions: kept, found again, obeyed, and never more than a hint.
 
 mod common;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dau::gpu::Staging;
-use dau::graph::{Graph, Op, Shape};
+use dau::gpu::{Candidate, Staging};
+use dau::graph::{Graph, Lowering, Op, Shape};
 use dau::kernel::{Kernels, Tuning};
-use dau::ops::{Conv2d, check, tune};
+use dau::ops::{Conv2d, Conv2dWeightGrad, check, tune};
+
+const SMALL_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, rows: Some(4) };
+const LARGE_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, rows: Some(8) };
+const BLOCKS: Candidate = Candidate { staging: Staging::RegisterBlock, rows: None };
 
 const PLENTY: Duration = Duration::from_secs(3600);
 
@@ -45,7 +49,7 @@ fn each_class_is_measured_once_and_found_again_by_the_next_start() {
     assert_eq!(first.tuning().unwrap().chosen(&class), None);
     assert_eq!(tune(&first, &g, PLENTY).unwrap(), 2, "one class twice, another once");
     let chosen = first.tuning().unwrap().chosen(&class).expect("measured");
-    assert_eq!(first.caps_for(Some(class.clone())).staging, chosen);
+    assert_eq!(first.caps_for(Some(class.clone())).candidate(), chosen);
     assert_eq!(tune(&first, &g, PLENTY).unwrap(), 0, "nothing is left to measure");
 
     let second = kernels(&below);
@@ -70,15 +74,42 @@ fn a_kept_choice_decides_which_kernels_run_and_they_compute_what_the_oracle_does
     for case in (dau::ops::OPS.iter().find(|op| op.name == "conv2d").unwrap().cases)().into_iter().take(3) {
         let inputs: Vec<Shape> = case.inputs.iter().map(|(shape, _)| shape.clone()).collect();
         let class = case.op.tuning_class(&inputs).unwrap();
-        for staging in [Staging::RegisterBlock, Staging::WorkgroupTile] {
-            let text = serde_json::json!({"adapter": "any", "chosen": {&class: staging.name()}}).to_string();
+        for way in [BLOCKS, SMALL_TILES, LARGE_TILES] {
+            let text = serde_json::json!({"adapter": "any", "chosen": {&class: way.name()}}).to_string();
             std::fs::write(file(folder.path()), text).unwrap();
             let kernels = kernels(folder.path());
-            assert_eq!(kernels.caps_for(Some(class.clone())).staging, staging);
+            assert_eq!(kernels.caps_for(Some(class.clone())).candidate(), way);
             let result = check(&kernels, &case, 7).unwrap();
             assert!(result.error <= result.allowed, "{}: {} of {}", case.name, result.error, result.allowed);
             let [used, other] = ["conv2d_register", "conv2d_tile"].map(|file| kernels.made(file));
-            assert_eq!((used, other), (staging == Staging::RegisterBlock, staging == Staging::WorkgroupTile));
+            assert_eq!((used, other), (way == BLOCKS, way != BLOCKS));
+        }
+    }
+}
+
+/// Rows that an invocation of the launched tile owns; `None` where there is no tile.
+fn rows(op: &dyn Op, inputs: &[Shape], way: Candidate) -> Option<u32> {
+    let outputs = op.outputs(inputs).unwrap();
+    let caps = common::kernels().gpu().caps().with(way);
+    let launches = op.lower(&Lowering { inputs, outputs: &outputs, caps }).launches;
+    let consts = launches.into_iter().find(|l| l.kernel.file == "conv2d_tile")?.kernel.consts;
+    consts.into_iter().find(|(name, _)| *name == "TM").map(|(_, rows)| rows)
+}
+
+#[test]
+fn what_is_timed_are_different_kernels_under_different_names() {
+    let kernels = common::kernels();
+    let ways = kernels.gpu().caps().candidates();
+    assert!(ways.contains(&SMALL_TILES) && ways.contains(&LARGE_TILES) && ways.contains(&BLOCKS), "{ways:?}");
+    let names: std::collections::BTreeSet<String> = ways.iter().map(|way| way.name()).collect();
+    assert_eq!(names.len(), ways.len(), "{names:?}");
+    // The rule would take the small tile for the first image, the large one for many.
+    for images in [1, 64] {
+        let (x, w) = (Shape::f32(&[images, 32, 32, 64]), Shape::f32(&[3, 3, 64, 64]));
+        let forward: &dyn Op = &Conv2d { stride: 1, pad: 1 };
+        let weights: &dyn Op = &Conv2dWeightGrad { stride: 1, pad: 1, kernel: 3 };
+        for (op, inputs) in [(forward, [x.clone(), w]), (weights, [x.clone(), x.clone()])] {
+            assert_eq!([SMALL_TILES, LARGE_TILES, BLOCKS].map(|way| rows(op, &inputs, way)), [Some(4), Some(8), None]);
         }
     }
 }

@@ -4,3 +4,13 @@
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 @group(0) @binding(4) var<storage, read> gy: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> slices: array<vec4f>;
+
+// Pixel m of residue class z, which has ch x cw pixels an image: image, row, column.
+fn output_pixel(m: u32, z: u32, ch: u32, cw: u32) -> vec3u {
+    let n = m / (ch * cw);
+    let r = m - n * (ch * cw);
+    let v = r / cw;
+    let py = z >> p.shift;
+    let px = z & ((1u << p.shift) - 1u);
+    return vec3u(n, (v << p.shift) + py, ((r - v * cw) << p.shift) + px);
+}

@@ -10,6 +10,7 @@ use toml::Table;
 
 use crate::attacks::Draw;
 use crate::defenses::dau::{Prefilter, UnlearnLoss};
+use crate::gpu::Precision;
 
 /// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
 const NO_SETTING: &str = "run";
@@ -88,6 +89,9 @@ pub struct Flags {
     /// Peak learning rate of training
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub lr: Option<f64>,
+    /// f32, or mixed: convolutions multiply in f16 on matrix units, where the adapter has them [default: f32]
+    #[arg(long, value_name = "NAME", value_parser = word::<Precision>)]
+    pub precision: Option<Precision>,
     /// Nesterov's, of SGD in both stages [default: 0.9]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub momentum: Option<f64>,

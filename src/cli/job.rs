@@ -51,7 +51,7 @@ impl Job {
             classes: clean.train.classes.len(),
             image_size: clean.train.size,
         };
-        let kernels = global.open()?;
+        let kernels = global.open(settings.precision)?;
         check_batch(&kernels, &model, settings.batch)?;
         let (clean_part, poison_part) = (settings.unlearn_batch_clean, settings.unlearn_batch_poison);
         check_batch(&kernels, &model, clean_part + poison_part).map_err(|e| {

@@ -15,12 +15,13 @@ mod subtask;
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Staging};
+use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging};
 use crate::kernel::{Kernels, Tuning};
+use crate::ops::matrices_add_up;
 use crate::train::TrainError;
 
 /// Exit code for input that is refused before anything is done or written.
@@ -128,15 +129,25 @@ impl Global {
                 Limits::Default => LimitChoice::Default,
             },
             staging: self.staging,
+            precision: Precision::F32,
         }
     }
 
-    /// Opens that adapter.
+    /// Opens that adapter for convolutions in `precision`.
     ///
     /// # Errors
-    /// See [`Gpu::open`].
-    pub fn open(&self) -> Result<Kernels> {
-        let gpu = Gpu::open(&self.choice())?;
+    /// See [`Gpu::open`]; or mixed precision on an adapter whose matrices compute something wrong.
+    pub fn open(&self, precision: Precision) -> Result<Kernels> {
+        let gpu = Gpu::open(&AdapterChoice { precision, ..self.choice() })?;
+        if precision == Precision::Mixed {
+            let right = matrices_add_up(&Kernels::new(gpu.clone()))?;
+            ensure!(
+                right,
+                "{}: its cooperative matrices compute something wrong, as dau selftest shows. Leave --precision mixed out, or try \
+                 another driver",
+                gpu.describe()
+            );
+        }
         // On a CPU driver compiling what is not used costs more than its rule, which was measured, could lose.
         let by_rule = self.no_tune || self.staging.is_some() || gpu.caps().cpu;
         Ok(match dirs::cache_dir().filter(|_| !by_rule) {

@@ -12,6 +12,7 @@ use super::{Global, Refuse, announce, print, print_json};
 use crate::attacks::{self, AttackError, AttackOptions, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
 use crate::files::write_atomic;
+use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::report::Part;
@@ -89,7 +90,7 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Data
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
     let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", args.out.display(), folder.display());
-    let kernels = global.open()?;
+    let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &args.checkpoint)?;
 
     let options = LoadOptions {

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::{Global, Refuse, print, print_json};
-use crate::gpu::{AdapterChoice, Gpu, GpuError, Staging};
+use crate::gpu::{AdapterChoice, Gpu, GpuError, Precision, Staging};
 use crate::kernel::Kernels;
 use crate::ops::{OPS, OpEntry, check};
 use crate::report::columns;
@@ -54,7 +54,8 @@ fn open_each(choice: &AdapterChoice) -> Result<Vec<(Staging, Kernels)>, GpuError
     let mut devices = Vec::new();
     let mut refusal = None;
     for staging in wanted {
-        match Gpu::open(&AdapterChoice { staging: Some(staging), ..choice.clone() }) {
+        let precision = if staging == Staging::CooperativeMatrix { Precision::Mixed } else { Precision::F32 };
+        match Gpu::open(&AdapterChoice { staging: Some(staging), precision, ..choice.clone() }) {
             Ok(gpu) => devices.push((staging, Kernels::new(gpu))),
             Err(e) => {
                 log::info!("without {}: {e}", staging.name());

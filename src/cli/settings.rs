@@ -12,6 +12,7 @@ use super::flags::{Flags, read_config};
 use crate::attacks::{ATTACKS, AttackOptions, Draw, PoisonOptions};
 use crate::data::{LoadOptions, Spec};
 use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
+use crate::gpu::Precision;
 use crate::nn::MODELS;
 use crate::train::{SgdConfig, TrainConfig};
 
@@ -36,6 +37,9 @@ pub struct Settings {
     pub epochs: usize,
     pub batch: usize,
     pub lr: f64,
+    /// Runs of versions that had but one do not say.
+    #[serde(default)]
+    pub precision: Precision,
     pub momentum: f64,
     pub weight_decay: f64,
     pub crop_pad: u32,
@@ -156,6 +160,7 @@ impl Settings {
             epochs: spec.train.epochs,
             batch: spec.train.batch,
             lr: spec.train.lr,
+            precision: Precision::F32,
             momentum: 0.9,
             weight_decay: decimal(spec.train.weight_decay),
             crop_pad: spec.crop_pad,

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
+
 use super::GpuError;
 
 /// How the convolutions bring their operands to the multiply-adds; one is chosen per adapter (see `shaders/README.md`).
@@ -14,17 +16,63 @@ pub enum Staging {
     SubgroupShuffle,
     /// Each invocation loads all it needs. Runs everywhere.
     RegisterBlock,
+    /// As workgroup tiles, but the operands become f16 there and matrix units multiply them. Needs [`Precision::Mixed`].
+    CooperativeMatrix,
 }
 
 impl Staging {
-    pub const ALL: [Staging; 3] = [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock];
+    pub const ALL: [Staging; 4] =
+        [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock, Staging::CooperativeMatrix];
 
     pub fn name(self) -> &'static str {
         match self {
             Staging::WorkgroupTile => "workgroup-tile",
             Staging::SubgroupShuffle => "subgroup-shuffle",
             Staging::RegisterBlock => "register-block",
+            Staging::CooperativeMatrix => "cooperative-matrix",
         }
+    }
+}
+
+/// One way to run a convolution, to be timed against others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub staging: Staging,
+    /// Rows that an invocation of workgroup-tile owns, 4 or 8; `None`: by rule.
+    pub rows: Option<u32>,
+}
+
+impl Candidate {
+    /// `workgroup-tile, 4 rows`: as the file of measured choices has it.
+    pub fn name(self) -> String {
+        let rows = self.rows.map_or(String::new(), |rows| format!(", {rows} rows"));
+        format!("{}{rows}", self.staging.name())
+    }
+}
+
+/// What convolutions multiply in; all else is f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// f16 with f32 sums, in [`Staging::CooperativeMatrix`].
+    Mixed,
+}
+
+/// The cooperative matrices that an adapter multiplies in f16 and adds in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Rows and columns of each operand and of the sum: 16 or 8.
+    pub side: u32,
+    /// The most lanes that a subgroup, which holds a matrix together, can have: 8 to 64.
+    pub lanes: u32,
+}
+
+impl Default for Matrix {
+    /// What most GPUs that have any offer.
+    fn default() -> Matrix {
+        Matrix { side: 16, lanes: 32 }
     }
 }
 
@@ -47,6 +95,7 @@ pub struct AdapterChoice {
     pub limits: LimitChoice,
     /// Overrides the staging that the adapter's features suggest.
     pub staging: Option<Staging>,
+    pub precision: Precision,
 }
 
 /// One line of `dau devices`.
@@ -55,6 +104,7 @@ pub struct AdapterRow {
     pub info: wgpu::AdapterInfo,
     pub limits: wgpu::Limits,
     pub features: wgpu::Features,
+    matrices: Vec<wgpu::CooperativeMatrixProperties>,
 }
 
 /// What kernels may ask of an adapter when they choose their launch.
@@ -66,7 +116,11 @@ pub struct Caps {
     pub wide: bool,
     /// A CPU driver: few wide threads, so few large pieces of work are better than many small ones.
     pub cpu: bool,
+    /// With mixed precision only: what is not there cannot be chosen.
+    pub matrix: Option<Matrix>,
     pub staging: Staging,
+    /// See [`Candidate`].
+    pub rows: Option<u32>,
 }
 
 impl Caps {
@@ -77,8 +131,52 @@ impl Caps {
 
     /// The stagings that the adapter offers.
     pub fn stagings(&self) -> Vec<Staging> {
-        Staging::ALL.into_iter().filter(|s| *s != Staging::SubgroupShuffle || self.subgroup.is_some()).collect()
+        let offered = |staging: &Staging| match staging {
+            Staging::SubgroupShuffle => self.subgroup.is_some(),
+            Staging::CooperativeMatrix => self.matrix.is_some(),
+            Staging::WorkgroupTile | Staging::RegisterBlock => true,
+        };
+        Staging::ALL.into_iter().filter(offered).collect()
     }
+
+    /// What of that can be timed against each other.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let each = |staging| match staging {
+            Staging::WorkgroupTile => vec![Candidate { staging, rows: Some(8) }, Candidate { staging, rows: Some(4) }],
+            _ => vec![Candidate { staging, rows: None }],
+        };
+        self.stagings().into_iter().flat_map(each).collect()
+    }
+
+    /// What these lead to.
+    pub fn candidate(&self) -> Candidate {
+        Candidate { staging: self.staging, rows: self.rows }
+    }
+
+    /// The same adapter with another choice, which it must offer.
+    pub fn with(self, Candidate { staging, rows }: Candidate) -> Caps {
+        Caps { staging, rows, ..self }
+    }
+}
+
+/// What a device needs for [`Staging::CooperativeMatrix`].
+const MATRIX_FEATURES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+/// The largest matrices of f16 with f32 sums that our kernels are written for.
+fn matrix(adapter: &wgpu::Adapter) -> Option<Matrix> {
+    let lanes = adapter.get_info().subgroup_max_size;
+    if !adapter.features().contains(MATRIX_FEATURES) || !(8..=64).contains(&lanes) {
+        return None;
+    }
+    let offered = adapter.cooperative_matrix_properties();
+    let has = |side: &u32| {
+        offered.iter().any(|m| {
+            [m.m_size, m.n_size, m.k_size] == [*side; 3]
+                && (m.ab_type, m.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32)
+        })
+    };
+    [16, 8].into_iter().find(has).map(|side| Matrix { side, lanes })
 }
 
 /// An open device. Clones share it.
@@ -130,7 +228,12 @@ fn adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
 pub fn list(backend: Option<wgpu::Backend>) -> Vec<AdapterRow> {
     adapters(backend.map_or(EVERY_BACKEND, wgpu::Backends::from))
         .iter()
-        .map(|a| AdapterRow { info: a.get_info(), limits: a.limits(), features: a.features() })
+        .map(|a| AdapterRow {
+            info: a.get_info(),
+            limits: a.limits(),
+            features: a.features(),
+            matrices: a.cooperative_matrix_properties(),
+        })
         .collect()
 }
 
@@ -172,6 +275,18 @@ impl Gpu {
         let info = adapter.get_info();
         let subgroups = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
         let wanted = subgroups | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let refuse = |why: String| Err(GpuError::Device { adapter: info.name.clone(), why });
+        let mixed = choice.precision == Precision::Mixed;
+        let matrix = matrix(adapter).filter(|_| mixed && choice.limits == LimitChoice::Adapter);
+        if mixed && matrix.is_none() {
+            return refuse(
+                "--precision mixed needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which it does not \
+                 offer, or --limits default hides; `dau devices` says what each adapter offers. Leave --precision mixed out to train \
+                 in f32"
+                    .into(),
+            );
+        }
+        let wanted = if mixed { wanted | MATRIX_FEATURES } else { wanted };
         let (features, limits) = match choice.limits {
             LimitChoice::Adapter => (adapter.features() & wanted, adapter.limits()),
             LimitChoice::Default => (wgpu::Features::empty(), wgpu::Limits::default()),
@@ -181,6 +296,7 @@ impl Gpu {
             required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features: if mixed { experimental() } else { wgpu::ExperimentalFeatures::disabled() },
             ..Default::default()
         }))
         .map_err(|e| GpuError::Device { adapter: info.name.clone(), why: e.to_string() })?;
@@ -216,14 +332,19 @@ impl Gpu {
             wgpu::DeviceType::Cpu if subgroup.is_some() => Staging::SubgroupShuffle,
             _ => Staging::RegisterBlock,
         };
+        let suggested = if mixed { Staging::CooperativeMatrix } else { suggested };
         let staging = choice.staging.unwrap_or(suggested);
         if staging == Staging::SubgroupShuffle && subgroup.is_none() {
-            return Err(GpuError::Device {
-                adapter: info.name.clone(),
-                why: "staging subgroup-shuffle needs 64-bit integers and subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
-            });
+            return refuse(
+                "staging subgroup-shuffle needs 64-bit integers and subgroups of one fixed size, 8 to 32; try --staging register-block".into(),
+            );
         }
-        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, staging }, fault })
+        if staging == Staging::CooperativeMatrix && !mixed {
+            return refuse(
+                "staging cooperative-matrix multiplies in f16: add --precision mixed, where there is that flag".into(),
+            );
+        }
+        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, matrix, staging, rows: None }, fault })
     }
 
     pub fn info(&self) -> &wgpu::AdapterInfo {
@@ -242,9 +363,9 @@ impl Gpu {
         self.caps
     }
 
-    /// The same device with another staging, which it must offer.
-    pub(crate) fn in_staging(&self, staging: Staging) -> Gpu {
-        Gpu { caps: Caps { staging, ..self.caps }, ..self.clone() }
+    /// The same device with another choice, which it must offer.
+    pub(crate) fn with(&self, candidate: Candidate) -> Gpu {
+        Gpu { caps: self.caps.with(candidate), ..self.clone() }
     }
 
     /// `llvmpipe (LLVM 15.0.6, 256 bits) [vulkan, cpu], Mesa 22.3.6`: as results record it.
@@ -269,6 +390,15 @@ impl Gpu {
     }
 }
 
+/// The token for wgpu's experimental features, of which cooperative matrices are one; asked for with mixed precision only.
+#[allow(unsafe_code)]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: wgpu asks its users to accept that these features may have bugs. What could misbehave is what a shader reads and
+    // writes: conv2d_matrix.wgsl guards its accesses to buffers itself and loads matrices from workgroup memory only, within its
+    // arrays for every constant that it is built with.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
 /// The word `dau devices` prints for a device type.
 pub(crate) fn device_type(t: wgpu::DeviceType) -> &'static str {
     match t {
@@ -285,14 +415,21 @@ impl AdapterRow {
         device_type(self.info.device_type)
     }
 
-    /// The optional features that matter here, by our own names.
-    pub fn feature_names(&self) -> Vec<&'static str> {
+    /// The optional features that matter here, by our own names; `matrix 16x16x16 f16 + f32` is a shape of cooperative matrices,
+    /// what they multiply and what they add.
+    pub fn feature_names(&self) -> Vec<String> {
         let known = [
             ("subgroups", wgpu::Features::SUBGROUP),
             ("64-bit integers", wgpu::Features::SHADER_INT64),
             ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
             ("f16", wgpu::Features::SHADER_F16),
         ];
-        known.into_iter().filter(|(_, feature)| self.features.contains(*feature)).map(|(name, _)| name).collect()
+        let scalar = |t: wgpu::CooperativeScalarType| format!("{t:?}").to_lowercase();
+        let matrices = self
+            .matrices
+            .iter()
+            .map(|m| format!("matrix {}x{}x{} {} + {}", m.m_size, m.n_size, m.k_size, scalar(m.ab_type), scalar(m.cr_type)));
+        let named = known.into_iter().filter(|(_, feature)| self.features.contains(*feature)).map(|(name, _)| name.to_string());
+        named.chain(matrices).collect()
     }
 }

@@ -4,7 +4,7 @@ mod adapter;
 mod buffer;
 mod timer;
 
-pub use adapter::{AdapterChoice, AdapterRow, Caps, Gpu, LimitChoice, Staging, list};
+pub use adapter::{AdapterChoice, AdapterRow, Candidate, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, list};
 pub use buffer::{Buffer, Pending};
 pub(crate) use buffer::{MOST_SIDE_BY_SIDE, Spare, padded};
 pub use timer::Timer;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{KernelError, KernelId, Reflected, Tuning, expand, reflect};
-use crate::gpu::{Caps, Gpu, Staging};
+use crate::gpu::{Candidate, Caps, Gpu};
 
 /// A compiled entry point and its interface.
 pub struct Kernel {
@@ -27,14 +27,14 @@ impl Kernels {
         Kernels { gpu, made: Arc::default(), tuning: None }
     }
 
-    /// Ops choose the staging that was measured fastest, where one was.
+    /// Ops run the way that was measured fastest, where one was.
     pub fn with_tuning(gpu: Gpu, tuning: Tuning) -> Kernels {
         Kernels { gpu, made: Arc::default(), tuning: Some(Arc::new(tuning)) }
     }
 
-    /// The same device and pipelines, with all ops in one staging.
-    pub fn in_staging(&self, staging: Staging) -> Kernels {
-        Kernels { gpu: self.gpu.in_staging(staging), made: self.made.clone(), tuning: None }
+    /// The same device and pipelines, with all ops run one way, which it must offer.
+    pub fn with(&self, candidate: Candidate) -> Kernels {
+        Kernels { gpu: self.gpu.with(candidate), made: self.made.clone(), tuning: None }
     }
 
     pub fn tuning(&self) -> Option<&Tuning> {
@@ -45,7 +45,7 @@ impl Kernels {
     pub fn caps_for(&self, class: Option<String>) -> Caps {
         let caps = self.gpu.caps();
         let chosen = class.zip(self.tuning()).and_then(|(class, tuning)| tuning.chosen(&class));
-        Caps { staging: chosen.unwrap_or(caps.staging), ..caps }
+        caps.with(chosen.unwrap_or(caps.candidate()))
     }
 
     pub fn gpu(&self) -> &Gpu {

@@ -32,6 +32,7 @@ shaders![
     "argmax",
     "augment",
     "batch_norm",
+    "conv2d_matrix",
     "conv2d_register",
     "conv2d_shuffle",
     "conv2d_strip",
@@ -43,6 +44,7 @@ shaders![
     "optimizer",
     "reduce",
     "roof",
+    "scale",
     "winograd",
 ];
 

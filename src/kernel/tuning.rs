@@ -1,4 +1,4 @@
-//! Which staging was measured fastest for which class of shapes, kept from one start to the next.
+//! Which way to run them was measured fastest for which class of shapes, kept from one start to the next.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SHADERS;
 use crate::files::write_atomic;
-use crate::gpu::{Gpu, Staging};
+use crate::gpu::{Candidate, Gpu};
 
 /// Measured choices, and the file that they are kept in.
 pub struct Tuning {
     file: PathBuf,
     adapter: String,
-    chosen: Mutex<BTreeMap<String, Staging>>,
+    chosen: Mutex<BTreeMap<String, Candidate>>,
 }
 
 /// The file's content; the adapter is for people who look into it.
@@ -31,16 +31,17 @@ impl Tuning {
     pub fn load(folder: &Path, gpu: &Gpu) -> Tuning {
         let adapter = gpu.describe();
         let mut hasher = DefaultHasher::new();
-        (&adapter, &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+        // Precisions have files of their own: what is fastest in one may not be offered in the other.
+        (gpu.caps().matrix.is_some(), &adapter, &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
         let file = folder.join(format!("staging-{:016x}.json", hasher.finish()));
-        let offered = gpu.caps().stagings();
+        let offered = gpu.caps().candidates();
         let mut chosen = BTreeMap::new();
         match std::fs::read(&file).map(|bytes| serde_json::from_slice::<Kept>(&bytes)) {
             Ok(Ok(kept)) => {
                 for (class, name) in kept.chosen {
                     // One that this start does not offer (--limits default) is measured anew.
-                    if let Some(staging) = offered.iter().find(|s| s.name() == name) {
-                        chosen.insert(class, *staging);
+                    if let Some(candidate) = offered.iter().find(|c| c.name() == name) {
+                        chosen.insert(class, *candidate);
                     }
                 }
             }
@@ -50,16 +51,16 @@ impl Tuning {
         Tuning { file, adapter, chosen: Mutex::new(chosen) }
     }
 
-    /// The fastest staging for a class, if it was measured.
-    pub fn chosen(&self, class: &str) -> Option<Staging> {
+    /// The fastest way for a class, if it was measured.
+    pub fn chosen(&self, class: &str) -> Option<Candidate> {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(class).copied()
     }
 
     /// Adds measured choices and writes the file. Not being able to only costs the next start its time: it is logged.
-    pub fn add(&self, measured: BTreeMap<String, Staging>) {
+    pub fn add(&self, measured: BTreeMap<String, Candidate>) {
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         chosen.extend(measured);
-        let named = chosen.iter().map(|(class, staging)| (class.clone(), staging.name().to_string())).collect();
+        let named = chosen.iter().map(|(class, candidate)| (class.clone(), candidate.name())).collect();
         let kept = Kept { adapter: self.adapter.clone(), chosen: named };
         let written = serde_json::to_vec_pretty(&kept).map_err(std::io::Error::from).and_then(|bytes| {
             std::fs::create_dir_all(self.file.parent().unwrap_or(Path::new(".")))?;

@@ -22,7 +22,7 @@ pub use augment::Augment;
 pub use batch_norm::{BatchNorm, BatchNormGrad};
 pub use batch_norm_eval::{BatchNormEval, BatchNormEvalGrad};
 pub use case::{Case, CaseResult, Fill, check};
-pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad};
+pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad, matrices_add_up};
 pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
 pub use linear::{Linear, LinearGrad, LinearInputGrad};
 pub use loss::{Loss, LossKind};

@@ -1,4 +1,4 @@
-//! Measuring which staging is fastest for the convolutions of a graph.
+//! Measuring which way is fastest for the convolutions of a graph.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ pub const TUNING_TIME: Duration = Duration::from_secs(4);
 /// Of which the median counts.
 const SAMPLES: usize = 3;
 
-/// Times each class of shapes in `graph` that has not been measured yet with every staging that the adapter offers, and keeps the
+/// Times each class of shapes in `graph` that has not been measured yet every way that the adapter offers, and keeps the
 /// fastest; for at most about `time`. Does nothing for kernels without a [`Tuning`](crate::kernel::Tuning). Gives the number of classes.
 ///
 /// # Errors
@@ -33,14 +33,14 @@ pub fn tune(kernels: &Kernels, graph: &Graph, time: Duration) -> Result<usize, G
             continue;
         }
         let mut fastest = None;
-        for staging in kernels.gpu().caps().stagings() {
-            let seconds = Alone::new(&kernels.in_staging(staging), node.op.clone(), &inputs)?.seconds(SAMPLES)?;
-            log::info!("{class}: {} {:.1} us", staging.name(), seconds * 1e6);
+        for candidate in kernels.gpu().caps().candidates() {
+            let seconds = Alone::new(&kernels.with(candidate), node.op.clone(), &inputs)?.seconds(SAMPLES)?;
+            log::info!("{class}: {} {:.1} us", candidate.name(), seconds * 1e6);
             if fastest.is_none_or(|(least, _)| seconds < least) {
-                fastest = Some((seconds, staging));
+                fastest = Some((seconds, candidate));
             }
         }
-        measured.extend(fastest.map(|(_, staging)| (class, staging)));
+        measured.extend(fastest.map(|(_, candidate)| (class, candidate)));
     }
     let count = measured.len();
     if count > 0 {

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use dau::data::{Dataset, LoadOptions, Spec, load};
-use dau::gpu::{AdapterChoice, Gpu, Staging};
+use dau::gpu::{AdapterChoice, Gpu, Precision, Staging};
 use dau::graph::{Shape, Tensor};
 use dau::kernel::Kernels;
 use dau::nn::ModelSpec;
@@ -15,6 +15,12 @@ pub fn kernels() -> Kernels {
 
 pub fn kernels_with(staging: Staging) -> Kernels {
     open(AdapterChoice { staging: Some(staging), ..Default::default() })
+}
+
+/// With mixed precision, where the best adapter offers it; else says so.
+pub fn kernels_mixed() -> Option<Kernels> {
+    let opened = Gpu::open(&AdapterChoice { precision: Precision::Mixed, ..Default::default() });
+    opened.inspect_err(|e| println!("not run: {e}")).ok().map(Kernels::new)
 }
 
 fn open(choice: AdapterChoice) -> Kernels {

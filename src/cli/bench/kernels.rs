@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::SGD;
 use super::baseline::{Baseline, Comparison};
 use crate::cli::{print, print_json};
-use crate::gpu::{Caps, Staging};
+use crate::gpu::{Candidate, Caps, Staging};
 use crate::graph::{Lowering, Op, Param, Scalars, Shape};
 use crate::kernel::{KernelId, Kernels};
 use crate::nn::ModelSpec;
@@ -30,8 +30,8 @@ pub(super) struct Placed {
     op: Arc<dyn Op>,
     inputs: Vec<Shape>,
     outputs: Vec<Shape>,
-    /// The one that was measured fastest, or the rule's.
-    staging: Staging,
+    /// What was measured fastest, or the rule's.
+    way: Candidate,
     kernels: Vec<KernelId>,
     /// Those of all the nodes it stands for: with other constants, too.
     variants: Vec<KernelId>,
@@ -129,7 +129,7 @@ pub(super) fn distinct_nodes(on: &Kernels, spec: &ModelSpec, batch: usize, filte
         let (op, inputs, outputs) = (node.op.clone(), shapes(&node.inputs), shapes(&node.outputs));
         let caps = on.caps_for(op.tuning_class(&inputs));
         let kernels = lowered(op.as_ref(), &inputs, &outputs, caps);
-        let placed = Placed { place, op, inputs, outputs, staging: caps.staging, variants: kernels.clone(), kernels, count: 1 };
+        let placed = Placed { place, op, inputs, outputs, way: caps.candidate(), variants: kernels.clone(), kernels, count: 1 };
         match nodes.iter_mut().find(|n| n.is_like(&placed)) {
             Some(seen) => {
                 seen.count += 1;
@@ -159,8 +159,8 @@ pub(super) fn run(
 ) -> Result<()> {
     let mut right = BTreeMap::new();
     for node in nodes {
-        let on = kernels.in_staging(node.staging);
-        let tried = match right.entry((node.op(), node.staging.name())) {
+        let on = kernels.with(node.way);
+        let tried = match right.entry((node.op(), node.way.name())) {
             Entry::Occupied(tried) => tried.into_mut(),
             Entry::Vacant(untried) => untried.insert(verify(&on, node.op())?),
         };
@@ -307,7 +307,7 @@ pub(super) fn moved(op: &dyn Op, inputs: &[Shape], outputs: &[Shape]) -> u64 {
 
 fn time(kernels: &Kernels, node: &Placed, roof: Roof) -> Result<Row> {
     let Placed { op, inputs, outputs, count, .. } = node;
-    let on = kernels.in_staging(node.staging);
+    let on = kernels.with(node.way);
     let seconds = Alone::new(&on, op.clone(), inputs)?.seconds(SAMPLES)?;
     let (bytes, flops) = (moved(op.as_ref(), inputs, outputs), op.flops(inputs));
     let (gflops, gbps) = (flops as f64 / seconds * 1e-9, bytes as f64 / seconds * 1e-9);
@@ -315,7 +315,7 @@ fn time(kernels: &Kernels, node: &Placed, roof: Roof) -> Result<Row> {
         op: op.name().into(),
         entry: node.entries().join(", "),
         shape: node.shape(),
-        staging: node.depends_on_staging(on.gpu().caps()).then(|| node.staging.name().into()),
+        staging: node.depends_on_staging(on.gpu().caps()).then(|| node.way.name()),
         us: seconds * 1e6,
         gflops,
         gbps,

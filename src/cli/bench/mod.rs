@@ -12,7 +12,9 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use self::baseline::Baseline;
+use super::flags::word;
 use super::{Global, Refuse, announce, print};
+use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::train::{SgdConfig, check_batch};
@@ -34,6 +36,9 @@ pub struct BenchArgs {
     /// Height and width of the images
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     pub image_size: usize,
+    /// f32, or mixed: convolutions multiply in f16 on matrix units, where the adapter has them
+    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = word::<Precision>)]
+    pub precision: Precision,
     /// Only the ops whose name holds this
     #[arg(long, value_name = "NAME", conflicts_with = "step")]
     pub op: Option<String>,
@@ -81,7 +86,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
 fn inputs(args: &BenchArgs, global: &Global) -> Result<(Kernels, ModelSpec)> {
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
     let spec = ModelSpec { name: args.model.clone(), width: args.width, classes: 10, image_size: args.image_size };
-    let kernels = global.open()?;
+    let kernels = global.open(args.precision)?;
     check_batch(&kernels, &spec, args.batch)?;
     Ok((kernels, spec))
 }

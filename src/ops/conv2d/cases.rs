@@ -1,7 +1,9 @@
 //! What the convolution and its gradients are tried on.
 
 use super::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad};
-use crate::ops::{Case, Fill};
+use crate::graph::GraphError;
+use crate::kernel::Kernels;
+use crate::ops::{Case, Fill, check};
 
 /// n, height, width, ci, co, kernel, stride: odd extents, channels below, at and past the tiles, pixels for many workgroups.
 const SIZES: &[[usize; 7]] = &[
@@ -23,41 +25,81 @@ const SIZES: &[[usize; 7]] = &[
     [2, 257, 259, 4, 12, 3, 2],
 ];
 
+/// Long sums of whole numbers: f16 holds them and f32 their sums, so what comes out is exact or wrong.
+const WHOLE: Fill = Fill::Index { below: 16 };
+const WHOLE_SIZES: &[[usize; 7]] = &[[1, 4, 4, 512, 32, 3, 1], [1, 4, 4, 32, 512, 3, 1], [2, 33, 40, 8, 12, 3, 1]];
+
+/// An upstream gradient of which f16 would hold nothing.
+const FAINT: Fill = Fill::Normal { mean: 0.0, std: 1e-9 };
+const FAINT_SIZES: &[[usize; 7]] = &[[2, 8, 8, 16, 32, 3, 2]];
+
 pub fn cases() -> Vec<Case> {
-    each_size(|name, [n, h, w, ci, co, k, s], pad, _| {
-        Case::new(name, Conv2d { stride: s as u32, pad })
-            .f32(&[n, h, w, ci], Fill::NORMAL)
-            .f32(&[k, k, ci, co], Fill::NORMAL)
-            .terms(k * k * ci)
-    })
+    let each = |sizes, kind, fill| {
+        each_size(sizes, kind, |name, [n, h, w, ci, co, k, s], pad, _| {
+            Case::new(name, Conv2d { stride: s as u32, pad })
+                .f32(&[n, h, w, ci], fill)
+                .f32(&[k, k, ci, co], fill)
+                .terms(k * k * ci)
+        })
+    };
+    [each(SIZES, "", Fill::NORMAL), each(WHOLE_SIZES, ", whole numbers", WHOLE)].concat()
 }
 
 pub fn input_grad_cases() -> Vec<Case> {
-    each_size(|name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
-        Case::new(name, Conv2dInputGrad { stride: s as u32, pad, input: [h, w] })
-            .f32(&[n, oh, ow, co], Fill::NORMAL)
-            .f32(&[k, k, ci, co], Fill::NORMAL)
-            .terms(k * k * co)
+    gradients(|sizes, kind, gy, fill| {
+        each_size(sizes, kind, |name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
+            Case::new(name, Conv2dInputGrad { stride: s as u32, pad, input: [h, w] })
+                .f32(&[n, oh, ow, co], gy)
+                .f32(&[k, k, ci, co], fill)
+                .terms(k * k * co)
+        })
     })
 }
 
 pub fn weight_grad_cases() -> Vec<Case> {
-    each_size(|name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
-        Case::new(name, Conv2dWeightGrad { stride: s as u32, pad, kernel: k })
-            .f32(&[n, h, w, ci], Fill::NORMAL)
-            .f32(&[n, oh, ow, co], Fill::NORMAL)
-            .terms(n * oh * ow)
+    gradients(|sizes, kind, gy, fill| {
+        each_size(sizes, kind, |name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
+            Case::new(name, Conv2dWeightGrad { stride: s as u32, pad, kernel: k })
+                .f32(&[n, h, w, ci], fill)
+                .f32(&[n, oh, ow, co], gy)
+                .terms(n * oh * ow)
+        })
     })
 }
 
-fn each_size(make: impl Fn(&str, [usize; 7], u32, [usize; 2]) -> Case) -> Vec<Case> {
-    SIZES
+/// `each(sizes, kind, fill of the upstream gradient, fill of the other operand)`.
+fn gradients(each: impl Fn(&[[usize; 7]], &str, Fill, Fill) -> Vec<Case>) -> Vec<Case> {
+    [
+        each(SIZES, "", Fill::NORMAL, Fill::NORMAL),
+        each(WHOLE_SIZES, ", whole numbers", WHOLE, WHOLE),
+        each(FAINT_SIZES, ", faint", FAINT, Fill::NORMAL),
+    ]
+    .concat()
+}
+
+fn each_size(sizes: &[[usize; 7]], kind: &str, make: impl Fn(&str, [usize; 7], u32, [usize; 2]) -> Case) -> Vec<Case> {
+    sizes
         .iter()
         .map(|&size| {
             let [n, h, w, ci, co, k, s] = size;
             let pad = k / 2;
             let out = [h, w].map(|x| (x + 2 * pad - k) / s + 1);
-            make(&format!("{n}x{h}x{w} {ci}->{co} {k}x{k} stride {s}"), size, pad as u32, out)
+            make(&format!("{n}x{h}x{w} {ci}->{co} {k}x{k} stride {s}{kind}"), size, pad as u32, out)
         })
         .collect()
+}
+
+/// Whether long sums of whole numbers, which are exact or wrong, come out right: before much is entrusted to a driver's matrices, of
+/// which not all have been reported to add up.
+///
+/// # Errors
+/// The driver's.
+pub fn matrices_add_up(kernels: &Kernels) -> Result<bool, GraphError> {
+    for case in cases().iter().filter(|case| case.name.ends_with("whole numbers")) {
+        let result = check(kernels, case, 0)?;
+        if result.error.is_nan() || result.error > result.allowed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -1,11 +1,13 @@
 //! 2-D convolution without bias and its two gradients, as one implicit GEMM in several stagings.
-//! Shaders: `conv2d_tile.wgsl`, `conv2d_shuffle.wgsl`, `conv2d_register.wgsl` (one per staging), `winograd.wgsl`,
+//! Shaders: `conv2d_tile.wgsl`, `conv2d_shuffle.wgsl`, `conv2d_register.wgsl`, `conv2d_matrix.wgsl` (one per staging), `winograd.wgsl`,
 //! `conv2d_weights.wgsl`, `reduce.wgsl`.
 
 mod cases;
+mod matrix;
 mod strip;
 mod winograd;
 
+pub use cases::matrices_add_up;
 pub(super) use cases::{cases, input_grad_cases, weight_grad_cases};
 
 use crate::gpu::{Caps, Staging};
@@ -211,6 +213,10 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     let pixels = e.n * to.0[0].div_ceil(div) * to.0[1].div_ceil(div);
     let classes = (div * div) as u32;
     let (kernel, grid) = match (caps.staging, caps.subgroup) {
+        (Staging::CooperativeMatrix, _) => {
+            let (kernel, [x, y]) = matrix::kernel("gather", caps, pixels, to.1, div * div);
+            (kernel, [x as u32, y as u32, classes])
+        }
         (Staging::SubgroupShuffle, Some(sg)) => {
             let (kernel, [x, y]) = shuffle("gather", sg, pixels, to.1);
             (kernel, [x, y, classes])
@@ -218,7 +224,8 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
         (Staging::WorkgroupTile, _) => {
             let large = Tile::new(8, to.1);
             let [x, y] = large.grid(pixels, to.1);
-            let tile = if x * y * div * div < FEW_GROUPS { Tile::new(4, to.1) } else { large };
+            let small = caps.rows.map_or(x * y * div * div < FEW_GROUPS, |rows| rows == 4);
+            let tile = if small { Tile::new(4, to.1) } else { large };
             let [x, y] = tile.grid(pixels, to.1);
             (tile.kernel("gather"), [x as u32, y as u32, classes])
         }
@@ -342,7 +349,8 @@ impl Op for Conv2dInputGrad {
         };
         let map = [1, e.stride, e.kernel - 1 - e.pad];
         let main = gather(&e, from, to, map, l.caps, Slot::Scratch(0));
-        Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] }
+        let lowered = Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] };
+        if l.caps.staging == Staging::CooperativeMatrix { matrix::scaled(lowered, 0, &l.inputs[0]) } else { lowered }
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -412,8 +420,14 @@ impl Op for Conv2dWeightGrad {
                 let work = |tile: &Tile| tile.grid(rows4 * 4, e.co)[0] * tile.each;
                 let (small, large) = (Tile::new(4, e.co), Tile::new(8, e.co));
                 // Large tiles, unless more than a fifth of their work is for rows past the last.
-                let tile = if 5 * work(&small) < 4 * work(&large) { small } else { large };
+                let wins = l.caps.rows.map_or(5 * work(&small) < 4 * work(&large), |rows| rows == 4);
+                let tile = if wins { small } else { large };
                 (tile.kernel("weight_gradient"), tile.grid(rows4 * 4, e.co), 1, TILE_PIXELS.div_ceil(e.output[1]))
+            }
+            (Staging::CooperativeMatrix, _) => {
+                // As many slices as make up for few tiles.
+                let (kernel, tiles) = matrix::kernel("weight_gradient", l.caps, rows4 * 4, e.co, wanted);
+                (kernel, tiles, 1, TILE_PIXELS.div_ceil(e.output[1]))
             }
             _ => (KernelId::new("conv2d_register", "weight_gradient"), [(rows4 * co4.div_ceil(2)).div_ceil(64), 1], 1, 1),
         };
@@ -435,7 +449,8 @@ impl Op for Conv2dWeightGrad {
             params: e.params((e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], [rows_a_slice, 0]),
             groups: [tiles[0] as u32, tiles[1] as u32, groups_z as u32],
         };
-        summed(main, slices, rows4 * 4 * co4)
+        let lowered = summed(main, slices, rows4 * 4 * co4);
+        if l.caps.staging == Staging::CooperativeMatrix { matrix::scaled(lowered, 1, &l.inputs[1]) } else { lowered }
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
