@@ -198,11 +198,14 @@ fn names_file_entry_point_and_binding_where_an_op_and_its_shader_disagree() {
         let y = graph.apply_arc(Arc::new(Wrong(change)), &[x, x]).unwrap();
         refused(Plan::new(&KERNELS, &graph, &y, &Variables::new()))
     };
-    assert_eq!(wrong(|l| l.bind.push(("c", Slot::In(0)))), "add.add: the op binds `c`, which the entry point does not use");
-    assert_eq!(wrong(|l| l.bind.truncate(1)), "add.add: the entry point uses `b`, which the op does not bind");
-    assert_eq!(wrong(|l| l.params.push(("m", Param::U32(1)))), "add.add: Params has no member `m`");
-    assert_eq!(wrong(|l| l.params.clear()), "add.add: Params.n is not given");
-    assert_eq!(wrong(|l| l.params[0].1 = Param::F32(4.0)), "add.add: Params.n is of the other type");
+    assert_eq!(
+        wrong(|l| l.bind.push(("c", Slot::In(0)))),
+        "add.add<QUADS=1>: the op binds `c`, which the entry point does not use"
+    );
+    assert_eq!(wrong(|l| l.bind.truncate(1)), "add.add<QUADS=1>: the entry point uses `b`, which the op does not bind");
+    assert_eq!(wrong(|l| l.params.push(("m", Param::U32(1)))), "add.add<QUADS=1>: Params has no member `m`");
+    assert_eq!(wrong(|l| l.params.clear()), "add.add<QUADS=1>: Params.n is not given");
+    assert_eq!(wrong(|l| l.params[0].1 = Param::F32(4.0)), "add.add<QUADS=1>: Params.n is of the other type");
     assert_eq!(wrong(|l| l.kernel = KernelId::new("add", "sum")), "add.sum: no entry point `sum`");
     assert_eq!(wrong(|l| l.kernel = KernelId::new("sum", "add")), "no shader file \"sum\" under shaders/");
     let message = wrong(|l| l.kernel = KernelId::new("add", "add").with(&[("SIZE", 4)]));

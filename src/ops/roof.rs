@@ -31,11 +31,11 @@ fn check(op: &'static str, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
     }
 }
 
-fn launch(kernel: KernelId, x: &Shape, rounds: u32, keep: f32, add: f32) -> Lowered {
+fn launch(kernel: KernelId, names: [&'static str; 2], x: &Shape, quads: usize, [rounds, keep, add]: [Param; 3]) -> Lowered {
     let n4 = x.len() / 4;
-    let params =
-        vec![("n4", Param::U32(n4 as u32)), ("rounds", Param::U32(rounds)), ("keep", Param::F32(keep)), ("add", Param::F32(add))];
-    Launch { kernel, bind: vec![("x", Slot::In(0)), ("y", Slot::Out(0))], params, groups: groups(n4, 64) }.into()
+    let params = vec![("n4", Param::U32(n4 as u32)), ("rounds", rounds), ("keep", keep), ("add", add)];
+    let bind = vec![(names[0], Slot::In(0)), (names[1], Slot::Out(0))];
+    Launch { kernel, bind, params, groups: groups(n4 / quads, 64) }.into()
 }
 
 impl Op for RoofMultiplyAdd {
@@ -49,7 +49,7 @@ impl Op for RoofMultiplyAdd {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let kernel = KernelId::new("roof", "multiply_add").with(&[("CHAINS", CHAINS), ("STEPS", STEPS)]);
-        launch(kernel, &l.inputs[0], self.rounds, KEEP, ADD)
+        launch(kernel, ["x", "y"], &l.inputs[0], 1, [Param::U32(self.rounds), Param::F32(KEEP), Param::F32(ADD)])
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -74,7 +74,9 @@ impl Op for RoofCopy {
     }
 
     fn lower(&self, l: &Lowering) -> Lowered {
-        launch(KernelId::new("roof", "copy"), &l.inputs[0], 0, 0.0, 0.0)
+        let quads = l.caps.load_quads(l.inputs[0].len() / 4);
+        let kernel = KernelId::new("roof", "copy").with(&[("QUADS", quads as u32)]);
+        launch(kernel, ["wide_x", "wide_y"], &l.inputs[0], quads, [Param::U32(0), Param::F32(0.0), Param::F32(0.0)])
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {

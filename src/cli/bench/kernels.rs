@@ -272,20 +272,24 @@ impl Roof {
     /// Roof kernels that compute something wrong; the driver's.
     pub(super) fn measure(kernels: &Kernels) -> Result<Roof> {
         const LONG_ENOUGH: f64 = 5e-3;
+        const SETTLED: f64 = 1.05;
         for op in [RoofCopy.name(), "roof_multiply_add"] {
             verify(kernels, op)?;
         }
         let x = [Shape::f32(&[1 << 20])];
+        // As many rounds as make what surrounds them negligible.
         let mut rounds = 4;
-        let gflops = loop {
+        let mut gflops = 0.0;
+        loop {
             let op = RoofMultiplyAdd { rounds };
             let flops = op.flops(&x) as f64;
             let seconds = Alone::new(kernels, Arc::new(op), &x)?.seconds(SAMPLES)?;
-            if seconds > LONG_ENOUGH || rounds > 1 << 16 {
-                break flops / seconds * 1e-9;
+            let before = std::mem::replace(&mut gflops, flops / seconds * 1e-9);
+            if seconds > LONG_ENOUGH && gflops < SETTLED * before || rounds > 1 << 16 {
+                break;
             }
             rounds *= 4;
-        };
+        }
         // Past the caches, within WebGPU's limits.
         let bytes = kernels.gpu().max_binding().min(128 << 20);
         let x = [Shape::f32(&[bytes as usize / 16, 4])];
