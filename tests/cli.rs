@@ -126,6 +126,17 @@ fn refuses_a_poisoning_that_cannot_be() {
 }
 
 #[test]
+fn refuses_mixed_precision_where_there_are_no_matrices() {
+    let place = place();
+    // By WebGPU's defaults no adapter has any.
+    for command in ["run", "demo", "bench"] {
+        let args = [command, "--precision", "mixed", "--limits", "default"];
+        refused(place.path(), &args, &["--precision mixed needs cooperative matrices", "Leave --precision mixed out"]);
+    }
+    refused(place.path(), &["bench", "--staging", "cooperative-matrix"], &["add --precision mixed"]);
+}
+
+#[test]
 fn refuses_a_key_it_does_not_know_with_the_nearest() {
     let place = place();
     write(place.path(), "c.toml", b"epochs = 2\nunlearn-step = 3\n");
