@@ -6,20 +6,30 @@
 // i of the tile, and TM rows. It walks K in steps of 8. While it multiplies one step's tiles, the next step's values are on
 // their way from global memory to registers; they then go to the other pair of tiles, so that a step takes one barrier.
 // gather: rows are the pixels of one residue class, an invocation's are j, j + 16, ..; K is (ky, kx, ci), a step 8 channels
-// within one tap. Grid: pixels / (16 TM), channels / BN, div^2 classes.
+// within one tap. Grid: pixels / (16 TM), channels / BN, div^2 classes. With CHUNKS = TM / 4 it also writes the moments of each
+// chunk of 64 pixels, as batch_norm.measure does for a chunk of its own: [pixels / 64][co4][2], mean and sum of squares about it over
+// the first n_valid images.
 // weight_gradient: rows are (tap, ci), an invocation's are those of the vec4s j, j + 16, ..; K is the pixels of one slice's
 // image rows, a step 8 of them. Grid: rows / (16 TM), channels / BN, slices.
 const BN = 64u;
 const TM = 8u;
+const CHUNKS = 0u;
 const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM / BN, at least 1
 
 //: include extents
 //: include conv2d
+@group(0) @binding(6) var<storage, read_write> moments: array<vec4f>;
 
 // Two tiles of x and two of w (gather) or gy (weight_gradient). In x's, [j] holds what the invocations (i, j) read, so that all
 // their offsets are constants; two vec4 more than that is let neighbours lie in other banks.
 var<workgroup> xs: array<array<array<vec4f, 2u * TM + 2u>, 16>, 2>;
 var<workgroup> ws: array<array<array<vec4f, BN / 4u>, 8>, 2>;
+
+// How many of the pixels m, m + 16, m + 32, m + 48 count, of the first n_valid images.
+fn rows_of(m: u32, count: u32) -> u32 {
+    let valid = min(p.n_valid * p.oh * p.ow, count);
+    return min((max(valid, m) - m + 15u) / 16u, 4u);
+}
 
 @compute @workgroup_size(BN / 4u, 16)
 fn gather(
@@ -125,6 +135,41 @@ fn gather(
         }
         y[to{i} * p.co4 + c4] = a{i};
     }
+//: end
+//: for q in 0..CHUNKS
+    let first{q} = tile + {q * 64}u; // the chunk's first pixel; its rows of this invocation are a quarter of those of the tile
+    let own{q} = rows_of(first{q} + l.y, count);
+    var mean{q} = vec4f();
+    var squares{q} = vec4f();
+//: for i in 0..4
+    mean{q} += select(vec4f(), a{q * 4 + i}, {i}u < own{q});
+//: end
+    mean{q} /= f32(max(own{q}, 1u));
+//: for i in 0..4
+    let d{q}_{i} = select(vec4f(), a{q * 4 + i} - mean{q}, {i}u < own{q});
+    squares{q} += d{q}_{i} * d{q}_{i};
+//: end
+    xs[l.x / 8u][l.y][l.x % 8u] = mean{q};
+    ws[l.y / 8u][l.y % 8u][l.x] = squares{q};
+    workgroupBarrier();
+    if (l.y == {q}u && c4 < p.co4 && first{q} < count) {
+        // Chan, Golub and LeVeque (1979), as in batch_norm.
+        var n = 0.0;
+        var mean = vec4f();
+        var squares = vec4f();
+        for (var r = 0u; r < 16u; r++) {
+            let more = f32(rows_of(first{q} + r, count));
+            let share = more / max(n + more, 1.0);
+            let d = xs[l.x / 8u][r][l.x % 8u] - mean;
+            mean += d * share;
+            squares += ws[r / 8u][r % 8u][l.x] + d * d * (n * share);
+            n += more;
+        }
+        let to = 2u * (first{q} / 64u * p.co4 + c4);
+        moments[to] = mean;
+        moments[to + 1u] = squares;
+    }
+    workgroupBarrier();
 //: end
 }
 

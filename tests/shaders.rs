@@ -55,10 +55,13 @@ struct Wanted {
 
 fn lowered(out: &mut Vec<Wanted>, what: &str, op: &dyn Op, inputs: &[Shape], caps: Caps) {
     let outputs = op.outputs(inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let Lowered { launches, .. } = op.lower(&Lowering { inputs, outputs: &outputs, caps });
+    let l = Lowering { inputs, outputs: &outputs, caps };
+    let Lowered { launches, .. } = op.lower(&l);
     assert!(!launches.is_empty(), "{what} lowers to nothing");
+    let fused = [op.lower_measuring(&l), op.lower_measured(&l)].into_iter().flatten();
+    let launches = launches.into_iter().chain(fused.flat_map(|lowered| lowered.launches));
     let wanted = |launch| Wanted { op: what.to_string(), in_place: op.in_place(), launch };
-    out.extend(launches.into_iter().map(wanted));
+    out.extend(launches.map(wanted));
 }
 
 /// A training step and an evaluation of ResNet-18, as `train` builds them: constants that no case may have.

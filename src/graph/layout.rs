@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Assignment, Graph, GraphError, Lifetime, Lowered, Lowering, Node, Shape, Source, Value, assign};
+use super::{Assignment, Graph, GraphError, Lifetime, Lowered, Lowering, Node, Op, Shape, Source, Value, assign, moments};
 use crate::gpu::{Caps, Gpu, MOST_SIDE_BY_SIDE, human_bytes, padded};
 
 /// What a plan will allocate, known before any allocation.
@@ -22,6 +22,8 @@ pub(super) struct Step {
     /// One, or several of one elementwise op whose inputs lie side by side.
     pub nodes: Vec<usize>,
     pub lowered: Lowered,
+    /// Index into `assignment.of` of the moments that it writes or reads, and their bytes.
+    pub moments: Option<(usize, u64)>,
 }
 
 /// Steps in order, and where each value lives.
@@ -37,7 +39,8 @@ pub(super) struct Layout {
     pub footprint: Footprint,
 }
 
-fn lower(graph: &Graph, nodes: &[usize], caps: &impl Fn(Option<String>) -> Caps) -> Lowered {
+/// What lowering gives for nodes that run together.
+fn lower<T>(graph: &Graph, nodes: &[usize], caps: &impl Fn(Option<String>) -> Caps, by: impl Fn(&dyn Op, &Lowering) -> T) -> T {
     let node = &graph.nodes()[nodes[0]];
     let shapes = |vs: &[Value]| vs.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
     let (mut inputs, outputs) = (shapes(&node.inputs), shapes(&node.outputs));
@@ -46,7 +49,23 @@ fn lower(graph: &Graph, nodes: &[usize], caps: &impl Fn(Option<String>) -> Caps)
         inputs = inputs.into_iter().map(|s| Shape { dims: vec![bytes as usize / 4], ..s }).collect();
     }
     let caps = caps(node.op.tuning_class(&inputs));
-    node.op.lower(&Lowering { inputs: &inputs, outputs: &outputs, caps })
+    by(node.op.as_ref(), &Lowering { inputs: &inputs, outputs: &outputs, caps })
+}
+
+/// Lets a step measure its output for a later one that would: gives what both then become, by step.
+fn measuring(graph: &Graph, groups: &[Vec<usize>], caps: &impl Fn(Option<String>) -> Caps) -> HashMap<usize, (Lowered, usize)> {
+    let step_of: HashMap<usize, usize> = groups.iter().enumerate().flat_map(|(s, g)| g.iter().map(move |n| (*n, s))).collect();
+    let mut fused = HashMap::new();
+    for (reader, nodes) in groups.iter().enumerate() {
+        let Some(Source::Node { node, output: 0 }) = graph.nodes()[nodes[0]].inputs.first().map(|v| graph.source(*v)) else {
+            continue;
+        };
+        let Some(&writer) = step_of.get(node).filter(|writer| !fused.contains_key(*writer)) else { continue };
+        let Some(read) = lower(graph, nodes, caps, |op, l| op.lower_measured(l)) else { continue };
+        let Some(written) = lower(graph, &groups[writer], caps, |op, l| op.lower_measuring(l)) else { continue };
+        fused.extend([(reader, (read, writer)), (writer, (written, writer))]);
+    }
+    fused
 }
 
 /// Neighbours that are one elementwise op on variables which lie `beside` each other, and on temporaries that can be laid so.
@@ -92,7 +111,19 @@ pub(super) fn layout(
     beside: impl Fn(Value, Value) -> bool,
 ) -> Layout {
     let groups = together(graph, graph.live_nodes(keep), beside);
-    let steps: Vec<Step> = groups.into_iter().map(|nodes| Step { lowered: lower(graph, &nodes, &caps), nodes }).collect();
+    let mut fused = measuring(graph, &groups, &caps);
+    let mut writer_of = HashMap::new();
+    let mut steps: Vec<Step> = Vec::with_capacity(groups.len());
+    for (at, nodes) in groups.into_iter().enumerate() {
+        let lowered = match fused.remove(&at) {
+            Some((lowered, writer)) => {
+                writer_of.insert(at, writer);
+                lowered
+            }
+            None => lower(graph, &nodes, &caps, |op, l| op.lower(l)),
+        };
+        steps.push(Step { nodes, lowered, moments: None });
+    }
     // Elementwise ops go over the padding too, so what they read shares with nobody: it stays zero there.
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut own: HashSet<Value> = HashSet::new();
@@ -107,7 +138,20 @@ pub(super) fn layout(
     let mut names: Vec<String> = Vec::new();
     let mut temp_of = HashMap::new();
     let mut scratch_of = Vec::new();
-    for (at, step) in steps.iter().enumerate() {
+    for at in 0..steps.len() {
+        if let Some(&writer) = writer_of.get(&at) {
+            if writer == at {
+                let measured = graph.nodes()[steps[at].nodes[0]].outputs[0];
+                let bytes = moments(graph.shape(measured)).bytes();
+                steps[at].moments = Some((lifetimes.len(), bytes));
+                lifetimes.push(Lifetime { first: at, last: at, bytes });
+                names.push(format!("{} (moments)", graph.name(measured)));
+            } else if let Some((t, bytes)) = steps[writer].moments {
+                steps[at].moments = Some((t, bytes));
+                lifetimes[t].last = at;
+            }
+        }
+        let step = &steps[at];
         for node in step.nodes.iter().map(|n| &graph.nodes()[*n]) {
             for v in &node.inputs {
                 if let Some(&t) = temp_of.get(v) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use layout::Footprint;
 pub use memory::{Assignment, Lifetime, assign};
-pub use op::{Backward, Bind, Launch, Lowered, Lowering, Op, Param, Slot, groups};
+pub use op::{Backward, Bind, Launch, Lowered, Lowering, MOMENT_ROWS, Op, Param, Slot, groups, moments};
 pub use oracle::{Interpreter, Scalars, Tensor};
 pub use plan::{Plan, Timing, Variables};
 pub use shape::{Elem, Shape};

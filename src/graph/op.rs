@@ -37,6 +37,19 @@ pub trait Op: Debug + Send + Sync {
     /// The dispatches that compute it, and the scratch buffers they share.
     fn lower(&self, l: &Lowering) -> Lowered;
 
+    /// As `lower`, and [`Slot::Moments`] gets the moments of the one output's rows, which must be given by channels: for a batch normalisation
+    /// that reads it. `None` where that would be no cheaper than measuring them by themselves.
+    fn lower_measuring(&self, l: &Lowering) -> Option<Lowered> {
+        let _ = l;
+        None
+    }
+
+    /// As `lower`, with the moments of input 0 in [`Slot::Moments`]. `None` where they are of no use.
+    fn lower_measured(&self, l: &Lowering) -> Option<Lowered> {
+        let _ = l;
+        None
+    }
+
     /// Adds the nodes of the gradient with respect to those inputs that `need` it, given the gradients of the outputs.
     ///
     /// # Errors
@@ -79,6 +92,17 @@ pub enum Slot {
     In(usize),
     Out(usize),
     Scratch(usize),
+    /// What [`moments`] says of the shape that is measured.
+    Moments,
+}
+
+/// Rows of a chunk of [`Slot::Moments`].
+pub const MOMENT_ROWS: usize = 64;
+
+/// The moments of x [.., C], of each chunk of [`MOMENT_ROWS`] rows: by quads of channels their means and their sums of squares about
+/// them, [chunks, C / 4, 2, 4].
+pub fn moments(x: &Shape) -> Shape {
+    Shape::f32(&[x.rows().div_ceil(MOMENT_ROWS), x.last() / 4, 8])
 }
 
 /// A WGSL variable's name and what it is bound to.

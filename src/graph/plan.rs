@@ -119,16 +119,21 @@ impl Plan {
                     Some(&t) => temporary(t, graph.shape(v).bytes()),
                     None => plan.reachable[&v].0.clone(),
                 };
-                let bind = |(name, slot): &Bind| {
+                let bind = |(name, slot): &Bind| -> Result<(&'static str, Buffer), GraphError> {
                     let buffer = match *slot {
                         Slot::In(i) if first.op.elementwise() => range(first.inputs[i]).through(&range(last.inputs[i])),
                         Slot::In(i) => range(first.inputs[i]),
                         Slot::Out(i) => range(first.outputs[i]),
                         Slot::Scratch(i) => temporary(layout.scratch_of[at] + i, step.lowered.scratch[i].bytes()),
+                        Slot::Moments => {
+                            let why = || "there are no moments where nothing measures for another".to_string();
+                            let no = || GraphError::Bindings { kernel: launch.kernel.to_string(), why: why() };
+                            step.moments.map(|(t, bytes)| temporary(t, bytes)).ok_or_else(no)?
+                        }
                     };
-                    (*name, buffer)
+                    Ok((*name, buffer))
                 };
-                let binds: Vec<(&'static str, Buffer)> = launch.bind.iter().map(bind).collect();
+                let binds = launch.bind.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
                 plan.add(kernels, launch, &binds, first.op.name())?;
             }
         }

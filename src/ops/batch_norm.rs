@@ -3,7 +3,8 @@
 use super::{Case, Fill};
 use crate::gpu::Caps;
 use crate::graph::{
-    Backward, Bind, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
+    Backward, Bind, Graph, GraphError, Launch, Lowered, Lowering, MOMENT_ROWS, Op, Param, Scalars, Shape, Slot, Tensor, Value,
+    groups,
 };
 use crate::kernel::KernelId;
 
@@ -44,31 +45,16 @@ impl Op for BatchNorm {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let t = Tiling::new(&l.inputs[0], l.caps);
-        let [x, gamma, beta, running_mean, running_var] = [0, 1, 2, 3, 4].map(Slot::In);
-        let [y, mean, inv_std] = [0, 1, 2].map(Slot::Out);
-        let partial = ("partial", Slot::Scratch(0));
-        let residual = if self.residual { Slot::In(5) } else { x };
-        let measure = t.over_rows("measure", &[], vec![("x", x), partial], N_VALID, self.eps);
-        let state = vec![
-            partial,
-            ("new_mean", mean),
-            ("new_inv_std", inv_std),
-            ("running_mean", running_mean),
-            ("running_var", running_var),
-        ];
-        let finish = t.over_chunks("finish", state, self.eps, self.momentum);
-        let affine = vec![
-            ("x", x),
-            ("gamma", gamma),
-            ("beta", beta),
-            ("mean", mean),
-            ("inv_std", inv_std),
-            ("residual", residual),
-            ("new_y", y),
-        ];
-        let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
-        let normalise = t.over_rows("normalise", &flags, affine, N_VALID, self.eps);
-        Lowered { scratch: vec![t.partial()], launches: vec![measure, finish, normalise] }
+        let partial = Slot::Scratch(0);
+        let measure = t.over_rows("measure", &[], vec![("x", Slot::In(0)), ("partial", partial)], N_VALID, self.eps);
+        let launches = [vec![measure], self.normalise(&t, &t, partial)].concat();
+        Lowered { scratch: vec![t.partial()], launches }
+    }
+
+    fn lower_measured(&self, l: &Lowering) -> Option<Lowered> {
+        let t = Tiling::new(&l.inputs[0], l.caps);
+        let measured = Tiling { chunk: MOMENT_ROWS, chunks: t.rows.div_ceil(MOMENT_ROWS), ..t };
+        Some(Lowered { scratch: Vec::new(), launches: self.normalise(&t, &measured, Slot::Moments) })
     }
 
     fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
@@ -108,6 +94,33 @@ impl Op for BatchNorm {
         let running_var = mix(inputs[4], &|i| m2[i] / (n - 1.0).max(1.0));
         let vector = |data| Tensor::new(Shape::f32(&[c]), data);
         vec![Tensor::new(x.shape.clone(), y), vector(mean), vector(inv_std), running_mean, running_var]
+    }
+}
+
+impl BatchNorm {
+    /// What follows once `partial` holds the moments of the chunks of `measured`.
+    fn normalise(&self, t: &Tiling, measured: &Tiling, partial: Slot) -> Vec<Launch> {
+        let [x, gamma, beta, running_mean, running_var] = [0, 1, 2, 3, 4].map(Slot::In);
+        let [y, mean, inv_std] = [0, 1, 2].map(Slot::Out);
+        let state = vec![
+            ("partial", partial),
+            ("new_mean", mean),
+            ("new_inv_std", inv_std),
+            ("running_mean", running_mean),
+            ("running_var", running_var),
+        ];
+        let finish = measured.over_chunks("finish", state, self.eps, self.momentum);
+        let affine = vec![
+            ("x", x),
+            ("gamma", gamma),
+            ("beta", beta),
+            ("mean", mean),
+            ("inv_std", inv_std),
+            ("residual", if self.residual { Slot::In(5) } else { x }),
+            ("new_y", y),
+        ];
+        let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
+        vec![finish, t.over_rows("normalise", &flags, affine, N_VALID, self.eps)]
     }
 }
 
@@ -191,6 +204,7 @@ pub(super) fn check_inputs(op: &'static str, inputs: &[Shape], vectors: usize, l
 const N_VALID: Param = Param::Scalar("n_valid");
 
 /// How rows and channels are dealt out to workgroups and lanes.
+#[derive(Clone, Copy)]
 pub(super) struct Tiling {
     samples: usize,
     rows: usize,

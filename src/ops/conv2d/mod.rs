@@ -12,7 +12,7 @@ pub(super) use cases::{cases, input_grad_cases, weight_grad_cases};
 
 use crate::gpu::{Caps, Staging};
 use crate::graph::{
-    Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
+    Backward, Graph, GraphError, Launch, Lowered, Lowering, MOMENT_ROWS, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
 };
 use crate::kernel::KernelId;
 
@@ -108,6 +108,7 @@ impl Extents {
             ("off", u(map[2])),
             ("rows_a_slice", u(slices[0])),
             ("add", u(slices[1])),
+            ("n_valid", u(self.n)),
         ]
     }
 
@@ -277,6 +278,20 @@ impl Op for Conv2d {
             return strip::gather(&e, from, to, subgroup, false);
         }
         gather(&e, from, to, [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
+    }
+
+    fn lower_measuring(&self, l: &Lowering) -> Option<Lowered> {
+        let e = self.extents(l.inputs).ok()?;
+        let mut launch = match l.caps.staging {
+            Staging::WorkgroupTile => gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps, Slot::In(1)),
+            _ => return None,
+        };
+        let &(_, each) = launch.kernel.consts.iter().find(|(name, _)| *name == "TM")?;
+        launch.kernel = launch.kernel.with(&[("CHUNKS", 16 * each / MOMENT_ROWS as u32)]);
+        launch.bind.push(("moments", Slot::Moments));
+        launch.params.retain(|(name, _)| *name != "n_valid");
+        launch.params.push(("n_valid", Param::Scalar("n_valid")));
+        Some(launch.into())
     }
 
     fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
