@@ -1,10 +1,13 @@
 //! The command line: one file a subcommand. Arguments in, a job done, exit code out.
 
+mod attack_flags;
 pub mod bench;
 mod demo;
 mod devices;
 mod flags;
+mod inputs;
 mod job;
+mod poison;
 mod predict;
 mod progress;
 mod run;
@@ -53,6 +56,8 @@ enum Command {
     Demo(flags::Flags),
     /// The whole job: poison, train, split, unlearn, test
     Run(flags::Flags),
+    /// Writes a poisoned data set as a folder of images, for run --poisoned and other tools
+    Poison(poison::PoisonArgs),
     /// One part of the job: the original's command line
     #[command(hide = true)]
     Subtask(subtask::SubtaskArgs),
@@ -199,6 +204,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Demo(flags) => demo::run(flags, global),
         Command::Run(flags) => run::run(flags, global),
+        Command::Poison(args) => poison::run(args, global),
         Command::Subtask(args) => subtask::run(args, global),
         Command::Devices => devices::run(global),
         Command::Selftest => selftest::run(global),
