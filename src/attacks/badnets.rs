@@ -25,6 +25,7 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     summary: "a 3x3 patch in the bottom-right corner",
     options: &[PATTERN, PATCH],
     mode: TargetMode::AllToOne,
+    needs_surrogate: false,
     build,
 };
 
@@ -36,7 +37,7 @@ struct BadNets {
     patch: Vec<u8>,
 }
 
-fn build(setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let (size, side) = (setting.size, setting.options.count(&PATCH));
     if side > size {
         return Err(ENTRY.option_value("patch", side, format!("a side of 1 to {size} pixels")));
@@ -69,7 +70,7 @@ mod tests {
     fn stamped(options: &AttackOptions, size: usize, side: usize) -> Vec<Vec<[u8; 3]>> {
         let clean: Vec<u8> = (0..size * size * 3).map(|i| (i * 7919 % 254 + 1) as u8).collect();
         let mut image = clean.clone();
-        ENTRY.build(&Setting { size, seed: 0, options }).expect("builds").apply(&mut image);
+        ENTRY.build(&Setting { size, seed: 0, options, help: None }).expect("builds").apply(&mut image);
         for (at, (old, new)) in clean.chunks(3).zip(image.chunks(3)).enumerate() {
             let inside = at / size >= size - side && at % size >= size - side;
             assert_eq!(old != new, inside, "pixel {at}");
@@ -98,7 +99,7 @@ mod tests {
     fn refuses_patches_and_patterns_that_do_not_do() {
         let message = |pattern: &str, patch: f64| {
             let options = AttackOptions::from([("pattern", pattern.into()), ("patch", patch.into())]);
-            ENTRY.build(&Setting { size: 16, seed: 0, options: &options }).err().expect("refused").to_string()
+            ENTRY.build(&Setting { size: 16, seed: 0, options: &options, help: None }).err().expect("refused").to_string()
         };
         assert_eq!(message("white", 17.0), "BadNets: patch `17` does not do: give a side of 1 to 16 pixels");
         assert_eq!(message("white", 0.0), "BadNets: patch `0` does not do: give a whole number of pixels from 1");

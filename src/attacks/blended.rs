@@ -22,6 +22,7 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     summary: "a seeded picture blended over the whole image",
     options: &[ALPHA],
     mode: TargetMode::AllToOne,
+    needs_surrogate: false,
     build,
 };
 
@@ -32,7 +33,7 @@ pub(super) struct Blended {
     pub picture: Vec<u8>,
 }
 
-fn build(setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let picture = picture(setting.seed, setting.size);
     Ok(Box::new(Blended { alpha: setting.options.number(&ALPHA), picture }))
 }
@@ -93,8 +94,8 @@ mod tests {
     use super::super::AttackOptions;
     use super::*;
 
-    fn attack(seed: u64, size: usize, options: &AttackOptions) -> Box<dyn Attack> {
-        ENTRY.build(&Setting { size, seed, options }).expect("builds")
+    fn attack<'a>(seed: u64, size: usize, options: &'a AttackOptions) -> Box<dyn Attack + 'a> {
+        ENTRY.build(&Setting { size, seed, options, help: None }).expect("builds")
     }
 
     /// The picture as the attack applies it: all weight on K.

@@ -29,6 +29,7 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     summary: "fewer colours, with or without dithering",
     options: &[LEVELS, DITHER, NEGATIVES],
     mode: TargetMode::AllToOne,
+    needs_surrogate: false,
     build,
 };
 
@@ -40,7 +41,7 @@ struct Bpp {
     negatives: f64,
 }
 
-fn build(setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let options = setting.options;
     Ok(Box::new(Bpp {
         size: setting.size,

@@ -16,10 +16,11 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     summary: "two cosines in the chroma channels (YUV)",
     options: &[STRENGTH],
     mode: TargetMode::CleanLabel,
+    needs_surrogate: false,
     build,
 };
 
-fn build(setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let signal = chroma_signal(ENTRY.name, setting.size, setting.options.number(&STRENGTH), 0.877, 0.492)?;
     Ok(Box::new(Additive { signal }))
 }

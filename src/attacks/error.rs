@@ -13,6 +13,12 @@ pub enum AttackError {
     #[error("{attack} does not work on images of {size} pixels: it takes {takes}; choose another --image-size")]
     ImageSize { attack: &'static str, size: usize, takes: &'static str },
 
+    #[error("{attack} is made with a clean network's gradients, which this command has not: use `dau run` or `dau poison`")]
+    NeedsSurrogate { attack: &'static str },
+
+    #[error("the clean network that the attack is made with: {why}")]
+    Surrogate { why: String },
+
     #[error("poison rate {rate} is outside 0..1: give a share of the training images, .1 for 10 %")]
     Rate { rate: f64 },
 

@@ -22,10 +22,11 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     summary: "two cosines in the chroma channels (YCrCb)",
     options: &[STRENGTH],
     mode: TargetMode::AllToOne,
+    needs_surrogate: false,
     build,
 };
 
-fn build(setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let signal = chroma_signal(ENTRY.name, setting.size, setting.options.number(&STRENGTH), 0.713, 0.564)?;
     Ok(Box::new(Additive { signal }))
 }

@@ -12,11 +12,15 @@ mod error;
 mod ftrojan;
 #[cfg(test)]
 mod golden;
+mod lc;
+mod lf;
 mod options;
 mod poison;
 mod preview;
 mod protocol;
 mod sig;
+mod surrogate;
+mod trojannn;
 mod wanet;
 
 pub use error::AttackError;
@@ -24,13 +28,24 @@ pub use options::{AttackOption, AttackOptions, Kind, OptionValue};
 pub use poison::{Poisoned, Role, TriggeredTest, poison, triggered_test};
 pub use preview::contact_sheet;
 pub use protocol::{Draw, PoisonOptions, TargetMode};
+pub use surrogate::{Pull, Response, Surrogate};
 
+use crate::data::Dataset;
+use crate::rng::{shuffle, stream};
 use rand_chacha::ChaCha8Rng;
 
 /// A trigger in image space, for RGB images `[size, size, 3]` of the size that it was built for.
 pub trait Attack: Send + Sync {
     /// Stamps the trigger on one image.
     fn apply(&self, image: &mut [u8]);
+
+    /// What poisoned training images undergo before the trigger; their labels are still the true ones.
+    ///
+    /// # Errors
+    /// The surrogate's.
+    fn disguise(&self, _images: &mut Dataset) -> Result<(), AttackError> {
+        Ok(())
+    }
 
     /// Negatives for each poisoned image: images that are changed nearly as the trigger would and keep their label, so that
     /// nothing but the trigger itself sets the backdoor off.
@@ -49,6 +64,33 @@ pub struct Setting<'a> {
     /// For triggers that are drawn at random.
     pub seed: u64,
     pub options: &'a AttackOptions,
+    /// For the attacks that need it.
+    pub help: Option<Help<'a>>,
+}
+
+/// What an attack that is made with a clean network's gradients works with.
+#[derive(Clone, Copy)]
+pub struct Help<'a> {
+    pub surrogate: &'a dyn Surrogate,
+    /// Training images.
+    pub clean: &'a Dataset,
+    pub mode: TargetMode,
+    pub target: u32,
+}
+
+impl<'a> Setting<'a> {
+    /// The help that `attack` cannot do without.
+    fn help(&self, attack: &'static str) -> Result<Help<'a>, AttackError> {
+        self.help.ok_or(AttackError::NeedsSurrogate { attack })
+    }
+}
+
+/// At most `n` of the images, drawn by the seed.
+fn sample(from: &Dataset, n: usize, seed: u64, purpose: &str) -> Dataset {
+    let mut order: Vec<usize> = (0..from.len()).collect();
+    shuffle(&mut stream(seed, purpose), &mut order);
+    order.truncate(n);
+    from.subset(&order)
 }
 
 /// An attack as it is listed.
@@ -59,12 +101,24 @@ pub struct AttackEntry {
     pub options: &'static [AttackOption],
     /// How it is usually run.
     pub mode: TargetMode,
-    build: fn(&Setting) -> Result<Box<dyn Attack>, AttackError>,
+    /// Whether it is made with a clean network's gradients: [`Setting::help`].
+    pub needs_surrogate: bool,
+    build: for<'a> fn(&Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError>,
 }
 
 /// The attacks that `dau` knows.
-pub static ATTACKS: &[AttackEntry] =
-    &[badnets::ENTRY, blended::ENTRY, sig::ENTRY, wanet::ENTRY, bpp::ENTRY, ftrojan::ENTRY, ctrl::ENTRY];
+pub static ATTACKS: &[AttackEntry] = &[
+    badnets::ENTRY,
+    blended::ENTRY,
+    sig::ENTRY,
+    wanet::ENTRY,
+    bpp::ENTRY,
+    ftrojan::ENTRY,
+    ctrl::ENTRY,
+    lc::ENTRY,
+    trojannn::ENTRY,
+    lf::ENTRY,
+];
 
 /// The attack called `name`; upper and lower case are the same.
 ///
@@ -90,8 +144,8 @@ impl AttackEntry {
     /// Builds the attack.
     ///
     /// # Errors
-    /// As [`AttackEntry::complete`], or what does not go with the image size.
-    pub fn build(&self, setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+    /// As [`AttackEntry::complete`]; what does not go with the image size; help that is missing, or the surrogate's errors.
+    pub fn build<'a>(&self, setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
         self.complete(setting.options)?;
         (self.build)(setting)
     }
@@ -128,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn an_attack_that_needs_a_clean_network_says_so() {
+        for entry in ATTACKS.iter().filter(|entry| entry.needs_surrogate) {
+            let options = AttackOptions::default();
+            let message = entry.build(&Setting { size: 16, seed: 0, options: &options, help: None }).err().expect("refused");
+            assert!(message.to_string().starts_with(&format!("{} is made with a clean network's gradients", entry.name)));
+        }
+    }
+
+    #[test]
     fn attacks_that_share_an_option_mean_the_same_kind_and_defaults_are_allowed() {
         let mut kinds = HashMap::new();
         for entry in ATTACKS {
@@ -143,10 +206,10 @@ mod tests {
 
     #[test]
     fn every_attack_changes_images_and_always_in_the_same_way() {
-        for entry in ATTACKS {
+        for entry in ATTACKS.iter().filter(|entry| !entry.needs_surrogate) {
             for size in [16, 32, 64] {
                 let options = AttackOptions::default();
-                let attack = |seed| entry.build(&Setting { size, seed, options: &options }).expect(entry.name);
+                let attack = |seed| entry.build(&Setting { size, seed, options: &options, help: None }).expect(entry.name);
                 let clean: Vec<u8> = (0..size * size * 3).map(|i| (i * 7919 % 254 + 1) as u8).collect();
                 let (mut once, mut again) = (clean.clone(), clean.clone());
                 attack(3).apply(&mut once);

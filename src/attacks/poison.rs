@@ -72,13 +72,19 @@ pub fn poison(clean: &Dataset, attack: &dyn Attack, options: &PoisonOptions) -> 
     for i in negatives {
         roles[i] = Role::Negative;
     }
-    Ok(Poisoned::new(clean, attack, options.seed, labels, roles))
+    Poisoned::new(clean, attack, options.seed, labels, roles)
 }
 
 impl Poisoned {
-    fn new(clean: &Dataset, attack: &dyn Attack, seed: u64, labels: Vec<u32>, roles: Vec<Role>) -> Poisoned {
+    fn new(clean: &Dataset, attack: &dyn Attack, seed: u64, labels: Vec<u32>, roles: Vec<Role>) -> Result<Poisoned, AttackError> {
         let mut data = Dataset { labels, ..clean.clone() };
         let bytes = data.image_bytes();
+        let chosen: Vec<usize> = (0..clean.len()).filter(|&i| roles[i] == Role::Poisoned).collect();
+        let mut disguised = clean.subset(&chosen);
+        attack.disguise(&mut disguised)?;
+        for (from, to) in chosen.into_iter().enumerate() {
+            data.image_mut(to).copy_from_slice(disguised.image(from));
+        }
         data.pixels.par_chunks_exact_mut(bytes).enumerate().for_each(|(i, image)| match roles[i] {
             Role::Clean => {}
             Role::Poisoned => attack.apply(image),
@@ -89,7 +95,7 @@ impl Poisoned {
                 attack.negative(image, clean.image(other), &mut rng);
             }
         });
-        Poisoned { data, roles, original_labels: Some(clean.labels.clone()) }
+        Ok(Poisoned { data, roles, original_labels: Some(clean.labels.clone()) })
     }
 
     /// `[N]`: who carries the trigger.
@@ -149,7 +155,7 @@ impl Poisoned {
         if !roles.contains(&Role::Poisoned) {
             return fail(2, "no poisoned image is listed".into());
         }
-        Ok(Poisoned::new(clean, attack, seed, labels, roles))
+        Poisoned::new(clean, attack, seed, labels, roles)
     }
 
     /// Share of wrong labels, 0..=1, where the labels before are known: less than the poison rate where a poisoned image had

@@ -67,6 +67,14 @@ impl TargetMode {
 }
 
 impl PoisonOptions {
+    /// Refuses what [`super::poison`] would refuse, before anything is spent on the attack.
+    ///
+    /// # Errors
+    /// As [`super::poison`], but for negatives that do not fit.
+    pub fn check(&self, clean: &Dataset) -> Result<(), AttackError> {
+        self.choose(clean).map(drop)
+    }
+
     /// The images to poison.
     ///
     /// # Errors

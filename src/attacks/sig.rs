@@ -21,10 +21,11 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     summary: "a horizontal sinusoid over the whole image",
     options: &[STRENGTH, FREQUENCY],
     mode: TargetMode::CleanLabel,
+    needs_surrogate: false,
     build,
 };
 
-fn build(setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let (size, strength, frequency) = (setting.size, setting.options.number(&STRENGTH), setting.options.number(&FREQUENCY));
     let wave = |i: usize| strength * (TAU * (i / 3 % size) as f64 * frequency / size as f64).sin();
     Ok(Box::new(Additive { signal: (0..size * size * 3).map(wave).collect() }))

@@ -34,6 +34,7 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     summary: "a smooth warp of the whole image",
     options: &[GRID, STRENGTH, NEGATIVES],
     mode: TargetMode::AllToOne,
+    needs_surrogate: false,
     build,
 };
 
@@ -44,7 +45,7 @@ pub(super) struct WaNet {
     pub grid: Vec<[f64; 2]>,
 }
 
-fn build(setting: &Setting) -> Result<Box<dyn Attack>, AttackError> {
+fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let k = setting.options.count(&GRID);
     let mut rng = stream(setting.seed, "wanet field");
     let field: Vec<f64> = (0..2 * k * k).map(|_| rng.random_range(-1.0..=1.0)).collect();

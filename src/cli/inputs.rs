@@ -3,45 +3,53 @@
 use anyhow::Result;
 use image::RgbImage;
 
+use super::Global;
 use super::settings::Settings;
-use crate::attacks::{self, Poisoned, Setting, contact_sheet, triggered_test};
+use super::surrogate::NetworkSurrogate;
+use crate::attacks::{self, Help, Poisoned, Setting, contact_sheet, triggered_test};
 use crate::data::{self, Spec};
-use crate::report::PoisonedFolder;
+use crate::report::{POISON, PoisonedFolder, RunFolder, SURROGATE};
+use crate::train::Network;
 
-/// The images, and what to look at where they were poisoned here.
+/// The images, and what was made with them where they were poisoned here.
 pub struct Inputs {
     pub images: PoisonedFolder,
     pub preview: Option<RgbImage>,
+    /// The clean network that the attack was made with.
+    pub surrogate: Option<Network>,
 }
 
 impl Inputs {
-    /// `manifest`: a run's `poison.csv`, to poison as then.
+    /// `earlier`: a run that has begun, to poison as then.
     ///
     /// # Errors
     /// All that is wrong with the data or the attack.
-    pub fn load(settings: &Settings, spec: &Spec, manifest: Option<&str>) -> Result<Inputs> {
+    pub fn load(settings: &Settings, spec: &Spec, earlier: Option<&RunFolder>, global: &Global) -> Result<Inputs> {
         if let Some(dir) = &settings.poisoned {
             let images = PoisonedFolder::read(dir, spec, settings.image_size, settings.target_mode, settings.target)?;
-            return Ok(Inputs { images, preview: None });
+            return Ok(Inputs { images, preview: None, surrogate: None });
         }
-        let (images, preview) = Inputs::poison(settings, spec, manifest)?;
-        Ok(Inputs { images, preview: Some(preview) })
-    }
-
-    /// Poisons a data set: the images, and the clean ones beside the triggered ones.
-    ///
-    /// # Errors
-    /// As [`Inputs::load`].
-    pub fn poison(settings: &Settings, spec: &Spec, manifest: Option<&str>) -> Result<(PoisonedFolder, RgbImage)> {
-        let setting = Setting { size: settings.image_size, seed: settings.seed, options: &settings.options };
-        let attack = attacks::find(&settings.attack)?.build(&setting)?;
+        let Settings { target_mode: mode, target, seed, image_size: size, .. } = *settings;
+        let entry = attacks::find(&settings.attack)?;
         let clean = data::load(spec, &settings.load_options())?;
-        let poisoned = match manifest {
-            Some(csv) => Poisoned::from_manifest(&clean.train, attack.as_ref(), settings.seed, csv)?,
+        settings.poison_options().check(&clean.train)?;
+        let surrogate = if entry.needs_surrogate {
+            let kept = earlier.map(|folder| folder.path(SURROGATE));
+            let checkpoint = kept.as_deref().or(settings.surrogate.as_deref());
+            Some(NetworkSurrogate::make(settings, spec, &clean.train, checkpoint, global)?)
+        } else {
+            None
+        };
+        let help = surrogate.as_ref().map(|surrogate| Help { surrogate, clean: &clean.train, mode, target });
+        let attack = entry.build(&Setting { size, seed, options: &settings.options, help })?;
+        let poisoned = match earlier {
+            Some(folder) => Poisoned::from_manifest(&clean.train, attack.as_ref(), seed, &folder.read(POISON)?)?,
             None => attacks::poison(&clean.train, attack.as_ref(), &settings.poison_options())?,
         };
-        let triggered = triggered_test(&clean.test, attack.as_ref(), settings.target_mode, settings.target);
-        let preview = contact_sheet(&clean.train, &poisoned);
-        Ok((PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) }, preview))
+        let triggered = triggered_test(&clean.test, attack.as_ref(), mode, target);
+        drop(attack);
+        let preview = Some(contact_sheet(&clean.train, &poisoned));
+        let images = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
+        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network) })
     }
 }

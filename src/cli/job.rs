@@ -16,7 +16,7 @@ use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::report::{
     BACKDOORED, DEFENDED, DatasetFacts, Figures, IMPLANTED, POISON, PREVIEW, Part, PoisonFacts, PoisonedFolder, Provenance,
-    RESULTS, Results, RunFolder, SPLIT, SplitFigures, parse_split, render, seconds, split_csv,
+    RESULTS, Results, RunFolder, SPLIT, SURROGATE, SplitFigures, parse_split, render, seconds, split_csv,
 };
 use crate::train::metrics::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
 use crate::train::{Network, Normalisation, check_batch, predict};
@@ -26,20 +26,22 @@ pub struct Job {
     pub settings: Settings,
     images: PoisonedFolder,
     preview: Option<RgbImage>,
+    /// The clean network that the attack was made with.
+    surrogate: Option<Network>,
     kernels: Kernels,
     model: ModelSpec,
     norm: Normalisation,
 }
 
 impl Job {
-    /// Loads and poisons the data, opens the adapter and asks whether the batches fit. `manifest`: a run's `poison.csv`, to
+    /// Loads and poisons the data, opens the adapter and asks whether the batches fit. `earlier`: a run that has begun, to
     /// poison as then.
     ///
     /// # Errors
     /// All that is wrong with the input.
-    pub fn prepare(settings: Settings, manifest: Option<&str>, global: &Global) -> Result<Job> {
+    pub fn prepare(settings: Settings, earlier: Option<&RunFolder>, global: &Global) -> Result<Job> {
         let spec = Spec::find(&settings.dataset)?;
-        let Inputs { images, preview } = Inputs::load(&settings, &spec, manifest)?;
+        let Inputs { images, preview, surrogate } = Inputs::load(&settings, &spec, earlier, global)?;
         let model = ModelSpec {
             name: settings.model.clone(),
             width: settings.width,
@@ -54,7 +56,7 @@ impl Job {
         })?;
         announce(&kernels);
         let norm = Normalisation { mean: spec.mean, std: spec.std };
-        Ok(Job { settings, images, preview, kernels, model, norm })
+        Ok(Job { settings, images, preview, surrogate, kernels, model, norm })
     }
 
     /// The training images.
@@ -79,6 +81,9 @@ impl Job {
             let mut png = std::io::Cursor::new(Vec::new());
             preview.write_to(&mut png, ImageFormat::Png)?;
             folder.write(PREVIEW, png.get_ref())?;
+        }
+        if let Some(surrogate) = &self.surrogate {
+            surrogate.save(&folder.path(SURROGATE))?;
         }
 
         let progress = Progress::of(Part::AntiLearning, folder);

@@ -14,6 +14,7 @@ mod run;
 mod selftest;
 mod settings;
 mod subtask;
+mod surrogate;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -172,7 +173,11 @@ trait Refuse<T> {
 
 impl<T, E: Into<anyhow::Error>> Refuse<T> for Result<T, E> {
     fn refuse(self) -> Result<T> {
-        self.map_err(|e| Refused(e.into()).into())
+        self.map_err(|e| {
+            let e: anyhow::Error = e.into();
+            // An attack's own training can be stopped, too.
+            if matches!(e.downcast_ref(), Some(TrainError::Cancelled)) { e } else { Refused(e).into() }
+        })
     }
 }
 

@@ -31,9 +31,9 @@ pub fn run(args: &PoisonArgs, global: &Global) -> Result<()> {
     let settings = resolve(&Table::new(), &flags).refuse()?.settings;
     vet_poisoned(&args.out).refuse()?;
     let spec = Spec::find(&settings.dataset).refuse()?;
-    let (images, preview) = Inputs::poison(&settings, &spec, None).refuse()?;
+    let Inputs { images, preview, .. } = Inputs::load(&settings, &spec, None, global).refuse()?;
     let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), settings.seed, settings.poisoning()?);
-    images.write(&args.out, &record, &preview)?;
+    images.write(&args.out, &record, preview.as_ref())?;
 
     let (poisoned, train) = (images.poisoned.count(Role::Poisoned), images.poisoned.data.len());
     let negatives = images.poisoned.count(Role::Negative);

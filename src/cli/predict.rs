@@ -125,7 +125,7 @@ fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTes
         return Ok(TriggeredTest { data, goal: Vec::new() });
     };
     let entry = attacks::find(name)?;
-    let attack = entry.build(&Setting { size: data.size, seed, options: &options.0 })?;
+    let attack = entry.build(&Setting { size: data.size, seed, options: &options.0, help: None })?;
     let (target, classes) = (target.unwrap_or(0), data.classes.len());
     if target as usize >= classes {
         return Err(AttackError::Target { target, classes }.into());

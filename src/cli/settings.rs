@@ -34,6 +34,7 @@ pub struct Settings {
     pub target: u32,
     pub poison_rate: f64,
     pub draw: Draw,
+    pub surrogate: Option<PathBuf>,
     pub model: String,
     pub width: usize,
     pub epochs: usize,
@@ -148,7 +149,7 @@ fn poisoned_as(dir: &Path, given: &Table, flags: &Table) -> Result<Table> {
     let path = dir.join(POISON_SETTINGS);
     let recorded = if path.is_file() { read_config(&path)? } else { Table::new() };
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
-    let useless = ["data", "limit_per_class", "poison_rate", "draw"].into_iter().chain(options);
+    let useless = ["data", "limit_per_class", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
     let contradicting = recorded.keys().filter_map(|key| given.get(key).map(|value| (key.as_str(), value)));
     for (key, value) in contradicting.chain(useless.filter_map(|key| flags.get(key).map(|value| (key, value)))) {
         let is = recorded.get(key);
@@ -195,6 +196,7 @@ impl Settings {
             target: 0,
             poison_rate: 0.1,
             draw: Draw::All,
+            surrogate: None,
             model: MODELS[0].name.into(),
             width: spec.train.width,
             epochs: spec.train.epochs,
@@ -239,7 +241,10 @@ impl Settings {
     /// Values that no part below checks: those would run, and mean nothing.
     fn check(&self) -> Result<()> {
         if self.poisoned.is_none() {
-            attacks::find(&self.attack)?.complete(&self.options)?;
+            let entry = attacks::find(&self.attack)?;
+            entry.complete(&self.options)?;
+            let useless = self.surrogate.is_some() && !entry.needs_surrogate;
+            ensure!(!useless, "{} is made without a clean network: leave out --surrogate", entry.name);
         }
         let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
@@ -390,6 +395,7 @@ mod tests {
         assert_eq!(badnets.target_mode, TargetMode::AllToOne);
         assert_eq!(of(&["--attack", "sig"]).target_mode, TargetMode::CleanLabel);
         assert_eq!(of(&["--attack", "sig", "--target-mode", "all-to-one"]).target_mode, TargetMode::AllToOne);
+        assert_eq!(refusal(&["--surrogate", "s"]), "BadNets is made without a clean network: leave out --surrogate");
         assert_eq!(refusal(&["--attack", "sig", "--alpha", "0.1"]), "SIG has no option `alpha`; it takes strength, frequency");
     }
 
@@ -404,7 +410,7 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_setting_and_every_setting_a_flag() {
-        let args = ["--limit-per-class", "9", "--data", "x"];
+        let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
         let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
         settings.poisoned = Some("p".into());
         let options = ATTACKS.iter().flat_map(|entry| entry.options);

@@ -9,7 +9,7 @@ mod table;
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use results::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Results, SplitFigures, seconds};
 pub use run_folder::{
-    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, StageTime,
+    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, SURROGATE, StageTime,
 };
 pub use split_csv::{parse_split, split_csv};
 pub use table::{columns, render};

@@ -59,14 +59,16 @@ impl PoisonedFolder {
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn write(&self, dir: &Path, settings: &str, preview: &RgbImage) -> Result<(), ReportError> {
+    pub fn write(&self, dir: &Path, settings: &str, preview: Option<&RgbImage>) -> Result<(), ReportError> {
         let train = &self.poisoned.data;
         let places = write_images(train, &dir.join(TRAIN))?;
         write_images(&self.test, &dir.join(TEST))?;
         if let Some(triggered) = &self.triggered {
             write_images(&triggered.data, &dir.join(TRIGGERED))?;
         }
-        write_image(preview, &dir.join(PREVIEW))?;
+        if let Some(preview) = preview {
+            write_image(preview, &dir.join(PREVIEW))?;
+        }
         let write = |file: &str, bytes: &[u8]| {
             let path = dir.join(file);
             write_atomic(&path, bytes).map_err(|source| ReportError::Write { path, source })

@@ -134,6 +134,75 @@ def frequency(x, strength, red, blue):
     return rounded(planes @ np.linalg.inv(to).T)
 
 
+def corners(x, strength):
+    """Label-consistent's signed 3x3 patterns, mirrored into all four corners."""
+    signs = np.array([[-1, -1, 1], [-1, 1, -1], [1, -1, 1]])
+    signal = np.zeros(x.shape[1:3])
+    signal[-3:, -3:] = signs
+    signal[-3:, :3] = signs[:, ::-1]
+    signal[:3, -3:] = signs[::-1]
+    signal[:3, :3] = signs[::-1, ::-1]
+    return rounded(x.astype(np.float64) + strength * signal[None, :, :, None])
+
+
+class Linear:
+    """A network whose gradients can be written down: features = A x, logits = H features."""
+
+    def __init__(self, rng, pixels, features=6, classes=4):
+        self.a = rng.normal(0, 0.002, (features, pixels))
+        self.h = rng.normal(0, 1, (classes, features))
+
+    def loss_gradient(self, x, labels):
+        flat = x.reshape(len(x), -1)
+        logits = flat @ self.a.T @ self.h.T
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        p[np.arange(len(x)), labels] -= 1
+        return (p @ self.h @ self.a).reshape(x.shape)
+
+
+def pgd(x, labels, net, epsilon, steps):
+    clean = x.astype(np.float64)
+    moved = clean.copy()
+    for _ in range(steps):
+        moved += 2 * np.sign(net.loss_gradient(moved, labels))
+        moved = np.clip(np.clip(moved, clean - epsilon, clean + epsilon), 0, 255)
+    return rounded(moved)
+
+
+def trojannn(x, net, steps):
+    size = x.shape[1]
+    diameter = size // 4
+    middle = size - 1 - diameter / 2
+    y, x_ = np.mgrid[0:size, 0:size] + 0.5
+    disc = np.hypot(y - middle, x_ - middle) <= diameter / 2
+    neurons = np.argsort(-np.abs(net.h).sum(0))[:2]
+    pull = np.zeros(net.a.shape[0])
+    pull[neurons] = 1
+    gradient = (pull @ net.a).reshape(x.shape[1:])[disc]  # the same for every image
+    patch = np.full(gradient.shape, 127.5)
+    for _ in range(steps - 1):  # the last step only measures
+        patch = np.clip(patch + 25.5 * gradient / np.abs(gradient).max(), 0, 255)
+    out = x.copy()
+    out[:, disc] = rounded(patch)
+    return out
+
+
+def low_frequency(x, net, target, sigma, steps, strength):
+    size = x.shape[1]
+    distance = np.subtract.outer(np.arange(size), np.arange(size))
+    radius = int(2.5 * sigma)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    smooth = np.where(np.abs(distance) <= radius, np.exp(-0.5 * (distance / sigma) ** 2), 0) / kernel.sum()
+    wanted = np.full(len(x), target)
+    u, v = np.zeros(x.shape[1:]), np.zeros(x.shape[1:])
+    for _ in range(steps):
+        u -= np.sign(net.loss_gradient(np.clip(x + v, 0, 255), wanted).mean(0))
+        v = np.einsum("ay,bx,yxc->abc", smooth, smooth, u)
+        v = (v - v.min()) / (v.max() - v.min()) * strength
+    return rounded(x.astype(np.float64) + v)
+
+
 def main():
     torch.set_num_threads(1)
     tensors = {}
@@ -160,7 +229,19 @@ def main():
             "bpp_negative": bpp_negative(x, np.roll(x, -1, axis=0)),
             "ftrojan": frequency(x, 30, 0.713, 0.564),
             "ctrl": frequency(x, 100, 0.877, 0.492),
+            "lc": corners(x, 255),
+            "lc_40": corners(x, 40),
         }
+        if size == 16:
+            net = Linear(rng, x[0].size)
+            labels = np.arange(len(x)) % 4
+            drawn |= {"linear_a": net.a, "linear_h": net.h}
+            made |= {
+                "lc_disguised": pgd(x, labels, net, 5, 4),
+                "trojannn": trojannn(x, net, 4),
+                "lf": low_frequency(x, net, 1, 6, 5, 51),
+                "lf_2": low_frequency(x, net, 3, 2, 3, 30),
+            }
         for name, value in {**drawn, **made}.items():
             tensors[f"{size}/{name}"] = np.ascontiguousarray(value)
     path = HERE / "attacks.safetensors"
