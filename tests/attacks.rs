@@ -1,9 +1,11 @@
 //! The poisoning protocol on the embedded digits, against what field.md's definitions say it must give.
 
 use dau::attacks::{
-    Attack, AttackOptions, Draw, PoisonOptions, Poisoned, Role, Setting, TargetMode, contact_sheet, find, poison, triggered_test,
+    Attack, AttackOptions, Draw, PoisonOptions, Poisoned, Role, Setting, TargetMode, TriggeredTest, contact_sheet, find, poison,
+    triggered_test,
 };
 use dau::data::{Dataset, LoadOptions, Spec, load};
+use dau::report::PoisonedFolder;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
@@ -238,6 +240,30 @@ fn negatives_are_other_images_changed_and_keep_their_labels() {
     assert_eq!(poison(&TRAIN, plain.as_ref(), &options(0.05, 3, 6, Draw::All)).expect("fits").count(Role::Negative), 0);
     let message = poison(&TRAIN, attack("WaNet").as_ref(), &options(0.5, 3, 6, Draw::All)).expect_err("refused").to_string();
     assert!(message.starts_with("1298 negatives for 649 poisoned images do not fit: 648 of 1297 images are left"), "{message}");
+}
+
+#[test]
+fn a_poisoned_folder_reads_back_as_it_was_written() {
+    let made = in_mode(TargetMode::AllToOne, "BPP");
+    let triggered = triggered_test(&TEST, attack("BPP").as_ref(), TargetMode::AllToOne, 3);
+    let place = tempfile::tempdir().expect("a folder");
+    let dir = place.path().join("a, b"); // a comma in the path is no column
+    let folder = PoisonedFolder { poisoned: made.clone(), test: TEST.clone(), triggered: Some(triggered.clone()) };
+    folder.write(&dir, "", None).expect("written");
+    let spec = Spec::find("digits").expect("known");
+    let read = PoisonedFolder::read(&dir, &spec, 16, TargetMode::AllToOne, 3).expect("read");
+
+    /// Images, labels and what else is known of them, in an order that does not hang on where they lie.
+    fn sorted<T: Ord>(data: &Dataset, of: impl Fn(usize) -> T) -> Vec<(Vec<u8>, u32, T)> {
+        let mut all: Vec<_> = (0..data.len()).map(|i| (data.image(i).to_vec(), data.labels[i], of(i))).collect();
+        all.sort();
+        all
+    }
+    let facts = |p: &Poisoned| sorted(&p.data, |i| (p.roles[i].name(), p.original_labels.as_ref().expect("known")[i]));
+    assert!(facts(&read.poisoned) == facts(&made), "training images, labels before and after, roles");
+    assert!(sorted(&read.test, |_| ()) == sorted(&TEST, |_| ()), "test images");
+    let (back, goal) = (read.triggered.expect("there"), |t: &TriggeredTest| sorted(&t.data, |i| t.goal[i]));
+    assert!(goal(&back) == goal(&triggered), "triggered images and what the attacker wants");
 }
 
 #[test]
