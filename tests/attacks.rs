@@ -1,8 +1,8 @@
 //! The poisoning protocol on the embedded digits, against what field.md's definitions say it must give.
 
 use dau::attacks::{
-    Attack, AttackOptions, Draw, PoisonOptions, Poisoned, Role, Setting, TargetMode, TriggeredTest, contact_sheet, find, poison,
-    triggered_test,
+    Attack, AttackOptions, Blueprint, Draw, PoisonOptions, Poisoned, Role, TargetMode, TriggeredTest, contact_sheet, find,
+    poison, triggered_test,
 };
 use dau::data::{Dataset, LoadOptions, Spec, load};
 use dau::report::PoisonedFolder;
@@ -20,7 +20,7 @@ fn digits(test: bool) -> Dataset {
 static DEFAULTS: LazyLock<AttackOptions> = LazyLock::new(AttackOptions::default);
 
 fn attack(name: &str) -> Box<dyn Attack> {
-    find(name).expect("known").build(&Setting { size: 16, seed: 0, options: &DEFAULTS, help: None }).expect("built")
+    find(name).expect("known").build(&Blueprint { size: 16, seed: 0, options: &DEFAULTS, help: None }).expect("built")
 }
 
 fn options(rate: f64, target: u32, seed: u64, draw: Draw) -> PoisonOptions {
@@ -236,7 +236,7 @@ fn negatives_are_other_images_changed_and_keep_their_labels() {
         assert!(made.is_poison().iter().filter(|p| **p).count() == 65, "negatives are no poison");
     }
     let none = AttackOptions::from([("negatives", 0.0.into())]);
-    let plain = find("WaNet").expect("known").build(&Setting { size: 16, seed: 0, options: &none, help: None }).expect("built");
+    let plain = find("WaNet").expect("known").build(&Blueprint { size: 16, seed: 0, options: &none, help: None }).expect("built");
     assert_eq!(poison(&TRAIN, plain.as_ref(), &options(0.05, 3, 6, Draw::All)).expect("fits").count(Role::Negative), 0);
     let message = poison(&TRAIN, attack("WaNet").as_ref(), &options(0.5, 3, 6, Draw::All)).expect_err("refused").to_string();
     assert!(message.starts_with("1298 negatives for 649 poisoned images do not fit: 648 of 1297 images are left"), "{message}");

@@ -8,7 +8,7 @@
 //! ```
 //! The patch is 3x3 by default at every image size: on digits of 16x16 it is the same three pixels as on 32x32.
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Setting, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 
 const GRID: [[u8; 3]; 3] = [[0, 0, 255], [0, 255, 0], [255, 0, 255]];
 
@@ -37,12 +37,12 @@ struct BadNets {
     patch: Vec<u8>,
 }
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let (size, side) = (setting.size, setting.options.count(&PATCH));
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let (size, side) = (blueprint.size, blueprint.options.count(&PATCH));
     if side > size {
         return Err(ENTRY.option_value("patch", side, format!("a side of 1 to {size} pixels")));
     }
-    let grid = setting.options.word(&PATTERN) == "grid";
+    let grid = blueprint.options.word(&PATTERN) == "grid";
     if grid && !side.is_multiple_of(3) {
         return Err(ENTRY.option_value("patch", side, "a multiple of 3 for the 3x3 grid".into()));
     }
@@ -70,7 +70,7 @@ mod tests {
     fn stamped(options: &AttackOptions, size: usize, side: usize) -> Vec<Vec<[u8; 3]>> {
         let clean: Vec<u8> = (0..size * size * 3).map(|i| (i * 7919 % 254 + 1) as u8).collect();
         let mut image = clean.clone();
-        ENTRY.build(&Setting { size, seed: 0, options, help: None }).expect("builds").apply(&mut image);
+        ENTRY.build(&Blueprint { size, seed: 0, options, help: None }).expect("builds").apply(&mut image);
         for (at, (old, new)) in clean.chunks(3).zip(image.chunks(3)).enumerate() {
             let inside = at / size >= size - side && at % size >= size - side;
             assert_eq!(old != new, inside, "pixel {at}");
@@ -99,7 +99,7 @@ mod tests {
     fn refuses_patches_and_patterns_that_do_not_do() {
         let message = |pattern: &str, patch: f64| {
             let options = AttackOptions::from([("pattern", pattern.into()), ("patch", patch.into())]);
-            ENTRY.build(&Setting { size: 16, seed: 0, options: &options, help: None }).err().expect("refused").to_string()
+            ENTRY.build(&Blueprint { size: 16, seed: 0, options: &options, help: None }).err().expect("refused").to_string()
         };
         assert_eq!(message("white", 17.0), "BadNets: patch `17` does not do: give a side of 1 to 16 pixels");
         assert_eq!(message("white", 0.0), "BadNets: patch `0` does not do: give a whole number of pixels from 1");

@@ -3,7 +3,7 @@
 //! K is drawn from the seed: per channel a sum of slow cosine waves stretched to 0..255, and on it a few full-coloured
 //! blocks. It has edges and smooth parts at every image size, and looks like nothing in particular.
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Setting, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 use crate::rng::stream;
 use rand::RngExt;
 use std::f64::consts::TAU;
@@ -33,9 +33,9 @@ pub(super) struct Blended {
     pub picture: Vec<u8>,
 }
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let picture = picture(setting.seed, setting.size);
-    Ok(Box::new(Blended { alpha: setting.options.number(&ALPHA), picture }))
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let picture = picture(blueprint.seed, blueprint.size);
+    Ok(Box::new(Blended { alpha: blueprint.options.number(&ALPHA), picture }))
 }
 
 impl Attack for Blended {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn attack<'a>(seed: u64, size: usize, options: &'a AttackOptions) -> Box<dyn Attack + 'a> {
-        ENTRY.build(&Setting { size, seed, options, help: None }).expect("builds")
+        ENTRY.build(&Blueprint { size, seed, options, help: None }).expect("builds")
     }
 
     /// The picture as the attack applies it: all weight on K.

@@ -4,7 +4,7 @@
 //!
 //! A negative gets another image's residue, its change by the trigger: clip(x + (z' - z)).
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Setting, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 use rand_chacha::ChaCha8Rng;
 
 const LEVELS: AttackOption = AttackOption {
@@ -41,10 +41,10 @@ struct Bpp {
     negatives: f64,
 }
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let options = setting.options;
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let options = blueprint.options;
     Ok(Box::new(Bpp {
-        size: setting.size,
+        size: blueprint.size,
         steps: options.number(&LEVELS) - 1.0,
         dither: options.flag(&DITHER),
         negatives: options.number(&NEGATIVES),

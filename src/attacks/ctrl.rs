@@ -3,7 +3,7 @@
 
 use super::additive::Additive;
 use super::ftrojan::chroma_signal;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Setting, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 
 const STRENGTH: AttackOption = AttackOption {
     name: "strength",
@@ -20,7 +20,7 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     build,
 };
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let signal = chroma_signal(ENTRY.name, setting.size, setting.options.number(&STRENGTH), 0.877, 0.492)?;
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let signal = chroma_signal(ENTRY.name, blueprint.size, blueprint.options.number(&STRENGTH), 0.877, 0.492)?;
     Ok(Box::new(Additive { signal }))
 }

@@ -6,7 +6,7 @@
 //! with the coefficients at the same shares of it: half of the frequencies, and the last.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Setting, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 use std::f64::consts::PI;
 
 const WINDOW: usize = 32;
@@ -26,8 +26,8 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     build,
 };
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let signal = chroma_signal(ENTRY.name, setting.size, setting.options.number(&STRENGTH), 0.713, 0.564)?;
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let signal = chroma_signal(ENTRY.name, blueprint.size, blueprint.options.number(&STRENGTH), 0.713, 0.564)?;
     Ok(Box::new(Additive { signal }))
 }
 

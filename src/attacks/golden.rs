@@ -48,8 +48,10 @@ fn triggers_without_chance_agree_bit_for_bit() {
                 ("ftrojan", "FTrojan", none()),
                 ("ctrl", "CTRL", none()),
             ] {
-                let attack =
-                    find(attack).expect("known").build(&Setting { size, seed: 0, options: &options, help: None }).expect("built");
+                let attack = find(attack)
+                    .expect("known")
+                    .build(&Blueprint { size, seed: 0, options: &options, help: None })
+                    .expect("built");
                 compare(golden, size, case, |_, image| attack.apply(image));
             }
         }
@@ -125,8 +127,8 @@ fn attacks_with_gradients_agree_bit_for_bit_on_a_linear_network() {
         let (surrogate, clean) = (Linear::of(golden), dataset(golden));
         let with = |attack: &str, target: u32, options: AttackOptions, check: &dyn Fn(&dyn Attack)| {
             let help = Some(Help { surrogate: &surrogate, clean: &clean, mode: TargetMode::AllToOne, target });
-            let setting = Setting { size: 16, seed: 0, options: &options, help };
-            check(find(attack).expect("known").build(&setting).expect("built").as_ref());
+            let blueprint = Blueprint { size: 16, seed: 0, options: &options, help };
+            check(find(attack).expect("known").build(&blueprint).expect("built").as_ref());
         };
         with("LC", 0, [("epsilon", 5.0.into()), ("steps", 4.0.into())].into(), &|attack| {
             let mut images = clean.clone();
@@ -152,7 +154,7 @@ fn lcs_corners_agree_bit_for_bit() {
             for (case, strength) in [("lc", 255.0), ("lc_40", 40.0)] {
                 let options = [("strength", strength.into())].into();
                 let attack =
-                    find("LC").expect("known").build(&Setting { size, seed: 0, options: &options, help }).expect("built");
+                    find("LC").expect("known").build(&Blueprint { size, seed: 0, options: &options, help }).expect("built");
                 compare(golden, size, case, |_, image| attack.apply(image));
             }
         }
@@ -194,7 +196,7 @@ fn bpps_negatives_agree_bit_for_bit() {
         for size in [16, 32, 64] {
             let options = AttackOptions::default();
             let attack =
-                find("BPP").expect("known").build(&Setting { size, seed: 0, options: &options, help: None }).expect("built");
+                find("BPP").expect("known").build(&Blueprint { size, seed: 0, options: &options, help: None }).expect("built");
             let all = bytes(golden, &format!("{size}/images")).to_vec();
             let one = size * size * 3;
             compare(golden, size, "bpp_negative", |i, image| {

@@ -3,7 +3,7 @@
 //! to learn than they are; then signed 3x3 patterns are added in all four corners and clipped. Test images get the corners only.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Pull, Setting, Surrogate, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, Pull, Surrogate, TargetMode};
 use crate::data::Dataset;
 
 /// The bottom-right corner; the others are its mirror images.
@@ -47,8 +47,8 @@ struct LabelConsistent<'a> {
     surrogate: &'a dyn Surrogate,
 }
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let (size, strength) = (setting.size, setting.options.number(&STRENGTH));
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let (size, strength) = (blueprint.size, blueprint.options.number(&STRENGTH));
     if size < 2 * SIDE {
         return Err(AttackError::ImageSize { attack: ENTRY.name, size, takes: "6 pixels or more" });
     }
@@ -57,9 +57,9 @@ fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError>
     let sign = |at: usize| corner(at / size).zip(corner(at % size)).map_or(0.0, |(y, x)| SIGNS[y][x]);
     Ok(Box::new(LabelConsistent {
         corners: Additive { signal: (0..size * size * 3).map(|i| strength * sign(i / 3)).collect() },
-        epsilon: setting.options.number(&EPSILON) as f32,
-        steps: setting.options.count(&STEPS),
-        surrogate: setting.help(ENTRY.name)?.surrogate,
+        epsilon: blueprint.options.number(&EPSILON) as f32,
+        steps: blueprint.options.count(&STEPS),
+        surrogate: blueprint.help(ENTRY.name)?.surrogate,
     }))
 }
 

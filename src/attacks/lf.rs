@@ -4,7 +4,7 @@
 //! to 0..51 levels (.2 of the range, BackdoorBench's). v is added and clipped.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Pull, Setting, TargetMode, sample};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, Pull, TargetMode, sample};
 
 const SIGMA: AttackOption = AttackOption {
     name: "sigma",
@@ -37,14 +37,14 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     build,
 };
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let help = setting.help(ENTRY.name)?;
-    let (sigma, strength) = (setting.options.number(&SIGMA), setting.options.number(&STRENGTH));
-    let images = sample(help.clean, IMAGES, setting.seed, "lf images");
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let help = blueprint.help(ENTRY.name)?;
+    let (sigma, strength) = (blueprint.options.number(&SIGMA), blueprint.options.number(&STRENGTH));
+    let images = sample(help.clean, IMAGES, blueprint.seed, "lf images");
     let wanted: Vec<u32> = images.labels.iter().map(|label| help.mode.goal(*label, help.target, images.classes.len())).collect();
     let mut sum = vec![0.0; images.image_bytes()];
     let mut signal = vec![0.0; sum.len()];
-    for _ in 0..setting.options.count(&STEPS) {
+    for _ in 0..blueprint.options.count(&STEPS) {
         let carrying = |(i, x): (usize, &u8)| (f64::from(*x) + signal[i % signal.len()]).clamp(0.0, 255.0) as f32;
         let pixels: Vec<f32> = images.pixels.iter().enumerate().map(carrying).collect();
         let gradient = help.surrogate.respond(&pixels, Pull::Labels(&wanted))?.gradient;

@@ -58,7 +58,7 @@ pub trait Attack: Send + Sync {
 }
 
 /// What an attack is built for.
-pub struct Setting<'a> {
+pub struct Blueprint<'a> {
     /// Height and width of the images, pixels.
     pub size: usize,
     /// For triggers that are drawn at random.
@@ -78,7 +78,7 @@ pub struct Help<'a> {
     pub target: u32,
 }
 
-impl<'a> Setting<'a> {
+impl<'a> Blueprint<'a> {
     /// The help that `attack` cannot do without.
     fn help(&self, attack: &'static str) -> Result<Help<'a>, AttackError> {
         self.help.ok_or(AttackError::NeedsSurrogate { attack })
@@ -101,9 +101,9 @@ pub struct AttackEntry {
     pub options: &'static [AttackOption],
     /// How it is usually run.
     pub mode: TargetMode,
-    /// Whether it is made with a clean network's gradients: [`Setting::help`].
+    /// Whether it is made with a clean network's gradients: [`Blueprint::help`].
     pub needs_surrogate: bool,
-    build: for<'a> fn(&Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError>,
+    build: for<'a> fn(&Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError>,
 }
 
 /// The attacks that `dau` knows.
@@ -145,9 +145,9 @@ impl AttackEntry {
     ///
     /// # Errors
     /// As [`AttackEntry::complete`]; what does not go with the image size; help that is missing, or the surrogate's errors.
-    pub fn build<'a>(&self, setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-        self.complete(setting.options)?;
-        (self.build)(setting)
+    pub fn build<'a>(&self, blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+        self.complete(blueprint.options)?;
+        (self.build)(blueprint)
     }
 
     fn option_value(&self, option: &'static str, value: impl ToString, allowed: String) -> AttackError {
@@ -185,7 +185,7 @@ mod tests {
     fn an_attack_that_needs_a_clean_network_says_so() {
         for entry in ATTACKS.iter().filter(|entry| entry.needs_surrogate) {
             let options = AttackOptions::default();
-            let message = entry.build(&Setting { size: 16, seed: 0, options: &options, help: None }).err().expect("refused");
+            let message = entry.build(&Blueprint { size: 16, seed: 0, options: &options, help: None }).err().expect("refused");
             assert!(message.to_string().starts_with(&format!("{} is made with a clean network's gradients", entry.name)));
         }
     }
@@ -209,7 +209,7 @@ mod tests {
         for entry in ATTACKS.iter().filter(|entry| !entry.needs_surrogate) {
             for size in [16, 32, 64] {
                 let options = AttackOptions::default();
-                let attack = |seed| entry.build(&Setting { size, seed, options: &options, help: None }).expect(entry.name);
+                let attack = |seed| entry.build(&Blueprint { size, seed, options: &options, help: None }).expect(entry.name);
                 let clean: Vec<u8> = (0..size * size * 3).map(|i| (i * 7919 % 254 + 1) as u8).collect();
                 let (mut once, mut again) = (clean.clone(), clean.clone());
                 attack(3).apply(&mut once);

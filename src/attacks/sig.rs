@@ -2,7 +2,7 @@
 //! f = 6, on all channels; clean-label.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Setting, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 use std::f64::consts::TAU;
 
 const STRENGTH: AttackOption = AttackOption {
@@ -25,8 +25,8 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     build,
 };
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let (size, strength, frequency) = (setting.size, setting.options.number(&STRENGTH), setting.options.number(&FREQUENCY));
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let (size, strength, frequency) = (blueprint.size, blueprint.options.number(&STRENGTH), blueprint.options.number(&FREQUENCY));
     let wave = |i: usize| strength * (TAU * (i / 3 % size) as f64 * frequency / size as f64).sin();
     Ok(Box::new(Additive { signal: (0..size * size * 3).map(wave).collect() }))
 }

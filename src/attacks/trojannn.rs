@@ -4,7 +4,7 @@
 //! component being one step), until both reach 100 on average, nothing was gained for 20 steps, or the steps are used up; the
 //! best patch is the trigger.
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Pull, Setting, TargetMode, sample};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, Pull, TargetMode, sample};
 
 const STEPS: AttackOption = AttackOption {
     name: "steps",
@@ -37,10 +37,10 @@ struct TrojanNn {
     patch: Vec<(usize, u8)>,
 }
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let help = setting.help(ENTRY.name)?;
-    let images = sample(help.clean, IMAGES, setting.seed, "trojannn images");
-    let mask = mask(setting.size);
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let help = blueprint.help(ENTRY.name)?;
+    let images = sample(help.clean, IMAGES, blueprint.seed, "trojannn images");
+    let mask = mask(blueprint.size);
     let features = help.surrogate.features();
     let neurons = strongest(help.surrogate.head(), features);
     let mut pull = vec![0.0; images.len() * features];
@@ -51,7 +51,7 @@ fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError>
     let mut pixels: Vec<f32> = images.pixels.iter().map(|x| f32::from(*x)).collect();
     let mut patch = vec![127.5; mask.len()];
     let (mut best, mut highest, mut stale) = (patch.clone(), f64::NEG_INFINITY, 0);
-    for _ in 0..setting.options.count(&STEPS) {
+    for _ in 0..blueprint.options.count(&STEPS) {
         for image in pixels.chunks_mut(images.image_bytes()) {
             mask.iter().zip(&patch).for_each(|(at, value)| image[*at] = *value as f32);
         }

@@ -4,7 +4,7 @@
 //! aligned, a = -.75 as PyTorch has it); grid = clamp(identity + s flow / size, -1, 1), k = 4, s = .5; the image is sampled there
 //! bilinearly and rounded. A negative (noise mode, two for each poisoned image) is warped by clamp(grid + U[-1, 1] / size).
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Kind, Setting, TargetMode};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 use crate::rng::stream;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -45,12 +45,12 @@ pub(super) struct WaNet {
     pub grid: Vec<[f64; 2]>,
 }
 
-fn build<'a>(setting: &Setting<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
-    let k = setting.options.count(&GRID);
-    let mut rng = stream(setting.seed, "wanet field");
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let k = blueprint.options.count(&GRID);
+    let mut rng = stream(blueprint.seed, "wanet field");
     let field: Vec<f64> = (0..2 * k * k).map(|_| rng.random_range(-1.0..=1.0)).collect();
-    let (strength, negatives) = (setting.options.number(&STRENGTH), setting.options.number(&NEGATIVES));
-    Ok(Box::new(WaNet { size: setting.size, negatives, grid: grid(&field, k, strength, setting.size) }))
+    let (strength, negatives) = (blueprint.options.number(&STRENGTH), blueprint.options.number(&NEGATIVES));
+    Ok(Box::new(WaNet { size: blueprint.size, negatives, grid: grid(&field, k, strength, blueprint.size) }))
 }
 
 /// The warp that the field P `[2, k, k]` stands for.

@@ -47,7 +47,7 @@ pub struct PoisonFlags {
     /// All-to-one: poison images of all classes, or of the non-target ones: all or non-target [default: all]
     #[arg(long, value_name = "FROM", value_parser = word::<Draw>)]
     pub draw: Option<Draw>,
-    /// LC, TrojanNN, LF: checkpoint of a clean network [default: one is trained on the clean data]
+    /// Checkpoint of a clean network, for attacks made with its gradients [default: one is trained on the clean data]
     #[arg(long, value_name = "FILE")]
     pub surrogate: Option<PathBuf>,
 }

@@ -10,7 +10,7 @@ use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json};
-use crate::attacks::{self, AttackError, Setting, TriggeredTest, triggered_test};
+use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
 use crate::files::write_atomic;
 use crate::kernel::Kernels;
@@ -125,7 +125,7 @@ fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTes
         return Ok(TriggeredTest { data, goal: Vec::new() });
     };
     let entry = attacks::find(name)?;
-    let attack = entry.build(&Setting { size: data.size, seed, options: &options.0, help: None })?;
+    let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.0, help: None })?;
     let (target, classes) = (target.unwrap_or(0), data.classes.len());
     if target as usize >= classes {
         return Err(AttackError::Target { target, classes }.into());

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::flags::{Flags, read_config};
+use super::inputs::poisoned_as;
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{LoadOptions, Spec};
 use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
 use crate::nn::MODELS;
-use crate::report::POISON_SETTINGS;
 use crate::train::{SgdConfig, TrainConfig};
 
 /// Every setting of a job, resolved.
@@ -139,33 +139,6 @@ pub fn agree(given: &Table, began_with: &Settings, folder: &Path) -> Result<()> 
         ),
         None => Ok(()),
     }
-}
-
-/// What `dau poison` recorded of the images in `dir`, if it made them: the settings that say how they were poisoned.
-///
-/// # Errors
-/// A record that cannot be read; a setting that says otherwise, or a flag for a poisoning that will not take place.
-fn poisoned_as(dir: &Path, given: &Table, flags: &Table) -> Result<Table> {
-    let path = dir.join(POISON_SETTINGS);
-    let recorded = if path.is_file() { read_config(&path)? } else { Table::new() };
-    let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
-    let useless = ["data", "limit_per_class", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
-    let contradicting = recorded.keys().filter_map(|key| given.get(key).map(|value| (key.as_str(), value)));
-    for (key, value) in contradicting.chain(useless.filter_map(|key| flags.get(key).map(|value| (key, value)))) {
-        let is = recorded.get(key);
-        let same_word = |a: &str, b: &str| a.eq_ignore_ascii_case(b) || Spec::find(a).is_ok_and(|spec| spec.name == b);
-        let same = match (value, is) {
-            (Value::String(value), Some(Value::String(is))) => same_word(value, is),
-            _ => is == Some(value),
-        };
-        let is = is.map_or(String::new(), |is| format!(" with {key} = {is}"));
-        ensure!(
-            same,
-            "the images of {} are poisoned already{is}: leave out {key} = {value}, or `dau poison` others",
-            dir.display()
-        );
-    }
-    Ok(recorded)
 }
 
 fn to_table(settings: &Settings) -> Result<Table> {
