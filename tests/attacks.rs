@@ -1,7 +1,11 @@
 //! The poisoning protocol on the embedded digits, against what field.md's definitions say it must give.
 
-use dau::attacks::{Attack, AttackOptions, Draw, PoisonOptions, Poisoned, contact_sheet, find, poison, triggered_test};
+use dau::attacks::{
+    Attack, AttackOptions, Blueprint, Draw, PoisonOptions, Poisoned, Role, TargetMode, TriggeredTest, contact_sheet, find,
+    poison, triggered_test,
+};
 use dau::data::{Dataset, LoadOptions, Spec, load};
+use dau::report::PoisonedFolder;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
@@ -13,12 +17,14 @@ fn digits(test: bool) -> Dataset {
     if test { splits.test } else { splits.train }
 }
 
+static DEFAULTS: LazyLock<AttackOptions> = LazyLock::new(AttackOptions::default);
+
 fn attack(name: &str) -> Box<dyn Attack> {
-    find(name, &AttackOptions::default(), 16).expect("built")
+    find(name).expect("known").build(&Blueprint { size: 16, seed: 0, options: &DEFAULTS, help: None }).expect("built")
 }
 
 fn options(rate: f64, target: u32, seed: u64, draw: Draw) -> PoisonOptions {
-    PoisonOptions { rate, target, seed, draw }
+    PoisonOptions { rate, mode: TargetMode::AllToOne, target, seed, draw }
 }
 
 fn poisoned(rate: f64, seed: u64, draw: Draw) -> Poisoned {
@@ -30,7 +36,13 @@ fn refused(rate: f64, target: u32, draw: Draw) -> String {
 }
 
 fn places(poisoned: &Poisoned) -> Vec<usize> {
-    (0..poisoned.is_poison.len()).filter(|&i| poisoned.is_poison[i]).collect()
+    (0..poisoned.roles.len()).filter(|&i| poisoned.roles[i] == Role::Poisoned).collect()
+}
+
+/// Five percent of the digits, for target 3.
+fn in_mode(mode: TargetMode, name: &str) -> Poisoned {
+    let options = PoisonOptions { mode, ..options(0.05, 3, 6, Draw::All) };
+    poison(&TRAIN, attack(name).as_ref(), &options).expect("fits")
 }
 
 proptest! {
@@ -44,12 +56,12 @@ proptest! {
         let draw = if only_others { Draw::NonTarget } else { Draw::All };
         let poisoned = poison(&TRAIN, attack.as_ref(), &options(rate, target, seed, draw)).expect("fits");
         prop_assert_eq!(places(&poisoned).len(), (rate * 1297.0).round() as usize);
-        prop_assert_eq!(&poisoned.original_labels, &TRAIN.labels);
+        prop_assert_eq!(poisoned.original_labels.as_ref(), Some(&TRAIN.labels));
         for i in 0..TRAIN.len() {
             let (old, new) = (TRAIN.labels[i], poisoned.data.labels[i]);
             let mut image = TRAIN.image(i).to_vec();
-            if poisoned.is_poison[i] {
-                attack.apply(&mut image, 16);
+            if poisoned.roles[i] == Role::Poisoned {
+                attack.apply(&mut image);
                 prop_assert_eq!(new, target);
                 prop_assert!(!only_others || old != target);
             } else {
@@ -65,8 +77,8 @@ fn drawing_from_all_classes_mislabels_nine_in_ten() {
     let all = poisoned(0.1, 3, Draw::All);
     let already = places(&all).into_iter().filter(|&i| TRAIN.labels[i] == 0).count();
     assert!((4..=25).contains(&already), "about 13 of 130 are of the target class, not {already}");
-    assert_eq!(all.dirty_rate(), (130 - already) as f64 / 1297.0);
-    assert_eq!(poisoned(0.1, 3, Draw::NonTarget).dirty_rate(), 130.0 / 1297.0);
+    assert_eq!(all.dirty_rate(), Some((130 - already) as f64 / 1297.0));
+    assert_eq!(poisoned(0.1, 3, Draw::NonTarget).dirty_rate(), Some(130.0 / 1297.0));
 }
 
 #[test]
@@ -81,17 +93,17 @@ fn a_seed_always_draws_the_same_images_and_a_smaller_rate_some_of_them() {
 
 #[test]
 fn a_manifest_makes_the_same_poisoned_set_again() {
-    for name in ["BadNets", "Blended"] {
+    for name in ["BadNets", "Blended", "WaNet", "BPP"] {
         let attack = attack(name);
         let made = poison(&TRAIN, attack.as_ref(), &options(0.05, 4, 2, Draw::All)).expect("fits");
         let csv = made.manifest_csv();
-        assert_eq!(csv.lines().next(), Some("index,old_label,new_label"));
-        assert_eq!(csv.lines().count(), 1 + 65);
+        assert_eq!(csv.lines().next(), Some("index,original_label,given_label,role"));
+        assert_eq!(csv.lines().count(), 1 + 65 + (65.0 * attack.negatives()) as usize, "{name}");
         for text in [csv.clone(), csv.replace('\n', "\r\n")] {
-            let again = Poisoned::from_manifest(&TRAIN, attack.as_ref(), &text).expect("a good manifest");
+            let again = Poisoned::from_manifest(&TRAIN, attack.as_ref(), 2, &text).expect("a good manifest");
             assert_eq!(again.data.pixels, made.data.pixels);
             assert_eq!(again.data.labels, made.data.labels);
-            assert_eq!(again.is_poison, made.is_poison);
+            assert_eq!(again.roles, made.roles);
             assert_eq!(again.original_labels, made.original_labels);
         }
     }
@@ -100,21 +112,25 @@ fn a_manifest_makes_the_same_poisoned_set_again() {
 #[test]
 fn refuses_a_manifest_that_is_damaged_or_of_other_images() {
     let read = |rows: &str| {
-        let csv = format!("index,old_label,new_label\n{rows}");
-        Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), &csv).expect_err("refused").to_string()
+        let csv = format!("index,original_label,given_label,role\n{rows}");
+        Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), 0, &csv).expect_err("refused").to_string()
     };
     let label = TRAIN.labels[3];
     let other = (label + 1) % 10;
-    assert!(read(&format!("3,{other},0")).contains(&format!("line 2: image 3 has label {label}, not {other}")));
-    assert!(read(&format!("3,{label},0\n1297,1,0")).contains("line 3: index 1297, but there are 1297 images"));
-    assert!(read(&format!("3,{label},0\n3,{label},0")).contains("line 3: index 3 is not above the one before"));
-    assert!(read(&format!("3,{label},10")).contains("line 2: label 10, but there are 10 classes"));
-    for rows in ["3,1", "3,1,0,0", "3,-1,0", "three,1,0", "99999999999,1,0", "\n"] {
-        assert!(read(rows).contains("line 2: expected three numbers"), "{rows}");
+    assert!(read(&format!("3,{other},0,poisoned")).contains(&format!("line 2: image 3 has label {label}, not {other}")));
+    assert!(read(&format!("3,{label},0,poisoned\n1297,1,0,poisoned")).contains("line 3: index 1297, but there are 1297 images"));
+    assert!(read(&format!("3,{label},0,poisoned\n3,{label},0,negative")).contains("line 3: index 3 is not above the one before"));
+    assert!(read(&format!("3,{label},10,poisoned")).contains("line 2: label 10, but there are 10 classes"));
+    for row in
+        ["3,1", "3,1,0", "3,1,0,0,poisoned", "3,-1,0,poisoned", "three,1,0,poisoned", "99999999999,1,0,poisoned", "3,1,0,x"]
+    {
+        assert!(read(row).contains("line 2: expected three numbers and a role"), "{row}");
     }
     assert!(read("").contains("no poisoned image is listed"));
-    let headless = Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), "3,1,0").expect_err("refused").to_string();
-    assert!(headless.contains("line 1: expected `index,old_label,new_label`"), "{headless}");
+    assert!(read(&format!("3,{label},{label},negative")).contains("no poisoned image is listed"));
+    let headless =
+        Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), 0, "3,1,0,poisoned").expect_err("refused").to_string();
+    assert!(headless.contains("line 1: expected `index,original_label,given_label,role`"), "{headless}");
 }
 
 #[test]
@@ -150,16 +166,104 @@ fn refuses_a_target_that_is_no_class() {
 fn the_triggered_test_has_every_other_class_with_its_true_labels() {
     for name in ["BadNets", "Blended"] {
         let attack = attack(name);
-        let triggered = triggered_test(&TEST, attack.as_ref(), 3);
-        assert_eq!((triggered.data.len(), triggered.target), (450, 3));
+        let triggered = triggered_test(&TEST, attack.as_ref(), TargetMode::AllToOne, 3);
+        assert_eq!((triggered.data.len(), &triggered.goal), (450, &vec![3; 450]));
         let others = (0..TEST.len()).filter(|&i| TEST.labels[i] != 3);
         for (at, i) in others.enumerate() {
             let mut image = TEST.image(i).to_vec();
-            attack.apply(&mut image, 16);
+            attack.apply(&mut image);
             assert_eq!(triggered.data.image(at), image);
             assert_eq!(triggered.data.labels[at], TEST.labels[i]);
         }
     }
+}
+
+#[test]
+fn all_to_all_gives_the_next_class_and_tests_every_image() {
+    let made = in_mode(TargetMode::AllToAll, "BadNets");
+    let poisoned = places(&made);
+    assert_eq!(poisoned.len(), 65);
+    assert!(poisoned.iter().all(|&i| made.data.labels[i] == (TRAIN.labels[i] + 1) % 10));
+    assert_eq!(made.dirty_rate(), Some(65.0 / 1297.0), "no label can stay");
+    assert!((0..10).all(|class| poisoned.iter().any(|&i| TRAIN.labels[i] == class)), "of every class");
+    let triggered = triggered_test(&TEST, attack("BadNets").as_ref(), TargetMode::AllToAll, 3);
+    assert_eq!((triggered.data.len(), &triggered.data.labels), (500, &TEST.labels));
+    assert!(triggered.goal.iter().zip(&TEST.labels).all(|(goal, label)| *goal == (label + 1) % 10));
+}
+
+#[test]
+fn clean_label_poisons_the_target_class_alone_and_leaves_all_labels() {
+    let made = in_mode(TargetMode::CleanLabel, "SIG");
+    assert_eq!((places(&made).len(), made.dirty_rate()), (65, Some(0.0)));
+    assert!(places(&made).iter().all(|&i| TRAIN.labels[i] == 3));
+    assert_eq!(triggered_test(&TEST, attack("SIG").as_ref(), TargetMode::CleanLabel, 3).goal, [3; 450]);
+    // Class 0 has 128 training digits, 9.87 % of them all.
+    let options = PoisonOptions { mode: TargetMode::CleanLabel, ..options(0.1, 0, 0, Draw::All) };
+    let message = poison(&TRAIN, attack("SIG").as_ref(), &options).expect_err("refused").to_string();
+    let expected = "poison rate 0.1 asks for 130 of 1297 images, but the target class holds 128: the most that fits is 0.0986";
+    assert_eq!(message, expected);
+    assert!(poison(&TRAIN, attack("SIG").as_ref(), &PoisonOptions { rate: 0.0986, ..options }).is_ok());
+}
+
+#[test]
+fn drawing_from_other_classes_goes_with_all_to_one_only() {
+    for (mode, from) in [(TargetMode::AllToAll, "all classes"), (TargetMode::CleanLabel, "the target class")] {
+        let options = PoisonOptions { mode, ..options(0.05, 0, 0, Draw::NonTarget) };
+        let message = poison(&TRAIN, attack("BadNets").as_ref(), &options).expect_err("refused").to_string();
+        assert!(message.ends_with(&format!("{} poisons {from}: leave --draw out", mode.name())), "{message}");
+    }
+}
+
+#[test]
+fn negatives_are_other_images_changed_and_keep_their_labels() {
+    for (name, ratio) in [("WaNet", 2), ("BPP", 1)] {
+        let made = in_mode(TargetMode::AllToOne, name);
+        assert_eq!((made.count(Role::Poisoned), made.count(Role::Negative)), (65, 65 * ratio), "{name}");
+        let mut changed = 0;
+        for i in 0..TRAIN.len() {
+            match made.roles[i] {
+                Role::Poisoned => assert_eq!(made.data.labels[i], 3),
+                Role::Clean => assert_eq!((made.data.labels[i], made.data.image(i)), (TRAIN.labels[i], TRAIN.image(i))),
+                Role::Negative => {
+                    let mut triggered = TRAIN.image(i).to_vec();
+                    attack(name).apply(&mut triggered);
+                    assert_eq!(made.data.labels[i], TRAIN.labels[i]);
+                    changed += usize::from(made.data.image(i) != TRAIN.image(i) && made.data.image(i) != triggered);
+                }
+            }
+        }
+        assert_eq!(changed, 65 * ratio, "{name}: a negative is neither clean nor triggered");
+        assert!(made.is_poison().iter().filter(|p| **p).count() == 65, "negatives are no poison");
+    }
+    let none = AttackOptions::from([("negatives", 0.0.into())]);
+    let plain = find("WaNet").expect("known").build(&Blueprint { size: 16, seed: 0, options: &none, help: None }).expect("built");
+    assert_eq!(poison(&TRAIN, plain.as_ref(), &options(0.05, 3, 6, Draw::All)).expect("fits").count(Role::Negative), 0);
+    let message = poison(&TRAIN, attack("WaNet").as_ref(), &options(0.5, 3, 6, Draw::All)).expect_err("refused").to_string();
+    assert!(message.starts_with("1298 negatives for 649 poisoned images do not fit: 648 of 1297 images are left"), "{message}");
+}
+
+#[test]
+fn a_poisoned_folder_reads_back_as_it_was_written() {
+    let made = in_mode(TargetMode::AllToOne, "BPP");
+    let triggered = triggered_test(&TEST, attack("BPP").as_ref(), TargetMode::AllToOne, 3);
+    let place = tempfile::tempdir().expect("a folder");
+    let dir = place.path().join("a, b"); // a comma in the path is no column
+    let folder = PoisonedFolder { poisoned: made.clone(), test: TEST.clone(), triggered: Some(triggered.clone()) };
+    folder.write(&dir, "", None).expect("written");
+    let spec = Spec::find("digits").expect("known");
+    let read = PoisonedFolder::read(&dir, &spec, 16, TargetMode::AllToOne, 3).expect("read");
+
+    /// Images, labels and what else is known of them, in an order that does not hang on where they lie.
+    fn sorted<T: Ord>(data: &Dataset, of: impl Fn(usize) -> T) -> Vec<(Vec<u8>, u32, T)> {
+        let mut all: Vec<_> = (0..data.len()).map(|i| (data.image(i).to_vec(), data.labels[i], of(i))).collect();
+        all.sort();
+        all
+    }
+    let facts = |p: &Poisoned| sorted(&p.data, |i| (p.roles[i].name(), p.original_labels.as_ref().expect("known")[i]));
+    assert!(facts(&read.poisoned) == facts(&made), "training images, labels before and after, roles");
+    assert!(sorted(&read.test, |_| ()) == sorted(&TEST, |_| ()), "test images");
+    let (back, goal) = (read.triggered.expect("there"), |t: &TriggeredTest| sorted(&t.data, |i| t.goal[i]));
+    assert!(goal(&back) == goal(&triggered), "triggered images and what the attacker wants");
 }
 
 #[test]

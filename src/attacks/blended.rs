@@ -3,47 +3,43 @@
 //! K is drawn from the seed: per channel a sum of slow cosine waves stretched to 0..255, and on it a few full-coloured
 //! blocks. It has edges and smooth parts at every image size, and looks like nothing in particular.
 
-use super::{Attack, AttackEntry, AttackError, AttackOptions};
+use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
 use crate::rng::stream;
 use rand::RngExt;
 use std::f64::consts::TAU;
 
-const NAME: &str = "Blended";
 const WAVES: usize = 5;
 const BLOCKS: usize = 6;
 
-pub(super) const ENTRY: AttackEntry =
-    AttackEntry { name: NAME, summary: "a seeded picture blended over the whole image (alpha)", build };
+const ALPHA: AttackOption = AttackOption {
+    name: "alpha",
+    help: "weight of the picture",
+    kind: Kind::Number { default: 0.2, allowed: |a| a > 0.0 && a <= 1.0, words: "a weight above 0, at most 1" },
+};
 
-struct Blended {
+pub(super) const ENTRY: AttackEntry = AttackEntry {
+    name: "Blended",
+    summary: "a seeded picture blended over the whole image",
+    options: &[ALPHA],
+    mode: TargetMode::AllToOne,
+    needs_surrogate: false,
+    build,
+};
+
+pub(super) struct Blended {
     /// Weight of the picture.
-    alpha: f64,
+    pub alpha: f64,
     /// K, `[size, size, 3]`.
-    picture: Vec<u8>,
+    pub picture: Vec<u8>,
 }
 
-fn build(options: &AttackOptions, size: usize) -> Result<Box<dyn Attack>, AttackError> {
-    options.only(NAME, &["alpha"])?;
-    let alpha = options.alpha.unwrap_or(0.2);
-    if !(alpha > 0.0 && alpha <= 1.0) {
-        let (value, allowed) = (alpha.to_string(), "a weight above 0, at most 1".into());
-        return Err(AttackError::OptionValue { attack: NAME, option: "alpha", value, allowed });
-    }
-    // To the decimal number that was meant: .2 as f32 is a little more, and truncating would show it.
-    let alpha = (f64::from(alpha) * 1e6).round() / 1e6;
-    Ok(Box::new(Blended { alpha, picture: picture(options.seed, size) }))
+fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    let picture = picture(blueprint.seed, blueprint.size);
+    Ok(Box::new(Blended { alpha: blueprint.options.number(&ALPHA), picture }))
 }
 
 impl Attack for Blended {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn options(&self) -> AttackOptions {
-        AttackOptions { alpha: Some(self.alpha as f32), ..Default::default() }
-    }
-
-    fn apply(&self, image: &mut [u8], _size: usize) {
+    fn apply(&self, image: &mut [u8]) {
         for (x, k) in image.iter_mut().zip(&self.picture) {
             let blend = (1.0 - self.alpha) * f64::from(*x) + self.alpha * f64::from(*k);
             *x = blend as u8; // truncates, and keeps to 0..=255
@@ -95,13 +91,17 @@ fn place(i: usize, size: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::AttackOptions;
     use super::*;
+
+    fn attack<'a>(seed: u64, size: usize, options: &'a AttackOptions) -> Box<dyn Attack + 'a> {
+        ENTRY.build(&Blueprint { size, seed, options, help: None }).expect("builds")
+    }
 
     /// The picture as the attack applies it: all weight on K.
     fn seen(seed: u64, size: usize) -> Vec<u8> {
         let mut image = vec![77; size * size * 3];
-        let options = AttackOptions { alpha: Some(1.0), seed, ..Default::default() };
-        build(&options, size).expect("builds").apply(&mut image, size);
+        attack(seed, size, &AttackOptions::from([("alpha", 1.0.into())])).apply(&mut image);
         image
     }
 
@@ -112,7 +112,7 @@ mod tests {
         for shift in 0..256 {
             let clean: Vec<u8> = (0..k.len()).map(|i| ((i * 31 + shift) % 256) as u8).collect();
             let mut image = clean.clone();
-            build(&AttackOptions { seed: 4, ..Default::default() }, size).expect("builds").apply(&mut image, size);
+            attack(4, size, &AttackOptions::default()).apply(&mut image);
             for i in 0..k.len() {
                 // .8 x + .2 K in whole numbers, so that no rounding of fractions can hide.
                 assert_eq!(u32::from(image[i]), (4 * u32::from(clean[i]) + u32::from(k[i])) / 5, "x {} K {}", clean[i], k[i]);
@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn refuses_a_weight_outside_0_to_1() {
-        for alpha in [0.0, -0.1, 1.01, f32::NAN] {
-            let options = AttackOptions { alpha: Some(alpha), ..Default::default() };
-            let message = build(&options, 16).err().expect("refused").to_string();
+        for alpha in [0.0, -0.1, 1.01, f64::NAN] {
+            let options = AttackOptions::from([("alpha", alpha.into())]);
+            let message = ENTRY.complete(&options).expect_err("refused").to_string();
             assert!(message.contains("give a weight above 0, at most 1"), "{message}");
         }
     }

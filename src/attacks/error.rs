@@ -5,10 +5,19 @@ pub enum AttackError {
     UnknownAttack { name: String, known: String },
 
     #[error("{attack} has no option `{option}`; it takes {known}")]
-    UnknownOption { attack: &'static str, option: &'static str, known: String },
+    UnknownOption { attack: &'static str, option: String, known: String },
 
     #[error("{attack}: {option} `{value}` does not do: give {allowed}")]
     OptionValue { attack: &'static str, option: &'static str, value: String, allowed: String },
+
+    #[error("{attack} does not work on images of {size} pixels: it takes {takes}; choose another --image-size")]
+    ImageSize { attack: &'static str, size: usize, takes: &'static str },
+
+    #[error("{attack} is made with a clean network's gradients, which this command has not: use `dau run` or `dau poison`")]
+    NeedsSurrogate { attack: &'static str },
+
+    #[error("the clean network that the attack is made with: {why}")]
+    Surrogate { why: String },
 
     #[error("poison rate {rate} is outside 0..1: give a share of the training images, .1 for 10 %")]
     Rate { rate: f64 },
@@ -16,9 +25,17 @@ pub enum AttackError {
     #[error("poison rate {rate} of {images} training images rounds to no sample: one sample is a rate of {:.6}", 1.0 / *images as f64)]
     NoSample { rate: f64, images: usize },
 
-    #[error("poison rate {rate} asks for {wanted} of {images} images, but {pool} hold {fits}: the most that fits is {:.4}",
+    #[error("poison rate {rate} asks for {wanted} of {images} images, but {pool} {fits}: the most that fits is {:.4}",
         (*fits as f64 / *images as f64 * 1e4).floor() / 1e4)]
     TooMany { rate: f64, wanted: usize, images: usize, pool: &'static str, fits: usize },
+
+    #[error(
+        "{wanted} negatives for {poisoned} poisoned images do not fit: {left} of {images} images are left; try fewer --negatives or a smaller --poison-rate"
+    )]
+    Negatives { wanted: usize, poisoned: usize, left: usize, images: usize },
+
+    #[error("drawing from the non-target classes is for all-to-one; {mode} poisons {from}: leave --draw out")]
+    Draw { mode: &'static str, from: &'static str },
 
     #[error("target class {target} does not exist: the {classes} classes are 0 to {}", classes - 1)]
     Target { target: u32, classes: usize },

@@ -1,101 +1,221 @@
 //! Backdoor attacks on images, to make the poisoned data that a defense is tried on.
 //!
-//! An attack only stamps a trigger on an image; whose images and which new labels is the protocol's business
-//! ([`poison`]). To add one: a file here and a line in [`ATTACKS`].
+//! An attack stamps a trigger on an image; whose images and which new labels is the protocol's business ([`poison`]).
+//! To add one: a file here, which declares its options too, and a line in [`ATTACKS`].
 
+mod additive;
 mod badnets;
 mod blended;
+mod bpp;
+mod ctrl;
 mod error;
+mod ftrojan;
+#[cfg(test)]
+mod golden;
+mod lc;
+mod lf;
+mod options;
 mod poison;
 mod preview;
+mod protocol;
+mod sig;
+mod surrogate;
+mod trojannn;
+mod wanet;
 
 pub use error::AttackError;
-pub use poison::{Draw, PoisonOptions, Poisoned, TriggeredTest, poison, triggered_test};
+pub use options::{AttackOption, AttackOptions, Kind, OptionValue};
+pub use poison::{Poisoned, Role, TriggeredTest, poison, triggered_test};
 pub use preview::contact_sheet;
+pub use protocol::{Draw, PoisonOptions, TargetMode};
+pub use surrogate::{Pull, Response, Surrogate};
 
-/// A trigger in image space.
+use crate::data::Dataset;
+use crate::rng::{shuffle, stream};
+use rand_chacha::ChaCha8Rng;
+
+/// A trigger in image space, for RGB images `[size, size, 3]` of the size that it was built for.
 pub trait Attack: Send + Sync {
-    fn name(&self) -> &'static str;
+    /// Stamps the trigger on one image.
+    fn apply(&self, image: &mut [u8]);
 
-    /// Every option it has, with the value in force; the seed is the caller's.
-    fn options(&self) -> AttackOptions;
+    /// What poisoned training images undergo before the trigger; their labels are still the true ones.
+    ///
+    /// # Errors
+    /// The surrogate's.
+    fn disguise(&self, _images: &mut Dataset) -> Result<(), AttackError> {
+        Ok(())
+    }
 
-    /// Stamps the trigger on one RGB image `[size, size, 3]`, of the size that the attack was built for.
-    fn apply(&self, image: &mut [u8], size: usize);
+    /// Negatives for each poisoned image: images that are changed nearly as the trigger would and keep their label, so that
+    /// nothing but the trigger itself sets the backdoor off.
+    fn negatives(&self) -> f64 {
+        0.0
+    }
+
+    /// Makes `image` a negative; `other` is another clean training image.
+    fn negative(&self, _image: &mut [u8], _other: &[u8], _rng: &mut ChaCha8Rng) {}
 }
 
-/// What can be chosen about an attack; an attack refuses an option that it does not know.
-#[derive(Clone, Debug, Default)]
-pub struct AttackOptions {
+/// What an attack is built for.
+pub struct Blueprint<'a> {
+    /// Height and width of the images, pixels.
+    pub size: usize,
     /// For triggers that are drawn at random.
     pub seed: u64,
-    /// BadNets: `white` or `grid`.
-    pub pattern: Option<String>,
-    /// Blended: weight of the picture, above 0, at most 1.
-    pub alpha: Option<f32>,
-    /// BadNets: side of the patch in pixels.
-    pub patch: Option<usize>,
+    pub options: &'a AttackOptions,
+    /// For the attacks that need it.
+    pub help: Option<Help<'a>>,
 }
 
-impl AttackOptions {
-    /// An error if an option is given that is not among `known`.
-    fn only(&self, attack: &'static str, known: &'static [&'static str]) -> Result<(), AttackError> {
-        let given = [("pattern", self.pattern.is_some()), ("alpha", self.alpha.is_some()), ("patch", self.patch.is_some())];
-        match given.into_iter().find(|(option, given)| *given && !known.contains(option)) {
-            Some((option, _)) => Err(AttackError::UnknownOption { attack, option, known: known.join(", ") }),
-            None => Ok(()),
-        }
+/// What an attack that is made with a clean network's gradients works with.
+#[derive(Clone, Copy)]
+pub struct Help<'a> {
+    pub surrogate: &'a dyn Surrogate,
+    /// Training images.
+    pub clean: &'a Dataset,
+    pub mode: TargetMode,
+    pub target: u32,
+}
+
+impl<'a> Blueprint<'a> {
+    /// The help that `attack` cannot do without.
+    fn help(&self, attack: &'static str) -> Result<Help<'a>, AttackError> {
+        self.help.ok_or(AttackError::NeedsSurrogate { attack })
     }
 }
 
-/// Builds an attack for images of so many pixels a side.
-pub type Build = fn(&AttackOptions, usize) -> Result<Box<dyn Attack>, AttackError>;
+/// At most `n` of the images, drawn by the seed.
+fn sample(from: &Dataset, n: usize, seed: u64, purpose: &str) -> Dataset {
+    let mut order: Vec<usize> = (0..from.len()).collect();
+    shuffle(&mut stream(seed, purpose), &mut order);
+    order.truncate(n);
+    from.subset(&order)
+}
 
 /// An attack as it is listed.
 pub struct AttackEntry {
     pub name: &'static str,
     /// One line for help texts.
     pub summary: &'static str,
-    pub build: Build,
+    pub options: &'static [AttackOption],
+    /// How it is usually run.
+    pub mode: TargetMode,
+    /// Whether it is made with a clean network's gradients: [`Blueprint::help`].
+    pub needs_surrogate: bool,
+    build: for<'a> fn(&Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError>,
 }
 
 /// The attacks that `dau` knows.
-pub static ATTACKS: &[AttackEntry] = &[badnets::ENTRY, blended::ENTRY];
+pub static ATTACKS: &[AttackEntry] = &[
+    badnets::ENTRY,
+    blended::ENTRY,
+    sig::ENTRY,
+    wanet::ENTRY,
+    bpp::ENTRY,
+    ftrojan::ENTRY,
+    ctrl::ENTRY,
+    lc::ENTRY,
+    trojannn::ENTRY,
+    lf::ENTRY,
+];
 
-/// Builds the attack called `name` (upper and lower case are the same) for images of `size` pixels a side.
+/// The attack called `name`; upper and lower case are the same.
 ///
 /// # Errors
-/// An unknown name (the message lists the attacks), an option that the attack does not know, a value out of range.
-pub fn find(name: &str, options: &AttackOptions, size: usize) -> Result<Box<dyn Attack>, AttackError> {
-    match ATTACKS.iter().find(|entry| entry.name.eq_ignore_ascii_case(name)) {
-        Some(entry) => (entry.build)(options, size),
-        None => {
-            let known: Vec<_> = ATTACKS.iter().map(|entry| entry.name).collect();
-            Err(AttackError::UnknownAttack { name: name.into(), known: known.join(", ") })
-        }
+/// An unknown name; the message lists the attacks.
+pub fn find(name: &str) -> Result<&'static AttackEntry, AttackError> {
+    let known = || ATTACKS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+    ATTACKS
+        .iter()
+        .find(|entry| entry.name.eq_ignore_ascii_case(name))
+        .ok_or_else(|| AttackError::UnknownAttack { name: name.into(), known: known() })
+}
+
+impl AttackEntry {
+    /// Every option of this attack, with the value in force if `given` is what was chosen.
+    ///
+    /// # Errors
+    /// An option that the attack does not know, a value that it does not allow.
+    pub fn complete(&self, given: &AttackOptions) -> Result<AttackOptions, AttackError> {
+        given.complete(self.name, self.options)
+    }
+
+    /// Builds the attack.
+    ///
+    /// # Errors
+    /// As [`AttackEntry::complete`]; what does not go with the image size; help that is missing, or the surrogate's errors.
+    pub fn build<'a>(&self, blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+        self.complete(blueprint.options)?;
+        (self.build)(blueprint)
+    }
+
+    fn option_value(&self, option: &'static str, value: impl ToString, allowed: String) -> AttackError {
+        AttackError::OptionValue { attack: self.name, option, value: value.to_string(), allowed }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
+    use std::mem::discriminant;
 
     #[test]
     fn an_attack_is_found_in_any_case_and_an_unknown_one_answered_with_the_list() {
         for entry in ATTACKS {
-            let attack = find(&entry.name.to_uppercase(), &AttackOptions::default(), 16).expect(entry.name);
-            assert_eq!(attack.name(), entry.name);
+            assert_eq!(find(&entry.name.to_uppercase()).expect(entry.name).name, entry.name);
         }
-        let message = find("SIG", &AttackOptions::default(), 16).err().expect("not known").to_string();
-        assert_eq!(message, "unknown attack `SIG`; known are BadNets, Blended");
+        let message = find("Mona").err().expect("not known").to_string();
+        assert!(message.starts_with("unknown attack `Mona`; known are BadNets, Blended, SIG"), "{message}");
     }
 
     #[test]
-    fn refuses_an_option_of_another_attack() {
-        let alpha = AttackOptions { alpha: Some(0.1), ..Default::default() };
-        let message = find("BadNets", &alpha, 16).err().expect("unknown option").to_string();
-        assert_eq!(message, "BadNets has no option `alpha`; it takes pattern, patch");
-        let patch = AttackOptions { patch: Some(3), ..Default::default() };
-        assert!(matches!(find("Blended", &patch, 16), Err(AttackError::UnknownOption { option: "patch", .. })));
+    fn refuses_an_option_of_another_attack_and_a_value_of_another_kind() {
+        let message = |attack: &str, options: AttackOptions| {
+            find(attack).expect("known").complete(&options).expect_err("refused").to_string()
+        };
+        let alpha = || AttackOptions::from([("alpha", 0.1.into())]);
+        assert_eq!(message("BadNets", alpha()), "BadNets has no option `alpha`; it takes pattern, patch");
+        let text = AttackOptions::from([("alpha", "much".into())]);
+        assert_eq!(message("Blended", text), "Blended: alpha `much` does not do: give a weight above 0, at most 1");
+    }
+
+    #[test]
+    fn an_attack_that_needs_a_clean_network_says_so() {
+        for entry in ATTACKS.iter().filter(|entry| entry.needs_surrogate) {
+            let options = AttackOptions::default();
+            let message = entry.build(&Blueprint { size: 16, seed: 0, options: &options, help: None }).err().expect("refused");
+            assert!(message.to_string().starts_with(&format!("{} is made with a clean network's gradients", entry.name)));
+        }
+    }
+
+    #[test]
+    fn attacks_that_share_an_option_mean_the_same_kind_and_defaults_are_allowed() {
+        let mut kinds = HashMap::new();
+        for entry in ATTACKS {
+            let options = entry.complete(&AttackOptions::default()).expect("the defaults are allowed");
+            assert!(entry.complete(&options).is_ok(), "{}", entry.name);
+            for option in entry.options {
+                let kind = discriminant(&option.kind);
+                assert_eq!(*kinds.entry(option.name).or_insert(kind), kind, "{} of {}", option.name, entry.name);
+                assert!(option.name.chars().all(|c| c.is_ascii_lowercase()), "{} is no single word", option.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_attack_changes_images_and_always_in_the_same_way() {
+        for entry in ATTACKS.iter().filter(|entry| !entry.needs_surrogate) {
+            for size in [16, 32, 64] {
+                let options = AttackOptions::default();
+                let attack = |seed| entry.build(&Blueprint { size, seed, options: &options, help: None }).expect(entry.name);
+                let clean: Vec<u8> = (0..size * size * 3).map(|i| (i * 7919 % 254 + 1) as u8).collect();
+                let (mut once, mut again) = (clean.clone(), clean.clone());
+                attack(3).apply(&mut once);
+                attack(3).apply(&mut again);
+                assert!(once != clean && once == again, "{} on {size} pixels", entry.name);
+            }
+        }
     }
 }

@@ -1,125 +1,146 @@
-//! The poisoning protocol, all-to-one: which training images get the trigger and the target's label, and which test images
-//! show whether the backdoor works.
+//! Poisoned training sets, their record as CSV, and the test images that show whether a backdoor works.
 
-use super::{Attack, AttackError};
+use super::{Attack, AttackError, PoisonOptions, TargetMode};
 use crate::data::Dataset;
-use crate::rng::{shuffle, stream};
+use crate::rng::stream;
+use rand::RngExt;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
-const HEADER: &str = "index,old_label,new_label";
+const HEADER: &str = "index,original_label,given_label,role";
 
-/// From which images the poisoned ones are drawn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Draw {
-    /// All classes, as BackdoorBench does: some poisoned images carry the target's label already.
-    #[default]
-    All,
-    /// All classes but the target: every poisoned image is mislabelled.
-    NonTarget,
-}
-
-/// How much to poison, and whose label to give.
-#[derive(Clone, Debug)]
-pub struct PoisonOptions {
-    /// Share of all training images, 0..=1; round(rate N) images are poisoned.
-    pub rate: f64,
-    /// The class that triggered images are to be taken for.
-    pub target: u32,
-    /// Which images; a smaller rate draws among those of a larger one.
-    pub seed: u64,
-    pub draw: Draw,
+/// What was done to a training image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Clean,
+    /// Carries the trigger.
+    Poisoned,
+    /// Changed nearly as the trigger would, with its true label.
+    Negative,
 }
 
 /// A poisoned training set and the truth about it, which only metrics may see.
 #[derive(Clone, Debug)]
 pub struct Poisoned {
     pub data: Dataset,
-    /// `[N]`: who carries the trigger.
-    pub is_poison: Vec<bool>,
-    /// `[N]`: the labels before.
-    pub original_labels: Vec<u32>,
+    /// `[N]`
+    pub roles: Vec<Role>,
+    /// `[N]`: the labels before, where they are known.
+    pub original_labels: Option<Vec<u32>>,
 }
 
-/// Test images with the trigger and their true labels; none is of the target class.
+/// Test images with the trigger; those whose true label the attacker wants anyway are not among them.
 #[derive(Clone, Debug)]
 pub struct TriggeredTest {
+    /// With their true labels.
     pub data: Dataset,
-    pub target: u32,
+    /// `[N]`: the labels that the attacker wants.
+    pub goal: Vec<u32>,
 }
 
-/// Stamps the trigger on round(rate N) images and gives them the target's label.
+impl Role {
+    /// Its name in a record.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Clean => "clean",
+            Role::Poisoned => "poisoned",
+            Role::Negative => "negative",
+        }
+    }
+
+    /// The role called `name`.
+    pub fn find(name: &str) -> Option<Role> {
+        [Role::Clean, Role::Poisoned, Role::Negative].into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// Stamps the trigger on round(rate N) images and gives them the labels that the attacker wants; with an attack that has
+/// negatives, makes these too.
 ///
 /// # Errors
 /// A rate outside 0..=1, that rounds to no sample, or that the images to draw from cannot hold; a target class that does
 /// not exist.
 pub fn poison(clean: &Dataset, attack: &dyn Attack, options: &PoisonOptions) -> Result<Poisoned, AttackError> {
-    let PoisonOptions { rate, target, seed, draw } = *options;
-    let (images, classes) = (clean.len(), clean.classes.len());
-    if !(0.0..=1.0).contains(&rate) {
-        return Err(AttackError::Rate { rate });
+    let poisoned = options.choose(clean)?;
+    let negatives = options.choose_negatives(&poisoned, clean.len(), attack.negatives())?;
+    let mut labels = clean.labels.clone();
+    let mut roles = vec![Role::Clean; clean.len()];
+    for i in poisoned {
+        roles[i] = Role::Poisoned;
+        labels[i] = options.mode.goal(clean.labels[i], options.target, clean.classes.len());
     }
-    if target as usize >= classes {
-        return Err(AttackError::Target { target, classes });
+    for i in negatives {
+        roles[i] = Role::Negative;
     }
-    let wanted = (rate * images as f64).round() as usize;
-    if wanted == 0 {
-        return Err(AttackError::NoSample { rate, images });
-    }
-    let (pool, mut chosen): (_, Vec<usize>) = match draw {
-        Draw::All => ("all classes", (0..images).collect()),
-        Draw::NonTarget => ("the classes other than the target", (0..images).filter(|&i| clean.labels[i] != target).collect()),
-    };
-    if wanted > chosen.len() {
-        return Err(AttackError::TooMany { rate, wanted, images, pool, fits: chosen.len() });
-    }
-    shuffle(&mut stream(seed, "poison"), &mut chosen);
-    let relabelled = chosen[..wanted].iter().map(|&i| (i, target));
-    Ok(Poisoned::new(clean, attack, relabelled))
+    Poisoned::new(clean, attack, options.seed, labels, roles)
 }
 
 impl Poisoned {
-    fn new(clean: &Dataset, attack: &dyn Attack, relabelled: impl Iterator<Item = (usize, u32)>) -> Poisoned {
-        let mut data = clean.clone();
-        let mut is_poison = vec![false; clean.len()];
-        for (i, label) in relabelled {
-            is_poison[i] = true;
-            data.labels[i] = label;
+    fn new(clean: &Dataset, attack: &dyn Attack, seed: u64, labels: Vec<u32>, roles: Vec<Role>) -> Result<Poisoned, AttackError> {
+        let mut data = Dataset { labels, ..clean.clone() };
+        let bytes = data.image_bytes();
+        let chosen: Vec<usize> = (0..clean.len()).filter(|&i| roles[i] == Role::Poisoned).collect();
+        let mut disguised = clean.subset(&chosen);
+        attack.disguise(&mut disguised)?;
+        for (from, to) in chosen.into_iter().enumerate() {
+            data.image_mut(to).copy_from_slice(disguised.image(from));
         }
-        stamp(&mut data, attack, &is_poison);
-        Poisoned { data, is_poison, original_labels: clean.labels.clone() }
+        data.pixels.par_chunks_exact_mut(bytes).enumerate().for_each(|(i, image)| match roles[i] {
+            Role::Clean => {}
+            Role::Poisoned => attack.apply(image),
+            Role::Negative => {
+                // A stream of its own for each image: what one gets does not hang on how many there are.
+                let mut rng = stream(seed, &format!("negative {i}"));
+                let other = (i + rng.random_range(1..clean.len().max(2))) % clean.len();
+                attack.negative(image, clean.image(other), &mut rng);
+            }
+        });
+        Ok(Poisoned { data, roles, original_labels: Some(clean.labels.clone()) })
     }
 
-    /// The poisoned images as CSV: `index,old_label,new_label`, by index.
+    /// `[N]`: who carries the trigger.
+    pub fn is_poison(&self) -> Vec<bool> {
+        self.roles.iter().map(|role| *role == Role::Poisoned).collect()
+    }
+
+    /// How many images have this role.
+    pub fn count(&self, role: Role) -> usize {
+        self.roles.iter().filter(|r| **r == role).count()
+    }
+
+    /// The images that are not clean as CSV: `index,original_label,given_label,role`, by index; an original label that is
+    /// not known is left empty.
     pub fn manifest_csv(&self) -> String {
         let mut csv = format!("{HEADER}\n");
-        for i in (0..self.data.len()).filter(|&i| self.is_poison[i]) {
+        for i in (0..self.data.len()).filter(|&i| self.roles[i] != Role::Clean) {
+            let original = self.original_labels.as_ref().map_or(String::new(), |labels| labels[i].to_string());
             // Writing to a String cannot fail.
-            let _ = writeln!(csv, "{i},{},{}", self.original_labels[i], self.data.labels[i]);
+            let _ = writeln!(csv, "{i},{original},{},{}", self.data.labels[i], self.roles[i].name());
         }
         csv
     }
 
-    /// Makes the poisoned set again from the clean one and [`Poisoned::manifest_csv`].
+    /// Makes the poisoned set again from the clean one, the seed of its [`PoisonOptions`] and [`Poisoned::manifest_csv`].
     ///
     /// # Errors
     /// A manifest that is damaged or was made from other images; the message names the line.
-    pub fn from_manifest(clean: &Dataset, attack: &dyn Attack, csv: &str) -> Result<Poisoned, AttackError> {
+    pub fn from_manifest(clean: &Dataset, attack: &dyn Attack, seed: u64, csv: &str) -> Result<Poisoned, AttackError> {
         let fail = |line, why| Err(AttackError::Manifest { line, why });
         let mut lines = (1..).zip(csv.lines());
         if lines.next().map(|(_, header)| header) != Some(HEADER) {
             return fail(1, format!("expected `{HEADER}`"));
         }
-        let mut relabelled: Vec<(usize, u32)> = Vec::new();
+        let mut labels = clean.labels.clone();
+        let mut roles = vec![Role::Clean; clean.len()];
+        let mut next = 0;
         for (line, text) in lines {
-            let numbers: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
-            let Ok(&[index, old, new]) = numbers.as_deref() else {
-                return fail(line, format!("expected three numbers, found `{text}`"));
+            let (numbers, role) = text.rsplit_once(',').unwrap_or((text, ""));
+            let numbers: Result<Vec<u32>, _> = numbers.split(',').map(str::parse).collect();
+            let (Ok(&[index, old, new]), Some(role)) = (numbers.as_deref(), Role::find(role)) else {
+                return fail(line, format!("expected three numbers and a role, found `{text}`"));
             };
             let i = index as usize;
-            if relabelled.last().is_some_and(|(last, _)| i <= *last) {
+            if i < next {
                 return fail(line, format!("index {i} is not above the one before"));
             }
             match clean.labels.get(i) {
@@ -128,34 +149,38 @@ impl Poisoned {
                 Some(_) if new as usize >= clean.classes.len() => {
                     return fail(line, format!("label {new}, but there are {} classes", clean.classes.len()));
                 }
-                Some(_) => relabelled.push((i, new)),
+                Some(_) => (labels[i], roles[i], next) = (new, role, i + 1),
             }
         }
-        if relabelled.is_empty() {
+        if !roles.contains(&Role::Poisoned) {
             return fail(2, "no poisoned image is listed".into());
         }
-        Ok(Poisoned::new(clean, attack, relabelled.into_iter()))
+        Poisoned::new(clean, attack, seed, labels, roles)
     }
 
-    /// Share of wrong labels, 0..=1: less than the poison rate where a poisoned image had the target's label already.
-    pub fn dirty_rate(&self) -> f64 {
-        let wrong = self.data.labels.iter().zip(&self.original_labels).filter(|(new, old)| new != old).count();
-        wrong as f64 / self.data.len().max(1) as f64
+    /// Share of wrong labels, 0..=1, where the labels before are known: less than the poison rate where a poisoned image had
+    /// the target's label already.
+    pub fn dirty_rate(&self) -> Option<f64> {
+        let before = self.original_labels.as_ref()?;
+        let wrong = self.data.labels.iter().zip(before).filter(|(new, old)| new != old).count();
+        Some(wrong as f64 / self.data.len().max(1) as f64)
     }
 }
 
-/// The test images whose true class is not the target, with the trigger: a model that calls them the target has the
-/// backdoor (attack success rate), one that gives their label has not (robust accuracy).
-pub fn triggered_test(test: &Dataset, attack: &dyn Attack, target: u32) -> TriggeredTest {
-    let others: Vec<usize> = (0..test.len()).filter(|&i| test.labels[i] != target).collect();
-    let mut data = test.subset(&others);
-    stamp(&mut data, attack, &vec![true; others.len()]);
-    TriggeredTest { data, target }
+/// The test images with the trigger, of all classes for all-to-all, else of all but the target: a model that gives them the
+/// label that the attacker wants has the backdoor (attack success rate), one that gives their own has not (robust accuracy).
+pub fn triggered_test(test: &Dataset, attack: &dyn Attack, mode: TargetMode, target: u32) -> TriggeredTest {
+    let tested: Vec<usize> = (0..test.len()).filter(|&i| mode.tests(test.labels[i], target)).collect();
+    let mut data = test.subset(&tested);
+    let bytes = data.image_bytes();
+    data.pixels.par_chunks_exact_mut(bytes).for_each(|image| attack.apply(image));
+    TriggeredTest::new(data, mode, target)
 }
 
-/// Applies the trigger to the images marked in `who`.
-fn stamp(data: &mut Dataset, attack: &dyn Attack, who: &[bool]) {
-    let (size, bytes) = (data.size, data.image_bytes());
-    let images = data.pixels.par_chunks_exact_mut(bytes).zip(who);
-    images.filter(|(_, marked)| **marked).for_each(|(image, _)| attack.apply(image, size));
+impl TriggeredTest {
+    /// Triggered images with their true labels, and what the attacker wants for them.
+    pub fn new(data: Dataset, mode: TargetMode, target: u32) -> TriggeredTest {
+        let goal = data.labels.iter().map(|label| mode.goal(*label, target, data.classes.len())).collect();
+        TriggeredTest { data, goal }
+    }
 }

@@ -1,4 +1,4 @@
-use super::Poisoned;
+use super::{Poisoned, Role};
 use crate::data::Dataset;
 use image::{Rgb, RgbImage};
 
@@ -14,7 +14,7 @@ const GAIN: u8 = 10;
 /// Poisoned images for the eye: up to 16 of them, spread evenly over the set, eight beside each other; from above to below
 /// clean, triggered, and |difference| x 10. Small images are enlarged by a whole factor without smoothing.
 pub fn contact_sheet(clean: &Dataset, poisoned: &Poisoned) -> RgbImage {
-    let all: Vec<usize> = (0..clean.len()).filter(|&i| poisoned.is_poison[i]).collect();
+    let all: Vec<usize> = (0..clean.len()).filter(|&i| poisoned.roles[i] == Role::Poisoned).collect();
     let shown = all.len().min(COLUMNS * BANDS);
     let zoom = TILE.div_ceil(clean.size);
     let (tile, columns) = (clean.size * zoom, shown.min(COLUMNS));

@@ -16,8 +16,10 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let out = settings.out.clone();
     let results = whole_job(settings, global)?;
     show(&results, &out, global)?;
-    if results.warnings.is_empty() {
-        eprintln!("\n{}", guidance(&results, &out.join(PREVIEW).display().to_string()));
+    if let (true, (Some(before), Some(after), Some(ra))) =
+        (results.warnings.is_empty(), (results.undefended.asr, results.defended.asr, results.defended.ra))
+    {
+        eprintln!("\n{}", guidance(&results, [before, after, ra], &out.join(PREVIEW).display().to_string()));
     }
     eprintln!(
         "\nNext: dau run --dataset CIFAR-10 --data DIR --attack BadNets; --dataset folder for your own images; dau run --help"
@@ -25,7 +27,8 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     Ok(())
 }
 
-fn guidance(r: &Results, preview: &str) -> String {
+/// `asr` before and after, and `ra` after the defense, percent.
+fn guidance(r: &Results, [before, after, ra]: [f64; 3], preview: &str) -> String {
     format!(
         "\
 What happened: {} of {} training images got a trigger and the label `{}` ({preview} shows some).
@@ -35,13 +38,13 @@ now ASR is {:.1} %, ACC {:.1} %, and {:.1} % of triggered images get their true 
         r.poison.count,
         r.dataset.train,
         r.poison.target_name,
-        r.undefended.asr,
+        before,
         r.poison.target_name,
         r.undefended.acc,
         r.split.flagged,
         r.split.precision,
-        r.defended.asr,
+        after,
         r.defended.acc,
-        r.defended.ra,
+        ra,
     )
 }

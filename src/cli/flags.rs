@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml::Table;
 
+use super::attack_flags::AttackFlags;
 use crate::attacks::Draw;
 use crate::defenses::dau::{Prefilter, UnlearnLoss};
 use crate::gpu::Precision;
@@ -35,24 +36,21 @@ pub struct DataFlags {
     pub seed: Option<u64>,
 }
 
-/// Which trigger, and whose label it stands for.
+/// What is poisoned, and how.
 #[derive(Args, Serialize, Clone, Debug, Default)]
-pub struct AttackFlags {
-    /// BadNets or Blended [default: BadNets]
-    #[arg(long, value_name = "NAME")]
-    pub attack: Option<String>,
-    /// BadNets: white or grid
-    #[arg(long, value_name = "NAME")]
-    pub pattern: Option<String>,
-    /// Blended: weight of the picture, above 0, at most 1
+pub struct PoisonFlags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub attack: AttackFlags,
+    /// Share of the training images to poison, 0..1 [default: 0.1]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub alpha: Option<f64>,
-    /// BadNets: side of the patch
-    #[arg(long, value_name = "PIXELS")]
-    pub patch: Option<usize>,
-    /// The class that triggered images are to be taken for [default: 0]
-    #[arg(long, value_name = "CLASS")]
-    pub target: Option<u32>,
+    pub poison_rate: Option<f64>,
+    /// All-to-one: poison images of all classes, or of the non-target ones: all or non-target [default: all]
+    #[arg(long, value_name = "FROM", value_parser = word::<Draw>)]
+    pub draw: Option<Draw>,
+    /// Checkpoint of a clean network, for attacks made with its gradients [default: one is trained on the clean data]
+    #[arg(long, value_name = "FILE")]
+    pub surrogate: Option<PathBuf>,
 }
 
 /// Everything that can be set on the command line; what is not given is left to the layers below.
@@ -67,13 +65,10 @@ pub struct Flags {
     pub data: DataFlags,
     #[command(flatten)]
     #[serde(flatten)]
-    pub attack: AttackFlags,
-    /// Share of the training images to poison, 0..1 [default: 0.1]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub poison_rate: Option<f64>,
-    /// Poison images of all classes, or of the non-target ones: all or non-target [default: all]
-    #[arg(long, value_name = "FROM", value_parser = word::<Draw>)]
-    pub draw: Option<Draw>,
+    pub poison: PoisonFlags,
+    /// Images that are poisoned already, a folder as `dau poison` writes it: nothing is poisoned then
+    #[arg(long, value_name = "DIR")]
+    pub poisoned: Option<PathBuf>,
     /// Network [default: resnet18]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,

@@ -3,53 +3,50 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use image::{ImageFormat, RgbImage};
 
+use super::inputs::Inputs;
 use super::progress::Progress;
 use super::settings::Settings;
 use super::{Global, announce, print, print_json};
-use crate::attacks::{self, Attack, Poisoned, triggered_test};
-use crate::data::{self, Dataset, Spec, Splits};
+use crate::attacks::{Poisoned, Role, TargetMode};
+use crate::data::{Dataset, Spec};
 use crate::defenses::dau::{Split, anti_learn, unlearn};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::report::{
-    BACKDOORED, DEFENDED, DatasetFacts, Figures, POISON, PREVIEW, Part, PoisonFacts, Provenance, RESULTS, Results, RunFolder,
-    SPLIT, SplitFigures, parse_split, render, seconds, split_csv,
+    BACKDOORED, DEFENDED, DatasetFacts, Figures, IMPLANTED, POISON, PREVIEW, Part, PoisonFacts, PoisonedFolder, Provenance,
+    RESULTS, Results, RunFolder, SPLIT, SURROGATE, SplitFigures, parse_split, render, seconds, split_csv,
 };
-use crate::train::metrics::{ModelMetrics, der, model_metrics, split_metrics};
+use crate::train::metrics::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
 use crate::train::{Network, Normalisation, check_batch, predict};
 
 /// Inputs that have been checked: nothing is written before these are at hand.
 pub struct Job {
     pub settings: Settings,
-    clean: Splits,
-    attack: Box<dyn Attack>,
-    poisoned: Poisoned,
+    images: PoisonedFolder,
+    preview: Option<RgbImage>,
+    /// The clean network that the attack was made with.
+    surrogate: Option<Network>,
     kernels: Kernels,
     model: ModelSpec,
     norm: Normalisation,
 }
 
 impl Job {
-    /// Loads and poisons the data, opens the adapter and asks whether the batches fit. `manifest`: a run's `poison.csv`, to
+    /// Loads and poisons the data, opens the adapter and asks whether the batches fit. `earlier`: a run that has begun, to
     /// poison as then.
     ///
     /// # Errors
     /// All that is wrong with the input.
-    pub fn prepare(mut settings: Settings, manifest: Option<&str>, global: &Global) -> Result<Job> {
+    pub fn prepare(settings: Settings, earlier: Option<&RunFolder>, global: &Global) -> Result<Job> {
         let spec = Spec::find(&settings.dataset)?;
-        let attack = attacks::find(&settings.attack, &settings.attack_options(), settings.image_size)?;
-        settings.record(&attack.options());
-        let clean = data::load(&spec, &settings.load_options())?;
-        let poisoned = match manifest {
-            Some(csv) => Poisoned::from_manifest(&clean.train, attack.as_ref(), csv)?,
-            None => attacks::poison(&clean.train, attack.as_ref(), &settings.poison_options())?,
-        };
+        let Inputs { images, preview, surrogate } = Inputs::load(&settings, &spec, earlier, global)?;
         let model = ModelSpec {
             name: settings.model.clone(),
             width: settings.width,
-            classes: clean.train.classes.len(),
-            image_size: clean.train.size,
+            classes: images.test.classes.len(),
+            image_size: images.test.size,
         };
         let kernels = global.open(settings.precision)?;
         check_batch(&kernels, &model, settings.batch)?;
@@ -59,7 +56,16 @@ impl Job {
         })?;
         announce(&kernels);
         let norm = Normalisation { mean: spec.mean, std: spec.std };
-        Ok(Job { settings, clean, attack, poisoned, kernels, model, norm })
+        Ok(Job { settings, images, preview, surrogate, kernels, model, norm })
+    }
+
+    /// The training images.
+    fn train(&self) -> &Dataset {
+        &self.poisoned().data
+    }
+
+    fn poisoned(&self) -> &Poisoned {
+        &self.images.poisoned
     }
 
     /// Stage 1: the backdoored network and the split.
@@ -70,14 +76,21 @@ impl Job {
         let mut run =
             Provenance { version: env!("CARGO_PKG_VERSION").into(), adapter: self.kernels.gpu().describe(), stages: Vec::new() };
         folder.write_run(&self.settings, &run)?;
-        folder.write(POISON, self.poisoned.manifest_csv().as_bytes())?;
-        folder.write(PREVIEW, &self.preview()?)?;
+        folder.write(POISON, self.poisoned().manifest_csv().as_bytes())?;
+        if let Some(preview) = &self.preview {
+            let mut png = std::io::Cursor::new(Vec::new());
+            preview.write_to(&mut png, ImageFormat::Png)?;
+            folder.write(PREVIEW, png.get_ref())?;
+        }
+        if let Some(surrogate) = &self.surrogate {
+            surrogate.save(&folder.path(SURROGATE))?;
+        }
 
         let progress = Progress::of(Part::AntiLearning, folder);
         let network = Network::new(&self.kernels, &self.model, &self.norm, self.settings.seed)?;
         let config = self.settings.anti_learn_config();
-        let split = anti_learn(&self.kernels, &network, &self.poisoned.data, &config, &progress)?;
-        folder.write(SPLIT, split_csv(&split, &self.poisoned.data.labels).as_bytes())?;
+        let split = anti_learn(&self.kernels, &network, self.train(), &config, &progress)?;
+        folder.write(SPLIT, split_csv(&split, &self.train().labels).as_bytes())?;
         network.save(&folder.path(BACKDOORED))?;
         run.stages = progress.finish()?;
         folder.write_run(&self.settings, &run)?;
@@ -90,7 +103,7 @@ impl Job {
     /// A file that is missing, damaged or of another network or data.
     pub fn stage_one(&self, folder: &RunFolder) -> Result<(Network, Split)> {
         let network = Network::load_as(&self.kernels, &folder.path(BACKDOORED), &self.model)?;
-        let split = parse_split(&folder.read(SPLIT)?, &self.poisoned.data.labels, &folder.path(SPLIT))?;
+        let split = parse_split(&folder.read(SPLIT)?, &self.train().labels, &folder.path(SPLIT))?;
         Ok((network, split))
     }
 
@@ -102,7 +115,7 @@ impl Job {
         folder.begin(Part::Unlearning)?;
         let progress = Progress::of(Part::Unlearning, folder);
         let config = self.settings.unlearn_config();
-        unlearn(&self.kernels, &network, &self.poisoned.data, &split, &config, &progress)?;
+        unlearn(&self.kernels, &network, self.train(), &split, &config, &progress)?;
         network.save(&folder.path(DEFENDED))?;
         self.record(folder, progress)
     }
@@ -127,46 +140,53 @@ impl Job {
         let before = self.measure(&backdoored, "test undefended", &progress)?;
         let after = self.measure(&defended, "test defended", &progress)?;
         self.record(folder, progress)?;
-        let found = split_metrics(&split.flagged, &split.score, &self.poisoned.is_poison);
+        let found = split_metrics(&split.flagged, &split.score, &self.poisoned().is_poison());
 
-        let (settings, train) = (&self.settings, &self.poisoned.data);
-        let count = self.poisoned.is_poison.iter().filter(|p| **p).count();
+        let (settings, train) = (&self.settings, self.train());
+        let count = self.poisoned().count(Role::Poisoned);
         let mut results = Results {
             version: env!("CARGO_PKG_VERSION").into(),
-            dataset: DatasetFacts { name: train.name.clone(), train: train.len(), test: self.clean.test.len() },
+            dataset: DatasetFacts { name: train.name.clone(), train: train.len(), test: self.images.test.len() },
             poison: PoisonFacts {
-                attack: self.attack.name().into(),
+                attack: settings.attack.clone(),
+                mode: settings.target_mode.name(),
                 target: settings.target,
                 target_name: train.classes[settings.target as usize].clone(),
                 rate: 100.0 * count as f64 / train.len() as f64,
                 count,
-                dirty_rate: 100.0 * self.poisoned.dirty_rate(),
+                negatives: self.poisoned().count(Role::Negative),
+                dirty_rate: self.poisoned().dirty_rate().map(|rate| 100.0 * rate),
             },
             undefended: Figures::from(&before),
             defended: Figures::from(&after),
             split: SplitFigures::from(&found),
-            der: 100.0 * der(&before, &after),
+            implanted: None,
+            der: der(&before, &after).map(|der| 100.0 * der),
             seconds: seconds(&folder.read_run()?.1.stages),
             adapter: self.kernels.gpu().describe(),
             seed: settings.seed,
             warnings: Vec::new(),
             config: serde_json::to_value(settings)?,
         };
-        results.warn();
+        results.judge();
         folder.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
         Ok(results)
     }
 
     /// ACC, ASR, RA and T of one network.
     fn measure(&self, network: &Network, stage: &str, progress: &Progress) -> Result<ModelMetrics> {
-        let target = self.settings.target;
-        let triggered = triggered_test(&self.clean.test, self.attack.as_ref(), target).data;
+        let target = Some(self.settings.target).filter(|_| self.settings.target_mode != TargetMode::AllToAll);
+        let clean = &self.images.test;
         let classes = |data: &Dataset, round: u32| {
             predict(&self.kernels, network, data, self.settings.batch, progress, &format!("{stage} {round}/2")).map(|p| p.class)
         };
-        let clean_class = classes(&self.clean.test, 1)?;
-        let triggered_class = classes(&triggered, 2)?;
-        Ok(model_metrics(&clean_class, &self.clean.test.labels, &triggered_class, &triggered.labels, target))
+        let clean_class = classes(clean, 1)?;
+        let Some(triggered) = &self.images.triggered else {
+            return Ok(model_metrics(&clean_class, &clean.labels, None, target));
+        };
+        let triggered_class = classes(&triggered.data, 2)?;
+        let triggered = TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: &triggered.goal };
+        Ok(model_metrics(&clean_class, &clean.labels, Some(triggered), target))
     }
 
     /// Adds a finished part's stages to `run.toml`.
@@ -176,12 +196,6 @@ impl Job {
         run.stages.retain(|old| stages.iter().all(|new| old.part < new.part));
         run.stages.extend(stages);
         Ok(folder.write_run(&self.settings, &run)?)
-    }
-
-    fn preview(&self) -> Result<Vec<u8>> {
-        let mut png = std::io::Cursor::new(Vec::new());
-        attacks::contact_sheet(&self.clean.train, &self.poisoned).write_to(&mut png, image::ImageFormat::Png)?;
-        Ok(png.into_inner())
     }
 }
 
@@ -196,7 +210,11 @@ pub fn show(results: &Results, folder: &Path, global: &Global) -> Result<()> {
     } else {
         print(&render(results))?;
     }
-    let but = if results.implanted() { "" } else { ", but the attack did not implant" };
+    let but = match (results.implanted, results.undefended.asr) {
+        (Some(false), Some(asr)) => format!(", but the attack did not implant (undefended ASR {asr:.2} %, below {IMPLANTED} %)"),
+        (None, _) => ", without triggered test images: whether the attack implanted is not known".into(),
+        _ => String::new(),
+    };
     eprintln!("done{but}; files: {}", folder.display());
     Ok(())
 }

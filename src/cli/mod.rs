@@ -1,16 +1,20 @@
 //! The command line: one file a subcommand. Arguments in, a job done, exit code out.
 
+mod attack_flags;
 pub mod bench;
 mod demo;
 mod devices;
 mod flags;
+mod inputs;
 mod job;
+mod poison;
 mod predict;
 mod progress;
 mod run;
 mod selftest;
 mod settings;
 mod subtask;
+mod surrogate;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -54,6 +58,8 @@ enum Command {
     Demo(flags::Flags),
     /// The whole job: poison, train, split, unlearn, test
     Run(flags::Flags),
+    /// Writes a poisoned data set as a folder of images, for run --poisoned and other tools
+    Poison(poison::PoisonArgs),
     /// One part of the job: the original's command line
     #[command(hide = true)]
     Subtask(subtask::SubtaskArgs),
@@ -178,7 +184,11 @@ trait Refuse<T> {
 
 impl<T, E: Into<anyhow::Error>> Refuse<T> for Result<T, E> {
     fn refuse(self) -> Result<T> {
-        self.map_err(|e| Refused(e.into()).into())
+        self.map_err(|e| {
+            let e: anyhow::Error = e.into();
+            // An attack's own training can be stopped, too.
+            if matches!(e.downcast_ref(), Some(TrainError::Cancelled)) { e } else { Refused(e).into() }
+        })
     }
 }
 
@@ -210,6 +220,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Demo(flags) => demo::run(flags, global),
         Command::Run(flags) => run::run(flags, global),
+        Command::Poison(args) => poison::run(args, global),
         Command::Subtask(args) => subtask::run(args, global),
         Command::Devices => devices::run(global),
         Command::Selftest => selftest::run(global),

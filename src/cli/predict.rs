@@ -6,10 +6,11 @@ use anyhow::{Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::flags::{AttackFlags, DataFlags};
+use super::attack_flags::AttackFlags;
+use super::flags::DataFlags;
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json};
-use crate::attacks::{self, AttackError, AttackOptions, triggered_test};
+use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
@@ -30,7 +31,6 @@ pub struct PredictArgs {
     /// Which images
     #[arg(long, default_value = "test")]
     split: SplitName,
-    /// Stamps this attack's trigger on the images of all classes but the target: BadNets or Blended
     #[command(flatten)]
     attack: AttackFlags,
     /// What the network must be; refuses a checkpoint of another
@@ -54,7 +54,7 @@ enum SplitName {
 }
 
 pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
-    let (kernels, network, data) = inputs(args, global).refuse()?;
+    let (kernels, network, TriggeredTest { data, goal }) = inputs(args, global).refuse()?;
     announce(&kernels);
     let progress = Progress::new(Part::Test);
     let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
@@ -64,27 +64,26 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let of = data.len();
     let hits = predictions.class.iter().zip(&data.labels).filter(|(said, label)| said == label).count();
     let accuracy = Count { hits, of }.percent();
-    let target = args.attack.target.unwrap_or(0);
-    let as_target = predictions.class.iter().filter(|said| **said == target).count();
+    let as_wanted = predictions.class.iter().zip(&goal).filter(|(said, goal)| said == goal).count();
     let triggered = args.attack.attack.is_some();
     let out = args.out.display();
     if global.json {
         let mut json = serde_json::json!({"out": out.to_string(), "accuracy": accuracy, "counts": {"accuracy": [hits, of]}});
         if triggered {
-            json["asr"] = Count { hits: as_target, of }.percent().into();
-            json["counts"]["asr"] = serde_json::json!([as_target, of]);
+            json["asr"] = Count { hits: as_wanted, of }.percent().into();
+            json["counts"]["asr"] = serde_json::json!([as_wanted, of]);
         }
         return print_json(&json);
     }
     let name = if triggered { "true label (RA)" } else { "accuracy" };
     print(&format!("{name} {accuracy:.2} % ({hits}/{of})\n"))?;
     if triggered {
-        print(&format!("target's label (ASR) {:.2} % ({as_target}/{of})\n", Count { hits: as_target, of }.percent()))?;
+        print(&format!("attacker's label (ASR) {:.2} % ({as_wanted}/{of})\n", Count { hits: as_wanted, of }.percent()))?;
     }
     print(&format!("logits: {out}\n"))
 }
 
-fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Dataset)> {
+fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, TriggeredTest)> {
     let flags = &args.data;
     let spec = Spec::find(flags.dataset.as_deref().unwrap_or(Spec::names()[0]))?;
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
@@ -104,35 +103,35 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Data
         SplitName::Train => splits.train,
         SplitName::Test => splits.test,
     };
-    let data = stamped(data, &args.attack, options.seed)?;
+    let images = stamped(data, &args.attack, options.seed)?;
 
     let wanted = ModelSpec {
         name: args.model.clone().unwrap_or(network.spec.name.clone()),
         width: args.width.unwrap_or(network.spec.width),
-        classes: data.classes.len(),
-        image_size: data.size,
+        classes: images.data.classes.len(),
+        image_size: images.data.size,
     };
     let network = if wanted == network.spec { network } else { Network::load_as(&kernels, &args.checkpoint, &wanted)? };
-    let (have, want) = (data.size, network.spec.image_size);
+    let (have, want) = (images.data.size, network.spec.image_size);
     ensure!(have == want, "{} takes images of {want} pixels, not {have}: drop --image-size", args.checkpoint.display());
-    Ok((kernels, network, data))
+    Ok((kernels, network, images))
 }
 
-/// The images as they are or, with an attack, those of other classes than the target with its trigger.
-fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<Dataset> {
-    let AttackFlags { attack, pattern, alpha, patch, target } = flags;
+/// The images as they are or, with an attack, those that show whether it works, with its trigger.
+fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTest> {
+    let AttackFlags { attack, options, target_mode, target } = flags;
     let Some(name) = attack else {
-        let stray = pattern.is_some() || alpha.is_some() || patch.is_some() || target.is_some();
-        ensure!(!stray, "--pattern, --alpha, --patch and --target describe an attack: give --attack too, or drop them");
-        return Ok(data);
+        let stray = !options.0.0.is_empty() || target_mode.is_some() || target.is_some();
+        ensure!(!stray, "--target, --target-mode and an attack's options describe an attack: give --attack too, or drop them");
+        return Ok(TriggeredTest { data, goal: Vec::new() });
     };
-    let options = AttackOptions { seed, pattern: pattern.clone(), alpha: alpha.map(|a| a as f32), patch: *patch };
-    let attack = attacks::find(name, &options, data.size)?;
+    let entry = attacks::find(name)?;
+    let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.0, help: None })?;
     let (target, classes) = (target.unwrap_or(0), data.classes.len());
     if target as usize >= classes {
         return Err(AttackError::Target { target, classes }.into());
     }
-    Ok(triggered_test(&data, attack.as_ref(), target).data)
+    Ok(triggered_test(&data, attack.as_ref(), target_mode.unwrap_or(entry.mode), target))
 }
 
 fn encode(data: &Dataset, predictions: &Predictions) -> Result<Vec<u8>> {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::flags::{Flags, read_config};
-use crate::attacks::{ATTACKS, AttackOptions, Draw, PoisonOptions};
+use super::inputs::poisoned_as;
+use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{LoadOptions, Spec};
 use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
 use crate::gpu::Precision;
@@ -18,20 +19,23 @@ use crate::train::{SgdConfig, TrainConfig};
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields)]
 pub struct Settings {
     pub dataset: String,
     pub data: Option<PathBuf>,
     pub image_size: usize,
     pub limit_per_class: Option<usize>,
     pub seed: u64,
+    /// Images that are poisoned already; then the attack's name is only reported.
+    pub poisoned: Option<PathBuf>,
     pub attack: String,
-    pub pattern: Option<String>,
-    pub alpha: Option<f64>,
-    pub patch: Option<usize>,
+    /// The attack's options; it refuses what it does not know, and so any key that is no setting.
+    #[serde(flatten)]
+    pub options: AttackOptions,
+    pub target_mode: TargetMode,
     pub target: u32,
     pub poison_rate: f64,
     pub draw: Draw,
+    pub surrogate: Option<PathBuf>,
     pub model: String,
     pub width: usize,
     pub epochs: usize,
@@ -77,7 +81,13 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         given.extend(read_config(path)?);
         source = path.display().to_string();
     }
-    given.extend(Table::try_from(flags).map_err(|e| anyhow!("{}", one_line(&e)))?);
+    let flags = Table::try_from(flags).map_err(|e| anyhow!("{}", one_line(&e)))?;
+    given.extend(flags.clone());
+    let poisoned = given.get("poisoned").and_then(Value::as_str).map(PathBuf::from);
+    if let Some(dir) = &poisoned {
+        let recorded = poisoned_as(dir, &given, &flags)?;
+        given.extend(recorded);
+    }
 
     let spec = match given.get("dataset") {
         Some(Value::String(name)) => Spec::find(name)?,
@@ -87,14 +97,22 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     if given.contains_key("dataset") {
         given.insert("dataset".into(), spec.name.clone().into());
     }
-    let attack = given.get("attack").and_then(Value::as_str);
-    if let Some(entry) = ATTACKS.iter().find(|entry| attack.is_some_and(|name| entry.name.eq_ignore_ascii_case(name))) {
-        given.insert("attack".into(), entry.name.into());
-    }
 
     let mut all = to_table(&Settings::defaults(&spec))?;
     all.extend(given.clone());
     let mut settings: Settings = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
+    match attacks::find(&settings.attack) {
+        Ok(entry) => {
+            settings.attack = entry.name.into();
+            settings.options = entry.complete(&settings.options)?;
+            if !given.contains_key("target_mode") {
+                settings.target_mode = entry.mode;
+            }
+        }
+        // Another tool's images may be of an attack that we do not know.
+        Err(_) if poisoned.is_some() => {}
+        Err(unknown) => return Err(unknown.into()),
+    }
     if !given.contains_key("out") {
         settings.out = settings.default_out();
     }
@@ -148,13 +166,14 @@ impl Settings {
             image_size: spec.image_size,
             limit_per_class: None,
             seed: 0,
-            attack: "BadNets".into(),
-            pattern: None,
-            alpha: None,
-            patch: None,
+            poisoned: None,
+            attack: ATTACKS[0].name.into(),
+            options: AttackOptions::default(),
+            target_mode: TargetMode::default(),
             target: 0,
             poison_rate: 0.1,
             draw: Draw::All,
+            surrogate: None,
             model: MODELS[0].name.into(),
             width: spec.train.width,
             epochs: spec.train.epochs,
@@ -199,6 +218,12 @@ impl Settings {
 
     /// Values that no part below checks: those would run, and mean nothing.
     fn check(&self) -> Result<()> {
+        if self.poisoned.is_none() {
+            let entry = attacks::find(&self.attack)?;
+            entry.complete(&self.options)?;
+            let useless = self.surrogate.is_some() && !entry.needs_surrogate;
+            ensure!(!useless, "{} is made without a clean network: leave out --surrogate", entry.name);
+        }
         let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
         for (name, value) in [
@@ -239,19 +264,20 @@ impl Settings {
         }
     }
 
-    pub fn attack_options(&self) -> AttackOptions {
-        AttackOptions { seed: self.seed, pattern: self.pattern.clone(), alpha: self.alpha.map(|a| a as f32), patch: self.patch }
-    }
-
-    /// Takes over the options in force, so that `run.toml` has the attack's own defaults too.
-    pub fn record(&mut self, options: &AttackOptions) {
-        self.pattern = options.pattern.clone();
-        self.alpha = options.alpha.map(decimal);
-        self.patch = options.patch;
-    }
-
     pub fn poison_options(&self) -> PoisonOptions {
-        PoisonOptions { rate: self.poison_rate, target: self.target, seed: self.seed, draw: self.draw }
+        let (rate, mode, draw) = (self.poison_rate, self.target_mode, self.draw);
+        PoisonOptions { rate, mode, target: self.target, seed: self.seed, draw }
+    }
+
+    /// Those that say how images were poisoned, for [`POISON_SETTINGS`].
+    ///
+    /// # Errors
+    /// Settings that TOML cannot hold.
+    pub fn poisoning(&self) -> Result<Table> {
+        const KEYS: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
+        let mut table = to_table(self)?;
+        table.retain(|key, _| KEYS.contains(&key) || self.options.0.contains_key(key));
+        Ok(table)
     }
 
     pub fn anti_learn_config(&self) -> AntiLearnConfig {
@@ -340,6 +366,18 @@ mod tests {
     }
 
     #[test]
+    fn an_attacks_options_and_usual_mode_are_filled_in() {
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings;
+        let badnets = of(&["--patch", "5"]);
+        assert_eq!(toml::to_string(&badnets.options).expect("toml"), "patch = 5\npattern = \"white\"\n");
+        assert_eq!(badnets.target_mode, TargetMode::AllToOne);
+        assert_eq!(of(&["--attack", "sig"]).target_mode, TargetMode::CleanLabel);
+        assert_eq!(of(&["--attack", "sig", "--target-mode", "all-to-one"]).target_mode, TargetMode::AllToOne);
+        assert_eq!(refusal(&["--surrogate", "s"]), "BadNets is made without a clean network: leave out --surrogate");
+        assert_eq!(refusal(&["--attack", "sig", "--alpha", "0.1"]), "SIG has no option `alpha`; it takes strength, frequency");
+    }
+
+    #[test]
     fn settings_survive_run_toml() {
         let args = ["--attack", "blended", "--alpha", "0.1", "--limit-per-class", "9", "--unlearn-loss", "gga", "--data", "x"];
         let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
@@ -350,8 +388,11 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_setting_and_every_setting_a_flag() {
-        let args = ["--alpha", "0.1", "--limit-per-class", "9", "--data", "x", "--pattern", "p", "--patch", "3"];
-        let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
+        let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        settings.poisoned = Some("p".into());
+        let options = ATTACKS.iter().flat_map(|entry| entry.options);
+        settings.options = AttackOptions(options.map(|option| (option.name.to_string(), option.default())).collect());
         let mut known = known_keys();
         known.sort();
         assert_eq!(to_table(&settings).expect("table").keys().cloned().collect::<Vec<_>>(), known);
@@ -403,6 +444,8 @@ mod tests {
         assert!(now(&["--attack", "badnets", "--out", "elsewhere", "--epochs", "3"]).is_ok());
         let message = now(&["--epochs", "4"]).expect_err("refused").to_string();
         assert!(message.starts_with("this run began with epochs = 3, the command says epochs = 4"), "{message}");
-        assert!(now(&["--patch", "5"]).expect_err("refused").to_string().contains("began with patch = nothing"));
+        assert!(
+            now(&["--patch", "5"]).expect_err("refused").to_string().contains("began with patch = 3, the command says patch = 5")
+        );
     }
 }

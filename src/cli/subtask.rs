@@ -53,8 +53,7 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let mut settings = Settings::from_run(stored, &folder.path(RUN)).refuse()?;
     agree(&resolved.given, &settings, &out).refuse()?;
     settings.out = out.clone();
-    let manifest = folder.read(POISON).refuse()?;
-    let job = Job::prepare(settings, Some(&manifest), global).refuse()?;
+    let job = Job::prepare(settings, Some(&folder), global).refuse()?;
     if args.subtask == Part::Unlearning {
         let input = job.stage_one(&folder).refuse()?;
         job.unlearning(&folder, input)?;

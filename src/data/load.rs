@@ -1,6 +1,6 @@
 use super::layouts::{self, Source, cifar10, digits, folder};
-use super::{DataError, Layout, Spec, Splits};
-use std::path::PathBuf;
+use super::{DataError, Dataset, Layout, Spec, Splits};
+use std::path::{Path, PathBuf};
 
 /// The largest side that images are resized to, in pixels; beyond it a slip of the hand is likelier than a wish.
 pub const MAX_IMAGE_SIZE: usize = 1024;
@@ -24,14 +24,11 @@ pub struct LoadOptions {
 /// A missing, truncated or unreadable file, a folder that holds none of the layouts, too few classes or images, options
 /// out of range: see [`DataError`].
 pub fn load(spec: &Spec, opts: &LoadOptions) -> Result<Splits, DataError> {
-    let size = opts.image_size.unwrap_or(spec.image_size);
-    if !(1..=MAX_IMAGE_SIZE).contains(&size) {
-        return Err(DataError::ImageSize { size, max: MAX_IMAGE_SIZE });
-    }
+    let all = source(spec, opts.image_size.unwrap_or(spec.image_size))?;
     if opts.limit_per_class == Some(0) {
         return Err(DataError::NoImagesKept);
     }
-    let source = Source { spec, size, limit: opts.limit_per_class, seed: opts.seed };
+    let source = Source { limit: opts.limit_per_class, seed: opts.seed, ..all };
     let Some(dir) = &opts.dir else {
         if spec.layouts.contains(&Layout::Digits) {
             return digits::load(&source);
@@ -58,6 +55,30 @@ pub fn load(spec: &Spec, opts: &LoadOptions) -> Result<Splits, DataError> {
         }
     }
     Err(DataError::NoLayout { dataset: spec.name.clone(), dir: dir.clone(), wanted: wanted(spec) })
+}
+
+/// Loads `dir/{train,test}/<class>/*`, whatever the spec's layouts are, in images of `size` pixels a side.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_folder(spec: &Spec, dir: &Path, size: usize) -> Result<Splits, DataError> {
+    folder::load_parts(&source(spec, size)?, dir)
+}
+
+/// Loads `dir/<class>/*` with the labels that `classes` gives their folders; some classes may be missing.
+///
+/// # Errors
+/// As [`load`], or a folder that is none of the classes.
+pub fn load_classes(spec: &Spec, dir: &Path, size: usize, classes: &[String]) -> Result<Dataset, DataError> {
+    folder::load_classes(&source(spec, size)?, dir, classes)
+}
+
+/// All images of a dataset, in `size` pixels a side.
+fn source(spec: &Spec, size: usize) -> Result<Source<'_>, DataError> {
+    if !(1..=MAX_IMAGE_SIZE).contains(&size) {
+        return Err(DataError::ImageSize { size, max: MAX_IMAGE_SIZE });
+    }
+    Ok(Source { spec, size, limit: None, seed: 0 })
 }
 
 /// What the dataset's layouts look for in a folder, in words.

@@ -11,5 +11,5 @@ mod split;
 
 pub use dataset::{Dataset, Splits};
 pub use error::DataError;
-pub use load::{LoadOptions, MAX_IMAGE_SIZE, load};
+pub use load::{LoadOptions, MAX_IMAGE_SIZE, load, load_classes, load_folder};
 pub use spec::{Layout, SPECS, Spec, TrainDefaults, UnlearnDefaults};

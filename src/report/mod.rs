@@ -1,22 +1,33 @@
 //! What a run leaves behind: its folder ([`RunFolder`]), its figures ([`Results`]), and these as a table ([`render`]).
 
+mod poisoned_folder;
 mod results;
 mod run_folder;
 mod split_csv;
 mod table;
 
+pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use results::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Results, SplitFigures, seconds};
 pub use run_folder::{
-    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, StageTime,
+    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, SURROGATE, StageTime,
 };
 pub use split_csv::{parse_split, split_csv};
 pub use table::{columns, render};
 
 use std::path::PathBuf;
 
-/// What can go wrong with a run folder.
+use crate::attacks::AttackError;
+use crate::data::DataError;
+
+/// What can go wrong with a run folder or a folder of poisoned images.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+
+    #[error(transparent)]
+    Attack(#[from] AttackError),
+
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
 
@@ -28,6 +39,12 @@ pub enum ReportError {
 
     #[error("{}, line {line}: {why}; make it again with --subtask anti_learning", path.display())]
     Damaged { path: PathBuf, line: usize, why: String },
+
+    #[error("{} is not empty: choose another --out", path.display())]
+    NotEmpty { path: PathBuf },
+
+    #[error("{}, line {line}: {why}", path.display())]
+    Record { path: PathBuf, line: usize, why: String },
 
     #[error("{} cannot be written: {why}", path.display())]
     Encode { path: PathBuf, why: String },

@@ -20,8 +20,10 @@ pub struct Results {
     /// The network after stage 2.
     pub defended: Figures,
     pub split: SplitFigures,
-    /// Defense effectiveness rating, percent.
-    pub der: f64,
+    /// Whether there was a backdoor to defend against, undefended ASR of at least [`IMPLANTED`]; null without an ASR.
+    pub implanted: Option<bool>,
+    /// Defense effectiveness rating, percent; null without an ASR.
+    pub der: Option<f64>,
     /// By stage, and their total.
     pub seconds: Map<String, Value>,
     pub adapter: String,
@@ -46,6 +48,8 @@ pub struct DatasetFacts {
 #[derive(Clone, Debug, Serialize)]
 pub struct PoisonFacts {
     pub attack: String,
+    /// What the trigger is to do: all-to-one, all-to-all or clean-label.
+    pub mode: &'static str,
     pub target: u32,
     /// The target class's name.
     pub target_name: String,
@@ -53,21 +57,23 @@ pub struct PoisonFacts {
     pub rate: f64,
     /// Number of poisoned training images.
     pub count: usize,
-    /// Share of training images whose label is wrong, percent.
-    pub dirty_rate: f64,
+    /// Number of images changed nearly as the trigger would, with their true label.
+    pub negatives: usize,
+    /// Share of training images whose label is wrong, percent; null where the labels before are not known.
+    pub dirty_rate: Option<f64>,
 }
 
-/// One network's figures, percent.
+/// One network's figures, percent; ASR and RA are null without triggered test images, T is null for all-to-all.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
     /// Accuracy on all clean test images.
     pub acc: f64,
-    /// Triggered test images of other classes that are given the target's label.
-    pub asr: f64,
+    /// Triggered test images that are given the attacker's label: of other classes than the target, or all of all-to-all.
+    pub asr: Option<f64>,
     /// The same images, given their true label.
-    pub ra: f64,
+    pub ra: Option<f64>,
     /// Accuracy on the clean test images of the target class.
-    pub t: f64,
+    pub t: Option<f64>,
     pub counts: Map<String, Value>,
 }
 
@@ -87,18 +93,19 @@ pub struct SplitFigures {
     pub counts: Map<String, Value>,
 }
 
-fn counts<const N: usize>(named: [(&str, Count); N]) -> Map<String, Value> {
-    named.into_iter().map(|(name, count)| (name.to_string(), json!([count.hits, count.of]))).collect()
+fn counts<const N: usize>(named: [(&str, Option<Count>); N]) -> Map<String, Value> {
+    let there = named.into_iter().filter_map(|(name, count)| Some((name, count?)));
+    there.map(|(name, count)| (name.to_string(), json!([count.hits, count.of]))).collect()
 }
 
 impl From<&ModelMetrics> for Figures {
     fn from(m: &ModelMetrics) -> Figures {
         Figures {
             acc: m.acc.percent(),
-            asr: m.asr.percent(),
-            ra: m.ra.percent(),
-            t: m.t.percent(),
-            counts: counts([("acc", m.acc), ("asr", m.asr), ("ra", m.ra), ("t", m.t)]),
+            asr: m.asr.map(Count::percent),
+            ra: m.ra.map(Count::percent),
+            t: m.t.map(Count::percent),
+            counts: counts([("acc", Some(m.acc)), ("asr", m.asr), ("ra", m.ra), ("t", m.t)]),
         }
     }
 }
@@ -111,7 +118,7 @@ impl From<&SplitMetrics> for SplitFigures {
             fpr: m.fpr.percent(),
             auroc: m.auroc,
             flagged: m.precision.of,
-            counts: counts([("precision", m.precision), ("recall", m.recall), ("fpr", m.fpr)]),
+            counts: counts([("precision", Some(m.precision)), ("recall", Some(m.recall)), ("fpr", Some(m.fpr))]),
         }
     }
 }
@@ -131,19 +138,16 @@ pub fn seconds(stages: &[StageTime]) -> Map<String, Value> {
 }
 
 impl Results {
-    /// Whether there was a backdoor to defend against.
-    pub fn implanted(&self) -> bool {
-        self.undefended.asr >= IMPLANTED
-    }
-
-    /// What the figures themselves warn of.
-    pub fn warn(&mut self) {
-        if !self.implanted() {
-            self.warnings.push(format!(
-                "the attack did not implant: undefended ASR is {:.2} %, below {IMPLANTED} %, so the defended figures say little; \
-                 try more --epochs, a smaller --lr or a higher --poison-rate",
-                self.undefended.asr
-            ));
+    /// Says whether the attack implanted, and what the figures themselves warn of.
+    pub fn judge(&mut self) {
+        self.implanted = self.undefended.asr.map(|asr| asr >= IMPLANTED);
+        match self.undefended.asr {
+            Some(asr) if asr < IMPLANTED => self.warnings.push(format!(
+                "the attack did not implant: undefended ASR is {asr:.2} %, below {IMPLANTED} %, so the defended figures say little; \
+                 try more --epochs, a smaller --lr or a higher --poison-rate"
+            )),
+            Some(_) => {}
+            None => self.warnings.push("no triggered test images: ASR, RA and DER are not available".into()),
         }
         if self.split.flagged == 0 {
             self.warnings.push("stage 1 flagged no training image".into());
@@ -159,11 +163,14 @@ mod tests {
     #[test]
     fn figures_are_percent_with_counts() {
         let count = |hits, of| Count { hits, of };
-        let metrics = ModelMetrics { acc: count(3, 4), asr: count(9, 9), ra: count(0, 9), t: count(1, 2) };
+        let metrics = ModelMetrics { acc: count(3, 4), asr: Some(count(9, 9)), ra: Some(count(0, 9)), t: Some(count(1, 2)) };
         let json = serde_json::to_value(Figures::from(&metrics)).expect("json");
         assert_eq!(json["acc"], 75.0);
         assert_eq!(json["asr"], 100.0);
         assert_eq!(json["counts"], json!({"acc": [3, 4], "asr": [9, 9], "ra": [0, 9], "t": [1, 2]}));
+        let untested = ModelMetrics { asr: None, ra: None, ..metrics };
+        let json = serde_json::to_value(Figures::from(&untested)).expect("json");
+        assert_eq!((&json["asr"], &json["counts"]), (&Value::Null, &json!({"acc": [3, 4], "t": [1, 2]})));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub const PREVIEW: &str = "preview.png";
 pub const METRICS: &str = "metrics.jsonl";
 /// The verdict on every training image: index, label, score, verdict.
 pub const SPLIT: &str = "split.csv";
+/// The clean network that the attack was made with, if it was.
+pub const SURROGATE: &str = "surrogate.safetensors";
 /// The network after stage 1.
 pub const BACKDOORED: &str = "backdoored.safetensors";
 /// The network after stage 2.
@@ -51,7 +53,7 @@ impl Part {
     /// What it writes; all parts add to [`METRICS`] and to [`RUN`]'s stages.
     fn files(self) -> &'static [&'static str] {
         match self {
-            Part::AntiLearning => &[RUN, POISON, PREVIEW, METRICS, SPLIT, BACKDOORED],
+            Part::AntiLearning => &[RUN, POISON, PREVIEW, SURROGATE, METRICS, SPLIT, BACKDOORED],
             Part::Unlearning => &[DEFENDED],
             Part::Test => &[RESULTS],
         }

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use super::{Figures, Results};
 
 const CELL: usize = 22;
+const NOT_AVAILABLE: &str = "not available";
 
 /// The figures as a table, then the split, DER, seconds and warnings.
 pub fn render(results: &Results) -> String {
@@ -15,12 +18,13 @@ pub fn render(results: &Results) -> String {
         let _ = writeln!(text, "{name:12}{}", row(figures));
     }
     let split = &results.split;
-    let cell = |name: &str, value| share(value, &split.counts[name]);
+    let cell = |name: &str, value| share(Some(value), &split.counts[name]);
     let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}AUROC", "", "precision", "recall", "FPR");
     let shares = [("precision", split.precision), ("recall", split.recall), ("fpr", split.fpr)];
     let line: String = shares.map(|(name, value)| format!("{:CELL$}", cell(name, value))).concat();
     let _ = writeln!(text, "{:12}{line}{:.4}", "split", split.auroc);
-    let _ = writeln!(text, "\n{:12}{:.2}", "DER", results.der);
+    let der = results.der.map_or(NOT_AVAILABLE.into(), |der| format!("{der:.2}"));
+    let _ = writeln!(text, "\n{:12}{der}", "DER");
     let times: Vec<String> = results.seconds.iter().map(|(name, s)| format!("{name} {:.1}", s.as_f64().unwrap_or(0.0))).collect();
     let _ = writeln!(text, "{:12}{}", "seconds", times.join(", "));
     for warning in &results.warnings {
@@ -33,29 +37,29 @@ fn heading(results: &Results) -> String {
     let (data, poison) = (&results.dataset, &results.poison);
     let number = poison.target.to_string();
     let name = if poison.target_name == number { String::new() } else { format!(" ({})", poison.target_name) };
+    let goal = match poison.mode {
+        "all-to-one" => format!("target {number}{name}"),
+        "all-to-all" => "all-to-all".into(),
+        mode => format!("{mode}, target {number}{name}"),
+    };
+    let wrong = poison.dirty_rate.map_or(String::new(), |rate| format!("; {rate:.2} % wrongly labelled"));
+    let negatives = if poison.negatives > 0 { format!(" and {} negatives", poison.negatives) } else { String::new() };
     format!(
-        "{}, {} on {:.2} % of the training images ({}/{}; {:.2} % wrongly labelled), target {number}{name}, seed {}, dau {}\n{}\n",
-        data.name,
-        poison.attack,
-        poison.rate,
-        poison.count,
-        data.train,
-        poison.dirty_rate,
-        results.seed,
-        results.version,
-        results.adapter
+        "{}, {} on {:.2} % of the training images ({}/{}{wrong}){negatives}, {goal}, seed {}, dau {}\n{}\n",
+        data.name, poison.attack, poison.rate, poison.count, data.train, results.seed, results.version, results.adapter
     )
 }
 
 fn row(figures: &Figures) -> String {
-    let cells = [("acc", figures.acc), ("asr", figures.asr), ("ra", figures.ra), ("t", figures.t)];
-    let row: String = cells.map(|(name, value)| format!("{:CELL$}", share(value, &figures.counts[name]))).concat();
+    let cells = [("acc", Some(figures.acc)), ("asr", figures.asr), ("ra", figures.ra), ("t", figures.t)];
+    let row: String =
+        cells.map(|(name, value)| format!("{:CELL$}", share(value, figures.counts.get(name).unwrap_or(&Value::Null)))).concat();
     row.trim_end().to_string()
 }
 
 /// `98.60 (493/500)`.
-fn share(percent: f64, counts: &serde_json::Value) -> String {
-    format!("{percent:.2} ({}/{})", counts[0], counts[1])
+fn share(percent: Option<f64>, counts: &Value) -> String {
+    percent.map_or(NOT_AVAILABLE.into(), |percent| format!("{percent:.2} ({}/{})", counts[0], counts[1]))
 }
 
 /// Rows of cells, the first being the heading, in columns as wide as their widest cell.
@@ -77,31 +81,38 @@ mod tests {
 
     fn results(asr: usize) -> Results {
         let count = |hits, of| Count { hits, of };
-        let model =
-            |asr| ModelMetrics { acc: count(493, 500), asr: count(asr, 450), ra: count(450 - asr, 450), t: count(50, 50) };
+        let model = |asr| ModelMetrics {
+            acc: count(493, 500),
+            asr: Some(count(asr, 450)),
+            ra: Some(count(450 - asr, 450)),
+            t: Some(count(50, 50)),
+        };
         let split = SplitMetrics { precision: count(130, 130), recall: count(130, 130), fpr: count(0, 1167), auroc: 1.0 };
         let mut results = Results {
             version: "0.1.0".into(),
             dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500 },
             poison: PoisonFacts {
                 attack: "BadNets".into(),
+                mode: "all-to-one",
                 target: 0,
                 target_name: "zero".into(),
                 rate: 10.02,
                 count: 130,
-                dirty_rate: 9.1,
+                negatives: 0,
+                dirty_rate: Some(9.1),
             },
             undefended: Figures::from(&model(asr)),
             defended: Figures::from(&model(0)),
             split: SplitFigures::from(&split),
-            der: 99.5,
+            implanted: None,
+            der: Some(99.5),
             seconds: seconds(&[StageTime { part: Part::AntiLearning, name: "train".into(), seconds: 40.25 }]),
             adapter: "llvmpipe [vulkan, cpu]".into(),
             seed: 0,
             warnings: Vec::new(),
             config: serde_json::Value::Null,
         };
-        results.warn();
+        results.judge();
         results
     }
 
@@ -128,6 +139,29 @@ seconds     train 40.2, total 40.2
     fn an_attack_that_did_not_implant_is_said() {
         let text = render(&results(90));
         assert!(text.contains("warning: the attack did not implant: undefended ASR is 20.00 %"), "{text}");
+        assert_eq!((results(359).implanted, results(360).implanted), (Some(false), Some(true)), "360 of 450 are 80 %");
+    }
+
+    #[test]
+    fn figures_without_triggered_images_and_poison_of_all_modes_are_said() {
+        let mut without = results(450);
+        for figures in [&mut without.undefended, &mut without.defended] {
+            (figures.asr, figures.ra) = (None, None);
+            figures.counts.retain(|name, _| name == "acc" || name == "t");
+        }
+        (without.der, without.poison.dirty_rate, without.poison.negatives) = (None, None, 260);
+        (without.poison.mode, without.warnings) = ("clean-label", Vec::new());
+        without.judge();
+        assert_eq!(without.implanted, None);
+        let text = render(&without);
+        for part in [
+            "BadNets on 10.02 % of the training images (130/1297) and 260 negatives, clean-label, target 0 (zero), seed 0",
+            "undefended  98.60 (493/500)       not available         not available         100.00 (50/50)",
+            "DER         not available",
+            "warning: no triggered test images: ASR, RA and DER are not available",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
+        }
     }
 
     #[test]

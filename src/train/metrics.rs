@@ -26,12 +26,22 @@ impl Count {
 pub struct ModelMetrics {
     /// Accuracy on all clean test images.
     pub acc: Count,
-    /// Triggered images of other classes that get the attacker's label.
-    pub asr: Count,
+    /// Triggered images that get the attacker's label; none where there are no triggered images.
+    pub asr: Option<Count>,
     /// The same images, those that get their true label.
-    pub ra: Count,
-    /// Accuracy on the clean images of the target class alone.
-    pub t: Count,
+    pub ra: Option<Count>,
+    /// Accuracy on the clean images of the target class alone; none where every class is one.
+    pub t: Option<Count>,
+}
+
+/// What a model says of triggered images, `[N]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct TriggeredClasses<'a> {
+    pub class: &'a [u32],
+    /// The true labels; no image's is the one that the attacker wants for it.
+    pub labels: &'a [u32],
+    /// The labels that the attacker wants.
+    pub goal: &'a [u32],
 }
 
 /// How well a split finds the poison of a simulated attack.
@@ -47,20 +57,20 @@ pub struct SplitMetrics {
     pub auroc: f64,
 }
 
-/// `triggered_labels` are the true labels; the triggered images must not include the target's own.
+/// `target`: the class that all triggered images are to be taken for, if it is one.
 pub fn model_metrics(
     clean_class: &[u32],
     clean_labels: &[u32],
-    triggered_class: &[u32],
-    triggered_labels: &[u32],
-    target: u32,
+    triggered: Option<TriggeredClasses>,
+    target: Option<u32>,
 ) -> ModelMetrics {
     let clean = || clean_class.iter().zip(clean_labels);
+    let same = |a: &[u32], b: &[u32]| Count::of(a.iter().zip(b).map(|(a, b)| a == b));
     ModelMetrics {
         acc: Count::of(clean().map(|(c, l)| c == l)),
-        asr: Count::of(triggered_class.iter().map(|c| *c == target)),
-        ra: Count::of(triggered_class.iter().zip(triggered_labels).map(|(c, l)| c == l)),
-        t: Count::of(clean().filter(|(_, l)| **l == target).map(|(c, l)| c == l)),
+        asr: triggered.map(|t| same(t.class, t.goal)),
+        ra: triggered.map(|t| same(t.class, t.labels)),
+        t: target.map(|target| Count::of(clean().filter(|(_, l)| **l == target).map(|(c, l)| c == l))),
     }
 }
 
@@ -92,10 +102,10 @@ fn auroc(score: &[f32], positive: &[bool]) -> f64 {
     if p == 0.0 || n == 0.0 { 0.5 } else { (rank_sum - p * (p + 1.0) / 2.0) / (p * n) }
 }
 
-/// Defense effectiveness rating, 0 to 1: [max(0, ASR drop) - max(0, ACC drop) + 1] / 2.
-pub fn der(before: &ModelMetrics, after: &ModelMetrics) -> f64 {
+/// Defense effectiveness rating, 0 to 1: [max(0, ASR drop) - max(0, ACC drop) + 1] / 2; none without an ASR.
+pub fn der(before: &ModelMetrics, after: &ModelMetrics) -> Option<f64> {
     let drop = |b: Count, a: Count| ((b.percent() - a.percent()) / 100.0).max(0.0);
-    (drop(before.asr, after.asr) - drop(before.acc, after.acc) + 1.0) / 2.0
+    Some((drop(before.asr?, after.asr?) - drop(before.acc, after.acc) + 1.0) / 2.0)
 }
 
 #[cfg(test)]
@@ -105,11 +115,26 @@ mod tests {
 
     #[test]
     fn counts_by_the_definitions() {
-        let m = model_metrics(&[0, 1, 2, 0], &[0, 1, 1, 2], &[0, 0, 2, 1], &[1, 2, 2, 2], 0);
+        let triggered = TriggeredClasses { class: &[0, 0, 2, 1], labels: &[1, 2, 2, 2], goal: &[0; 4] };
+        let m = model_metrics(&[0, 1, 2, 0], &[0, 1, 1, 2], Some(triggered), Some(0));
         assert_eq!(m.acc, Count { hits: 2, of: 4 });
-        assert_eq!(m.asr, Count { hits: 2, of: 4 });
-        assert_eq!(m.ra, Count { hits: 1, of: 4 });
-        assert_eq!(m.t, Count { hits: 1, of: 1 });
+        assert_eq!(m.asr, Some(Count { hits: 2, of: 4 }));
+        assert_eq!(m.ra, Some(Count { hits: 1, of: 4 }));
+        assert_eq!(m.t, Some(Count { hits: 1, of: 1 }));
+    }
+
+    #[test]
+    fn all_to_all_counts_every_image_against_its_own_goal() {
+        let triggered = TriggeredClasses { class: &[1, 2, 2, 2], labels: &[0, 1, 2, 1], goal: &[1, 2, 0, 2] };
+        let m = model_metrics(&[0], &[0], Some(triggered), None);
+        assert_eq!((m.asr, m.ra, m.t), (Some(Count { hits: 3, of: 4 }), Some(Count { hits: 1, of: 4 }), None));
+    }
+
+    #[test]
+    fn without_triggered_images_there_is_no_asr() {
+        let m = model_metrics(&[0, 1], &[0, 0], None, Some(0));
+        assert_eq!((m.asr, m.ra, m.acc), (None, None, Count { hits: 1, of: 2 }));
+        assert_eq!(der(&m, &m), None);
     }
 
     #[test]
@@ -124,11 +149,11 @@ mod tests {
     fn der_rewards_a_lower_asr_and_charges_a_lower_acc() {
         let m = |acc, asr| ModelMetrics {
             acc: Count { hits: acc, of: 100 },
-            asr: Count { hits: asr, of: 100 },
-            ra: Count { hits: 0, of: 100 },
-            t: Count { hits: 0, of: 10 },
+            asr: Some(Count { hits: asr, of: 100 }),
+            ra: Some(Count { hits: 0, of: 100 }),
+            t: Some(Count { hits: 0, of: 10 }),
         };
-        assert_relative_eq!(der(&m(90, 100), &m(88, 2)), (0.98 - 0.02 + 1.0) / 2.0);
-        assert_relative_eq!(der(&m(90, 50), &m(95, 60)), 0.5);
+        assert_relative_eq!(der(&m(90, 100), &m(88, 2)).expect("both have an ASR"), (0.98 - 0.02 + 1.0) / 2.0);
+        assert_relative_eq!(der(&m(90, 50), &m(95, 60)).expect("both have an ASR"), 0.5);
     }
 }

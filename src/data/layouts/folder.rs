@@ -44,6 +44,32 @@ pub fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
     Ok(Splits { train: read(source, train)?, test: read(source, test)? })
 }
 
+/// Loads `dir/{train,test}/<class>/*`, both of which must be there.
+pub fn load_parts(source: &Source, dir: &Path) -> Result<Splits, DataError> {
+    if !is_part(&dir.join("train")) || !is_part(&dir.join("test")) {
+        let (dataset, wanted) = (source.spec.name.clone(), "image folders train/<class>/ and test/<class>/".into());
+        return Err(DataError::NoLayout { dataset, dir: dir.into(), wanted });
+    }
+    load(source, dir)
+}
+
+/// Loads `dir/<class>/*`, classes numbered as in `classes`; some may have no folder.
+pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<Dataset, DataError> {
+    let mut listing = Listing { classes: classes.to_vec(), files: Vec::new(), labels: Vec::new() };
+    for path in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
+        let Some(label) = classes.iter().position(|class| *class == name(&path)) else {
+            return Err(DataError::ClassesDiffer { dir: dir.into(), other: "train", class: name(&path) });
+        };
+        let images: Vec<_> = entries(&path)?.into_iter().filter(|path| is_image(path)).collect();
+        listing.labels.extend(std::iter::repeat_n(label as u32, images.len()));
+        listing.files.extend(images);
+    }
+    if listing.files.is_empty() {
+        return Err(DataError::EmptyClass { path: dir.into(), extensions: EXTENSIONS.join(", ") });
+    }
+    read(source, listing)
+}
+
 /// `train/` and `test/` are parts of a dataset if they hold folders; otherwise they are classes that happen to be called so.
 fn is_part(dir: &Path) -> bool {
     marker(dir)

@@ -1,0 +1,194 @@
+//! What can be chosen about an attack. Each attack declares its options in its own file; flags, help, checks and defaults follow.
+
+use super::AttackError;
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// An option of an attack. Attacks may share a name if they mean the same kind of value by it.
+#[derive(Debug)]
+pub struct AttackOption {
+    /// One word: the flag, and the key of a configuration file.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+}
+
+/// What an option takes, and what it is unless chosen.
+#[derive(Debug)]
+pub enum Kind {
+    Flag {
+        default: bool,
+    },
+    /// `words` say what `allowed` allows.
+    Number {
+        default: f64,
+        allowed: fn(f64) -> bool,
+        words: &'static str,
+    },
+    Word {
+        default: &'static str,
+        among: &'static [&'static str],
+    },
+}
+
+/// An option's value.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum OptionValue {
+    Flag(bool),
+    Number(f64),
+    Word(String),
+}
+
+/// Whole numbers are written without a point: `patch = 3`.
+impl Serialize for OptionValue {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            OptionValue::Flag(b) => to.serialize_bool(*b),
+            OptionValue::Number(x) if x.fract() == 0.0 && x.abs() < 1e15 => to.serialize_i64(*x as i64),
+            OptionValue::Number(x) => to.serialize_f64(*x),
+            OptionValue::Word(word) => to.serialize_str(word),
+        }
+    }
+}
+
+impl fmt::Display for OptionValue {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            OptionValue::Flag(b) => b.fmt(f),
+            OptionValue::Number(x) => x.fmt(f),
+            OptionValue::Word(word) => word.fmt(f),
+        }
+    }
+}
+
+impl AttackOption {
+    pub fn default(&self) -> OptionValue {
+        match self.kind {
+            Kind::Flag { default } => OptionValue::Flag(default),
+            Kind::Number { default, .. } => OptionValue::Number(default),
+            Kind::Word { default, .. } => OptionValue::Word(default.into()),
+        }
+    }
+
+    /// Reads a flag's value.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub fn parse(&self, text: &str) -> Result<OptionValue, String> {
+        match self.kind {
+            Kind::Flag { .. } => text.parse().map(OptionValue::Flag).map_err(|_| "give true or false".into()),
+            Kind::Number { .. } => text.parse().map(OptionValue::Number).map_err(|_| "give a number".into()),
+            Kind::Word { .. } => Ok(OptionValue::Word(text.into())),
+        }
+    }
+
+    /// What it takes, in words.
+    pub fn allowed(&self) -> String {
+        match self.kind {
+            Kind::Flag { .. } => "true or false".into(),
+            Kind::Number { words, .. } => words.into(),
+            Kind::Word { among, .. } => among.join(" or "),
+        }
+    }
+
+    fn allows(&self, value: &OptionValue) -> bool {
+        match (&self.kind, value) {
+            (Kind::Flag { .. }, OptionValue::Flag(_)) => true,
+            (Kind::Number { allowed, .. }, OptionValue::Number(x)) => allowed(*x),
+            (Kind::Word { among, .. }, OptionValue::Word(word)) => among.contains(&word.as_str()),
+            _ => false,
+        }
+    }
+}
+
+/// Options by name; what is not among them has its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttackOptions(pub BTreeMap<String, OptionValue>);
+
+impl AttackOptions {
+    pub fn number(&self, option: &AttackOption) -> f64 {
+        match self.0.get(option.name) {
+            Some(OptionValue::Number(x)) => *x,
+            _ => {
+                if let Kind::Number { default, .. } = option.kind {
+                    default
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+
+    /// A number that its option allows only whole and at least 0.
+    pub fn count(&self, option: &AttackOption) -> usize {
+        self.number(option) as usize
+    }
+
+    pub fn flag(&self, option: &AttackOption) -> bool {
+        match self.0.get(option.name) {
+            Some(OptionValue::Flag(b)) => *b,
+            _ => matches!(option.kind, Kind::Flag { default: true }),
+        }
+    }
+
+    pub fn word<'a>(&'a self, option: &AttackOption) -> &'a str {
+        match self.0.get(option.name) {
+            Some(OptionValue::Word(word)) => word,
+            _ => {
+                if let Kind::Word { default, .. } = option.kind {
+                    default
+                } else {
+                    ""
+                }
+            }
+        }
+    }
+
+    /// These options with the defaults of those of `known` that are not among them.
+    ///
+    /// # Errors
+    /// An option that is not known, or a value that it does not allow.
+    pub(super) fn complete(&self, attack: &'static str, known: &[AttackOption]) -> Result<AttackOptions, AttackError> {
+        let mut all: BTreeMap<String, OptionValue> = known.iter().map(|o| (o.name.to_string(), o.default())).collect();
+        for (name, value) in &self.0 {
+            let Some(option) = known.iter().find(|o| o.name == name) else {
+                let names: Vec<_> = known.iter().map(|o| o.name).collect();
+                let known = if names.is_empty() { "none".into() } else { names.join(", ") };
+                return Err(AttackError::UnknownOption { attack, option: name.clone(), known });
+            };
+            if !option.allows(value) {
+                let (value, allowed) = (value.to_string(), option.allowed());
+                return Err(AttackError::OptionValue { attack, option: option.name, value, allowed });
+            }
+            all.insert(name.clone(), value.clone());
+        }
+        Ok(AttackOptions(all))
+    }
+}
+
+impl<const N: usize> From<[(&str, OptionValue); N]> for AttackOptions {
+    fn from(pairs: [(&str, OptionValue); N]) -> AttackOptions {
+        AttackOptions(pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+    }
+}
+
+impl From<f64> for OptionValue {
+    fn from(x: f64) -> OptionValue {
+        OptionValue::Number(x)
+    }
+}
+
+impl From<bool> for OptionValue {
+    fn from(b: bool) -> OptionValue {
+        OptionValue::Flag(b)
+    }
+}
+
+impl From<&str> for OptionValue {
+    fn from(word: &str) -> OptionValue {
+        OptionValue::Word(word.into())
+    }
+}

@@ -1,0 +1,86 @@
+//! The images of a job: poisoned here, or by whoever made a folder of them.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use image::RgbImage;
+use toml::{Table, Value};
+
+use super::Global;
+use super::flags::read_config;
+use super::settings::Settings;
+use super::surrogate::NetworkSurrogate;
+use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
+use crate::data::{self, Spec};
+use crate::report::{POISON, POISON_SETTINGS, PoisonedFolder, RunFolder, SURROGATE};
+use crate::train::Network;
+
+/// The images, and what was made with them where they were poisoned here.
+pub struct Inputs {
+    pub images: PoisonedFolder,
+    pub preview: Option<RgbImage>,
+    /// The clean network that the attack was made with.
+    pub surrogate: Option<Network>,
+}
+
+impl Inputs {
+    /// `earlier`: a run that has begun, to poison as then.
+    ///
+    /// # Errors
+    /// All that is wrong with the data or the attack.
+    pub fn load(settings: &Settings, spec: &Spec, earlier: Option<&RunFolder>, global: &Global) -> Result<Inputs> {
+        if let Some(dir) = &settings.poisoned {
+            let images = PoisonedFolder::read(dir, spec, settings.image_size, settings.target_mode, settings.target)?;
+            return Ok(Inputs { images, preview: None, surrogate: None });
+        }
+        let Settings { target_mode: mode, target, seed, image_size: size, .. } = *settings;
+        let entry = attacks::find(&settings.attack)?;
+        let clean = data::load(spec, &settings.load_options())?;
+        settings.poison_options().check(&clean.train)?;
+        let surrogate = if entry.needs_surrogate {
+            let kept = earlier.map(|folder| folder.path(SURROGATE));
+            let checkpoint = kept.as_deref().or(settings.surrogate.as_deref());
+            Some(NetworkSurrogate::make(settings, spec, &clean.train, checkpoint, global)?)
+        } else {
+            None
+        };
+        let help = surrogate.as_ref().map(|surrogate| Help { surrogate, clean: &clean.train, mode, target });
+        let attack = entry.build(&Blueprint { size, seed, options: &settings.options, help })?;
+        let poisoned = match earlier {
+            Some(folder) => Poisoned::from_manifest(&clean.train, attack.as_ref(), seed, &folder.read(POISON)?)?,
+            None => attacks::poison(&clean.train, attack.as_ref(), &settings.poison_options())?,
+        };
+        let triggered = triggered_test(&clean.test, attack.as_ref(), mode, target);
+        drop(attack);
+        let preview = Some(contact_sheet(&clean.train, &poisoned));
+        let images = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
+        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network) })
+    }
+}
+
+/// What `dau poison` recorded of the images in `dir`, if it made them: the settings that say how they were poisoned.
+///
+/// # Errors
+/// A record that cannot be read; a setting that says otherwise, or a flag for a poisoning that will not take place.
+pub(super) fn poisoned_as(dir: &Path, given: &Table, flags: &Table) -> Result<Table> {
+    let path = dir.join(POISON_SETTINGS);
+    let recorded = if path.is_file() { read_config(&path)? } else { Table::new() };
+    let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
+    let useless = ["data", "limit_per_class", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
+    let contradicting = recorded.keys().filter_map(|key| given.get(key).map(|value| (key.as_str(), value)));
+    for (key, value) in contradicting.chain(useless.filter_map(|key| flags.get(key).map(|value| (key, value)))) {
+        let is = recorded.get(key);
+        let same_word = |a: &str, b: &str| a.eq_ignore_ascii_case(b) || Spec::find(a).is_ok_and(|spec| spec.name == b);
+        let same = match (value, is) {
+            (Value::String(value), Some(Value::String(is))) => same_word(value, is),
+            _ => is == Some(value),
+        };
+        let is = is.map_or(String::new(), |is| format!(" with {key} = {is}"));
+        ensure!(
+            same,
+            "the images of {} are poisoned already{is}: leave out {key} = {value}, or `dau poison` others",
+            dir.display()
+        );
+    }
+    Ok(recorded)
+}

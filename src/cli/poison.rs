@@ -1,0 +1,52 @@
+//! `dau poison`: a poisoned data set as a folder of images, for `dau run --poisoned` and other tools.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use toml::Table;
+
+use super::flags::{DataFlags, Flags, PoisonFlags};
+use super::inputs::Inputs;
+use super::settings::resolve;
+use super::{Global, Refuse, print, print_json};
+use crate::attacks::Role;
+use crate::data::Spec;
+use crate::report::vet_poisoned;
+
+/// Arguments of `dau poison`.
+#[derive(Args, Clone, Debug)]
+pub struct PoisonArgs {
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    poison: PoisonFlags,
+    /// Where to write train/, test/ and triggered/<class>/*.png, poison.csv, poison.toml and preview.png; new or empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub fn run(args: &PoisonArgs, global: &Global) -> Result<()> {
+    let flags = Flags { data: args.data.clone(), poison: args.poison.clone(), out: Some(args.out.clone()), ..Flags::default() };
+    let settings = resolve(&Table::new(), &flags).refuse()?.settings;
+    vet_poisoned(&args.out).refuse()?;
+    let spec = Spec::find(&settings.dataset).refuse()?;
+    let Inputs { images, preview, .. } = Inputs::load(&settings, &spec, None, global).refuse()?;
+    let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), settings.seed, settings.poisoning()?);
+    images.write(&args.out, &record, preview.as_ref())?;
+
+    let (poisoned, train) = (images.poisoned.count(Role::Poisoned), images.poisoned.data.len());
+    let negatives = images.poisoned.count(Role::Negative);
+    let triggered = images.triggered.as_ref().map_or(0, |t| t.data.len());
+    let (test, out) = (images.test.len(), args.out.display());
+    if global.json {
+        return print_json(&serde_json::json!({
+            "out": out.to_string(), "train": train, "poisoned": poisoned, "negatives": negatives, "test": test,
+            "triggered": triggered,
+        }));
+    }
+    print(&format!(
+        "{out}: {train} training images ({poisoned} poisoned, {negatives} negatives), {test} test images, {triggered} triggered\n\
+         next: dau run --poisoned {out}\n"
+    ))
+}

@@ -1,0 +1,196 @@
+//! Poisoned images as a folder, written by `dau poison` and read by `dau run --poisoned`:
+//! ```text
+//! train/<given label>/*.png      the poisoned training set
+//! test/<class>/*.png             clean test images
+//! triggered/<class>/*.png        test images with the trigger, by their true class
+//! poison.csv                     path,original_label,given_label,role: the training images that are not clean
+//! poison.toml                    how they were poisoned, as settings
+//! preview.png                    clean, triggered, difference x 10
+//! ```
+//! Another tool's folder needs `train/`, `test/` and `poison.csv`. The latter may also be a bare list, an image a line, by its
+//! path or by its index in the order of `train/` (class by class, each by file name); a role that is not given is `poisoned`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use csv::{ReaderBuilder, StringRecord, Writer};
+use image::{ImageFormat, RgbImage};
+use rayon::prelude::*;
+
+use super::{POISON, PREVIEW, ReportError};
+use crate::attacks::{AttackError, Poisoned, Role, TargetMode, TriggeredTest};
+use crate::data::{Dataset, Spec, load_classes, load_folder};
+use crate::files::write_atomic;
+
+/// How the images were poisoned: settings of `dau poison`.
+pub const POISON_SETTINGS: &str = "poison.toml";
+const TRAIN: &str = "train";
+const TEST: &str = "test";
+const TRIGGERED: &str = "triggered";
+const COLUMNS: [&str; 4] = ["path", "original_label", "given_label", "role"];
+
+/// What a folder of poisoned images holds.
+pub struct PoisonedFolder {
+    pub poisoned: Poisoned,
+    /// Clean.
+    pub test: Dataset,
+    /// None where the folder has no triggered test images.
+    pub triggered: Option<TriggeredTest>,
+}
+
+/// Refuses a place that holds something already; writes nothing.
+///
+/// # Errors
+/// A file, an unreadable folder, or one that is not empty.
+pub fn vet_poisoned(dir: &Path) -> Result<(), ReportError> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ReportError::Read { path: dir.into(), source }),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(ReportError::NotEmpty { path: dir.into() }),
+        },
+    }
+}
+
+impl PoisonedFolder {
+    /// Writes the folder; `settings` is the text of [`POISON_SETTINGS`]. [`POISON`] comes last: without it a folder is not whole.
+    ///
+    /// # Errors
+    /// A disk that refuses.
+    pub fn write(&self, dir: &Path, settings: &str, preview: Option<&RgbImage>) -> Result<(), ReportError> {
+        let train = &self.poisoned.data;
+        let places = write_images(train, &dir.join(TRAIN))?;
+        write_images(&self.test, &dir.join(TEST))?;
+        if let Some(triggered) = &self.triggered {
+            write_images(&triggered.data, &dir.join(TRIGGERED))?;
+        }
+        if let Some(preview) = preview {
+            write_image(preview, &dir.join(PREVIEW))?;
+        }
+        let write = |file: &str, bytes: &[u8]| {
+            let path = dir.join(file);
+            write_atomic(&path, bytes).map_err(|source| ReportError::Write { path, source })
+        };
+        write(POISON_SETTINGS, settings.as_bytes())?;
+
+        let mut csv = Writer::from_writer(Vec::new());
+        let failed = |e: csv::Error| ReportError::Encode { path: dir.join(POISON), why: e.to_string() };
+        csv.write_record(COLUMNS).map_err(failed)?;
+        for (i, place) in places.iter().enumerate().filter(|(i, _)| self.poisoned.roles[*i] != Role::Clean) {
+            let class = |label: u32| train.classes[label as usize].as_str();
+            let original = self.poisoned.original_labels.as_ref().map_or("", |labels| class(labels[i]));
+            let row = [&format!("{TRAIN}/{place}"), original, class(train.labels[i]), self.poisoned.roles[i].name()];
+            csv.write_record(row).map_err(failed)?;
+        }
+        let bytes = csv.into_inner().map_err(|e| ReportError::Encode { path: dir.join(POISON), why: e.to_string() })?;
+        write(POISON, &bytes)
+    }
+
+    /// Reads a folder; `mode` and `target` say what the trigger is to do.
+    ///
+    /// # Errors
+    /// Images that cannot be read, a record that names others, no poisoned image, no such target class.
+    pub fn read(dir: &Path, spec: &Spec, size: usize, mode: TargetMode, target: u32) -> Result<PoisonedFolder, ReportError> {
+        let splits = load_folder(spec, dir, size)?;
+        let classes = splits.train.classes.clone();
+        if target as usize >= classes.len() {
+            return Err(AttackError::Target { target, classes: classes.len() }.into());
+        }
+        let triggered = match dir.join(TRIGGERED) {
+            place if place.is_dir() => {
+                let all = load_classes(spec, &place, size, &classes)?;
+                let tested: Vec<usize> = (0..all.len()).filter(|&i| mode.tests(all.labels[i], target)).collect();
+                Some(TriggeredTest::new(all.subset(&tested), mode, target)).filter(|t| !t.data.is_empty())
+            }
+            _ => None,
+        };
+        let path = dir.join(POISON);
+        let text = fs::read_to_string(&path).map_err(|source| ReportError::Read { path: path.clone(), source })?;
+        let (roles, original_labels) = parse(&text, dir, &splits.train)?;
+        let poisoned = Poisoned { data: splits.train, roles, original_labels };
+        Ok(PoisonedFolder { poisoned, test: splits.test, triggered })
+    }
+}
+
+/// Writes every image as `<class>/<index>.png`; returns these names.
+fn write_images(data: &Dataset, dir: &Path) -> Result<Vec<String>, ReportError> {
+    for class in &data.classes {
+        let path = dir.join(class);
+        // A class without images gets no folder.
+        if data.labels.iter().any(|label| data.classes[*label as usize] == *class) {
+            fs::create_dir_all(&path).map_err(|source| ReportError::Write { path, source })?;
+        }
+    }
+    let side = data.size as u32;
+    let name = |i: usize| format!("{}/{i:06}.png", data.classes[data.labels[i] as usize]);
+    (0..data.len())
+        .into_par_iter()
+        .map(|i| {
+            let path = dir.join(name(i));
+            let wrong = || ReportError::Encode { path: path.clone(), why: "its pixels do not fill a square".into() };
+            let image = RgbImage::from_raw(side, side, data.image(i).to_vec()).ok_or_else(wrong)?;
+            write_image(&image, &path)?;
+            Ok(name(i))
+        })
+        .collect()
+}
+
+fn write_image(image: &RgbImage, path: &Path) -> Result<(), ReportError> {
+    image.save_with_format(path, ImageFormat::Png).map_err(|e| ReportError::Encode { path: path.into(), why: e.to_string() })
+}
+
+/// The roles and, if all are given, the labels before.
+fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), ReportError> {
+    let path = dir.join(POISON);
+    let damaged = |line: usize, why: String| ReportError::Record { path: path.clone(), line, why };
+    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    for (i, place) in train.paths.iter().enumerate() {
+        let place = Path::new(place);
+        for root in [dir.to_path_buf(), dir.join(TRAIN)] {
+            places.extend(place.strip_prefix(root).map(|tail| (tail.to_path_buf(), i)));
+        }
+    }
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let records: Vec<StringRecord> = reader
+        .records()
+        .collect::<Result<_, _>>()
+        .map_err(|e| damaged(e.position().map_or(1, |p| p.line() as usize), "is no CSV".into()))?;
+    // With a heading the columns may be in any order; without one the first is the path or the index.
+    let first = records.first().cloned().unwrap_or_default();
+    let headed = first.iter().any(|cell| cell == "path" || cell == "index");
+    let column = |name: &str| first.iter().position(|cell| headed && cell == name);
+    let (at, original, given, role) =
+        (column("path").or(column("index")).unwrap_or(0), column("original_label"), column("given_label"), column("role"));
+    let class = |name: &str| train.classes.iter().position(|class| class == name).map(|label| label as u32);
+
+    let mut roles = vec![Role::Clean; train.len()];
+    let mut before = Some(train.labels.clone());
+    for record in &records[usize::from(headed)..] {
+        let line = record.position().map_or(0, |p| p.line() as usize);
+        let cell = |column: Option<usize>| column.and_then(|c| record.get(c)).filter(|cell| !cell.is_empty());
+        let place = record.get(at).unwrap_or_default();
+        let index = places.get(Path::new(&place.replace('\\', "/"))).copied();
+        let Some(i) = index.or_else(|| place.parse().ok().filter(|i| *i < train.len())) else {
+            return Err(damaged(line, format!("`{place}` is no image of {TRAIN}/ and no index below {}", train.len())));
+        };
+        let given = cell(given);
+        if given.is_some_and(|name| class(name) != Some(train.labels[i])) {
+            let lies = &train.classes[train.labels[i] as usize];
+            return Err(damaged(line, format!("{place} lies in `{lies}`, not in `{}`", given.unwrap_or_default())));
+        }
+        let name = cell(role).unwrap_or(Role::Poisoned.name());
+        roles[i] = Role::find(name).ok_or_else(|| damaged(line, format!("`{name}` is no role: poisoned, negative or clean")))?;
+        match (cell(original).map(|name| (name, class(name))), &mut before) {
+            (Some((_, Some(label))), Some(before)) => before[i] = label,
+            (Some((name, None)), _) => return Err(damaged(line, format!("`{name}` is no class of {TRAIN}/"))),
+            (None, _) => before = None,
+            (_, None) => {}
+        }
+    }
+    if !roles.contains(&Role::Poisoned) {
+        return Err(damaged(1, "no poisoned image is listed".into()));
+    }
+    Ok((roles, before))
+}
