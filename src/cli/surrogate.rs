@@ -46,7 +46,7 @@ impl NetworkSurrogate {
             classes: clean.classes.len(),
             image_size: clean.size,
         };
-        let kernels = global.open()?;
+        let kernels = global.open(settings.precision)?;
         let network = match checkpoint {
             Some(path) => {
                 let ModelSpec { name, width, image_size, .. } = Network::load(&kernels, path)?.spec;
