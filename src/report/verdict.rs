@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_backdoor_is_named_with_its_class_its_count_and_its_evidence() {
-        let evidence = vec![seen(0, 0.6, Finding::Varied), seen(1, 0.91, Finding::Poisoned)];
+        let evidence = vec![seen(0, 0.6, Finding::Varied), seen(1, 0.91, Finding::Backdoor)];
         let verdict = Verdict::new(&data(&["cat", "dog", "eel", "fox"]), &findings([2, 4], evidence), Prefilter::Ridge, true);
         assert_eq!((verdict.found, verdict.flagged, verdict.classes.len()), (Some(true), 2, 1));
         assert_eq!((verdict.classes[0].name.as_str(), verdict.classes[0].sure), ("dog", "strong"));

@@ -44,7 +44,7 @@ pub enum Finding {
     /// Two distinct halves, of which none is called by many other classes' names: a variety, or poison from one class.
     Varied,
     /// One half is poison.
-    Poisoned,
+    Backdoor,
 }
 
 /// A class in two halves.
@@ -92,7 +92,7 @@ pub(super) fn find(ridge: &Ridge, data: &Dataset, confirm: bool, observer: &dyn 
         let confirmed = most.is_some_and(|most| most >= ENTROPY);
         let side = entropies.is_none_or(|[easier, harder]| easier >= harder) || !(confirmed || confirm);
         let finding = match apart {
-            true if confirmed || !confirm => Finding::Poisoned,
+            true if confirmed || !confirm => Finding::Backdoor,
             true => Finding::Varied,
             false => Finding::Whole,
         };
@@ -226,7 +226,7 @@ mod tests {
         let ridge = Ridge::new(&super::super::shallow::features(data), &[], data.len()).unwrap();
         let found = find(&ridge, data, confirm, &Silent).unwrap();
         assert_eq!(found.len(), data.classes.len());
-        found.into_iter().filter(|h| h.seen.finding == Finding::Poisoned).collect()
+        found.into_iter().filter(|h| h.seen.finding == Finding::Backdoor).collect()
     }
 
     #[test]

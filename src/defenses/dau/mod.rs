@@ -147,7 +147,7 @@ fn split_by_evidence(
     observer: &dyn Observer,
 ) -> Result<Split, TrainError> {
     let mut split = Split { flagged: vec![false; data.len()], score: vec![0.0; data.len()] };
-    let poisoned: Vec<u32> = classes.iter().filter(|c| c.finding == Finding::Poisoned).map(|c| c.class).collect();
+    let poisoned: Vec<u32> = classes.iter().filter(|c| c.finding == Finding::Backdoor).map(|c| c.class).collect();
     if poisoned.is_empty() {
         return Ok(split);
     }
