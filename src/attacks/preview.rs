@@ -1,5 +1,5 @@
 use super::{Poisoned, Role};
-use crate::data::Dataset;
+use crate::data::{Dataset, paint};
 use image::{Rgb, RgbImage};
 
 const COLUMNS: usize = 8;
@@ -28,12 +28,7 @@ pub fn contact_sheet(clean: &Dataset, poisoned: &Poisoned) -> RgbImage {
         for (row, image) in [before, after, &difference].into_iter().enumerate() {
             let band = k / COLUMNS;
             let (left, top) = (extent(k % COLUMNS, 0), extent(3 * band + row, band));
-            for y in 0..tile {
-                for x in 0..tile {
-                    let at = (y / zoom * clean.size + x / zoom) * 3;
-                    sheet.put_pixel(left + x as u32, top + y as u32, Rgb([image[at], image[at + 1], image[at + 2]]));
-                }
-            }
+            paint(&mut sheet, (left, top), image, clean.size, zoom);
         }
     }
     sheet

@@ -69,6 +69,23 @@ pub struct Flags {
     /// Images that are poisoned already, a folder as `dau poison` writes it: nothing is poisoned then
     #[arg(long, value_name = "DIR")]
     pub poisoned: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub training: TrainingFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub stage_one: StageOneFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub stage_two: StageTwoFlags,
+    /// Run folder [default: runs/DATASET-ATTACK-SEED]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Which network, and how it is trained.
+#[derive(Args, Serialize, Clone, Debug, Default)]
+pub struct TrainingFlags {
     /// Network [default: resnet18]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
@@ -99,10 +116,19 @@ pub struct Flags {
     /// Augmentation: mirror at random, true or false
     #[arg(long, value_name = "BOOL")]
     pub flip: Option<bool>,
+}
+
+/// How the poison is looked for.
+#[derive(Args, Serialize, Clone, Debug, Default)]
+pub struct StageOneFlags {
     /// Stage 1: first suspects by ridge regression on the images, which may find no backdoor, or by loss: those learned first
     /// [default: ridge]
     #[arg(long, value_name = "NAME", value_parser = word::<Prefilter>)]
     pub prefilter: Option<Prefilter>,
+    /// Stage 1, by ridge: flag a class only if a model that has not seen its suspects calls them by many other classes' names;
+    /// false finds clean-label poison too, and flags varieties of clean classes [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub confirm: Option<bool>,
     /// Stage 1: share of the images taken as surely poisoned to begin with [default: 0.01]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub prefilter_share: Option<f64>,
@@ -115,6 +141,11 @@ pub struct Flags {
     /// Stage 1, by loss: look again at classes flagged for the most part, true or false [default: true]
     #[arg(long, value_name = "BOOL")]
     pub within_class: Option<bool>,
+}
+
+/// How the poison is unlearned.
+#[derive(Args, Serialize, Clone, Debug, Default)]
+pub struct StageTwoFlags {
     /// Stage 2: loss on the poisoned part, cce or gga (gradient ascent) [default: cce]
     #[arg(long, value_name = "NAME", value_parser = word::<UnlearnLoss>)]
     pub unlearn_loss: Option<UnlearnLoss>,
@@ -133,9 +164,6 @@ pub struct Flags {
     /// Stage 2: weight of the loss on the poisoned part [default: 1]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub unlearn_lambda: Option<f64>,
-    /// Run folder [default: runs/DATASET-ATTACK-SEED]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
 }
 
 /// The keys that a configuration file may have: the flags' names.

@@ -42,19 +42,8 @@ impl Job {
     pub fn prepare(settings: Settings, earlier: Option<&RunFolder>, global: &Global) -> Result<Job> {
         let spec = Spec::find(&settings.dataset)?;
         let Inputs { images, preview, surrogate } = Inputs::load(&settings, &spec, earlier, global)?;
-        let model = ModelSpec {
-            name: settings.model.clone(),
-            width: settings.width,
-            classes: images.test.classes.len(),
-            image_size: images.test.size,
-        };
-        let kernels = global.open(settings.precision)?;
-        check_batch(&kernels, &model, settings.batch)?;
-        let (clean_part, poison_part) = (settings.unlearn_batch_clean, settings.unlearn_batch_poison);
-        check_batch(&kernels, &model, clean_part + poison_part).map_err(|e| {
-            anyhow!("unlearning's joint batch, --unlearn-batch-clean {clean_part} and --unlearn-batch-poison {poison_part}: {e}")
-        })?;
-        announce(&kernels);
+        let model = settings.model_spec(&images.test);
+        let kernels = open_for(&settings, &model, global)?;
         let norm = Normalisation { mean: spec.mean, std: spec.std };
         Ok(Job { settings, images, preview, surrogate, kernels, model, norm })
     }
@@ -89,7 +78,7 @@ impl Job {
         let progress = Progress::of(Part::AntiLearning, folder);
         let network = Network::new(&self.kernels, &self.model, &self.norm, self.settings.seed)?;
         let config = self.settings.anti_learn_config();
-        let split = anti_learn(&self.kernels, &network, self.train(), &config, &progress)?;
+        let split = anti_learn(&self.kernels, &network, self.train(), &config, &progress)?.split;
         folder.write(SPLIT, split_csv(&split, &self.train().labels).as_bytes())?;
         network.save(&folder.path(BACKDOORED))?;
         run.stages = progress.finish()?;
@@ -197,6 +186,21 @@ impl Job {
         run.stages.extend(stages);
         Ok(folder.write_run(&self.settings, &run)?)
     }
+}
+
+/// Opens the adapter for a job and asks whether the batches of both stages fit.
+///
+/// # Errors
+/// No such adapter; a batch over its limits.
+pub(super) fn open_for(settings: &Settings, model: &ModelSpec, global: &Global) -> Result<Kernels> {
+    let kernels = global.open(settings.precision)?;
+    check_batch(&kernels, model, settings.batch)?;
+    let (clean_part, poison_part) = (settings.unlearn_batch_clean, settings.unlearn_batch_poison);
+    check_batch(&kernels, model, clean_part + poison_part).map_err(|e| {
+        anyhow!("unlearning's joint batch, --unlearn-batch-clean {clean_part} and --unlearn-batch-poison {poison_part}: {e}")
+    })?;
+    announce(&kernels);
+    Ok(kernels)
 }
 
 /// Shows a job's figures: JSON on stdout and nothing else there, or the table; the outcome in a word on stderr.

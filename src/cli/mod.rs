@@ -2,19 +2,23 @@
 
 mod attack_flags;
 pub mod bench;
+mod defend;
 mod demo;
 mod devices;
 mod flags;
 mod inputs;
 mod job;
+mod own;
 mod poison;
 mod predict;
 mod progress;
 mod run;
+mod scan;
 mod selftest;
 mod settings;
 mod subtask;
 mod surrogate;
+mod unlearn;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -58,6 +62,12 @@ enum Command {
     Demo(flags::Flags),
     /// The whole job: poison, train, split, unlearn, test
     Run(flags::Flags),
+    /// Your own images, of unknown provenance: a clean network, and whether there was a backdoor, in words
+    Defend(defend::DefendArgs),
+    /// Looks for poison in the training images of a network that is there already; trains nothing
+    Scan(scan::ScanArgs),
+    /// Has a network with a backdoor unlearn samples that are known to be bad
+    Unlearn(unlearn::UnlearnArgs),
     /// Writes a poisoned data set as a folder of images, for run --poisoned and other tools
     Poison(poison::PoisonArgs),
     /// One part of the job: the original's command line
@@ -69,7 +79,7 @@ enum Command {
     Selftest,
     /// Times kernels and training steps
     Bench(bench::BenchArgs),
-    /// Writes a checkpoint's logits on a dataset
+    /// Writes a checkpoint's logits on a dataset, or what it takes the images of a folder for
     Predict(predict::PredictArgs),
 }
 
@@ -220,6 +230,9 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Demo(flags) => demo::run(flags, global),
         Command::Run(flags) => run::run(flags, global),
+        Command::Defend(args) => defend::run(args, global),
+        Command::Scan(args) => scan::run(args, global),
+        Command::Unlearn(args) => unlearn::run(args, global),
         Command::Poison(args) => poison::run(args, global),
         Command::Subtask(args) => subtask::run(args, global),
         Command::Devices => devices::run(global),

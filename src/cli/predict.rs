@@ -1,10 +1,11 @@
-//! `dau predict`: a checkpoint's logits on a dataset, as a safetensors file.
+//! `dau predict`: a checkpoint's logits on a dataset, as a safetensors file; or its classes for any images, as CSV.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
 
 use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
@@ -16,7 +17,7 @@ use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::report::Part;
+use crate::report::{CLASSES, Part};
 use crate::train::metrics::Count;
 use crate::train::{Network, Predictions, predict};
 
@@ -26,6 +27,9 @@ pub struct PredictArgs {
     /// The network: a safetensors file as `dau run` writes them
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
+    /// Any images instead of a dataset's: all below this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dataset", "data", "split", "attack", "limit_per_class"])]
+    images: Option<PathBuf>,
     #[command(flatten)]
     data: DataFlags,
     /// Which images
@@ -42,8 +46,9 @@ pub struct PredictArgs {
     /// Images at a time
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch: usize,
-    /// Where to write `images` u8 [N, S, S, 3], `labels` i32 [N] and `logits` f32 [N, K]
-    #[arg(long, value_name = "FILE.safetensors")]
+    /// Where to write `images` u8 [N, S, S, 3], `labels` i32 [N] and `logits` f32 [N, K]; or, in a .csv, path, label (the class
+    /// that each is taken for) and confidence
+    #[arg(long, value_name = "FILE.safetensors|FILE.csv")]
     out: PathBuf,
 }
 
@@ -59,19 +64,24 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let progress = Progress::new(Part::Test);
     let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
     progress.finish()?;
-    write_atomic(&args.out, &encode(&data, &predictions)?)?;
+    let csv = is_csv(&args.out);
+    let file = if csv { encode_csv(&data, &predictions)? } else { encode(&data, &predictions)? };
+    write_atomic(&args.out, &file)?;
 
     let of = data.len();
+    if args.images.is_some() {
+        return say_counts(&data, &predictions, &args.out, global);
+    }
     let hits = predictions.class.iter().zip(&data.labels).filter(|(said, label)| said == label).count();
     let accuracy = Count { hits, of }.percent();
     let as_wanted = predictions.class.iter().zip(&goal).filter(|(said, goal)| said == goal).count();
     let triggered = args.attack.attack.is_some();
     let out = args.out.display();
     if global.json {
-        let mut json = serde_json::json!({"out": out.to_string(), "accuracy": accuracy, "counts": {"accuracy": [hits, of]}});
+        let mut json = json!({"out": out.to_string(), "accuracy": accuracy, "counts": {"accuracy": [hits, of]}});
         if triggered {
             json["asr"] = Count { hits: as_wanted, of }.percent().into();
-            json["counts"]["asr"] = serde_json::json!([as_wanted, of]);
+            json["counts"]["asr"] = json!([as_wanted, of]);
         }
         return print_json(&json);
     }
@@ -80,7 +90,39 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     if triggered {
         print(&format!("attacker's label (ASR) {:.2} % ({as_wanted}/{of})\n", Count { hits: as_wanted, of }.percent()))?;
     }
-    print(&format!("logits: {out}\n"))
+    print(&format!("{}: {out}\n", if csv { "classes" } else { "logits" }))
+}
+
+/// How many images each class was found in.
+fn say_counts(data: &Dataset, predictions: &Predictions, out: &Path, global: &Global) -> Result<()> {
+    let count = |class: usize| predictions.class.iter().filter(|said| **said as usize == class).count();
+    let counts: Vec<(&String, usize)> = data.classes.iter().enumerate().map(|(k, name)| (name, count(k))).collect();
+    if global.json {
+        let counts: serde_json::Map<String, Value> = counts.into_iter().map(|(name, n)| (name.clone(), n.into())).collect();
+        return print_json(&json!({"out": out.display().to_string(), "images": data.len(), "classes": counts}));
+    }
+    counts.iter().filter(|(_, n)| *n > 0).try_for_each(|(name, n)| print(&format!("{n:>6}  {name}\n")))?;
+    print(&format!("{} images: {}\n", data.len(), out.display()))
+}
+
+fn is_csv(out: &Path) -> bool {
+    out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
+}
+
+/// The names of a checkpoint's classes: those of [`CLASSES`] beside it, else the labels themselves.
+///
+/// # Errors
+/// Names that are not as many as the classes.
+pub(super) fn class_names(checkpoint: &Path, classes: usize) -> Result<Vec<String>> {
+    let path = checkpoint.with_file_name(CLASSES);
+    if !path.is_file() {
+        return Ok((0..classes).map(|label| label.to_string()).collect());
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| anyhow!("cannot read {}: {e}", path.display()))?;
+    let names: Vec<String> = text.lines().map(Into::into).collect();
+    let (named, shown) = (names.len(), path.display());
+    ensure!(named == classes, "{shown} names {named} classes, the network has {classes}: correct or remove it");
+    Ok(names)
 }
 
 fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, TriggeredTest)> {
@@ -92,6 +134,13 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &args.checkpoint)?;
 
+    if let Some(dir) = &args.images {
+        let shown = args.out.display();
+        ensure!(is_csv(&args.out), "images without labels go into a table: call it --out FILE.csv, not {shown}");
+        let names = class_names(&args.checkpoint, network.spec.classes)?;
+        let data = data::load_unlabelled(&spec, dir, network.spec.image_size, &names)?;
+        return Ok((kernels, network, TriggeredTest { data, goal: Vec::new() }));
+    }
     let options = LoadOptions {
         dir: flags.data.clone(),
         image_size: Some(flags.image_size.unwrap_or(network.spec.image_size)),
@@ -132,6 +181,16 @@ fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTes
         return Err(AttackError::Target { target, classes }.into());
     }
     Ok(triggered_test(&data, attack.as_ref(), target_mode.unwrap_or(entry.mode), target))
+}
+
+/// `path,label,confidence`: what each image is taken for, and with what probability.
+fn encode_csv(data: &Dataset, predictions: &Predictions) -> Result<Vec<u8>> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record(["path", "label", "confidence"])?;
+    for ((path, class), confidence) in data.paths.iter().zip(&predictions.class).zip(&predictions.confidence) {
+        csv.write_record([path, &data.classes[*class as usize], &confidence.to_string()])?;
+    }
+    Ok(csv.into_inner()?)
 }
 
 fn encode(data: &Dataset, predictions: &Predictions) -> Result<Vec<u8>> {

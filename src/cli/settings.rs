@@ -11,11 +11,14 @@ use toml::{Table, Value};
 use super::flags::{Flags, read_config};
 use super::inputs::poisoned_as;
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
-use crate::data::{LoadOptions, Spec};
+use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
 use crate::gpu::Precision;
-use crate::nn::MODELS;
+use crate::nn::{MODELS, ModelSpec};
 use crate::train::{SgdConfig, TrainConfig};
+
+/// Settings, beside an attack's options, that say how images are poisoned.
+pub(super) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate"];
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -49,6 +52,9 @@ pub struct Settings {
     pub crop_pad: u32,
     pub flip: bool,
     pub prefilter: Prefilter,
+    /// Runs of versions that always did do not say.
+    #[serde(default = "yes")]
+    pub confirm: bool,
     pub prefilter_share: f64,
     pub burn_in: f64,
     pub rounds: usize,
@@ -145,6 +151,10 @@ pub fn agree(given: &Table, began_with: &Settings, folder: &Path) -> Result<()> 
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn to_table(settings: &Settings) -> Result<Table> {
     Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
 }
@@ -185,6 +195,7 @@ impl Settings {
             crop_pad: spec.crop_pad,
             flip: spec.flip,
             prefilter: Prefilter::Ridge,
+            confirm: true,
             prefilter_share: 0.01,
             burn_in: 0.4,
             rounds: 4,
@@ -280,11 +291,26 @@ impl Settings {
         Ok(table)
     }
 
+    /// Those of a job that poisons nothing.
+    ///
+    /// # Errors
+    /// Settings that TOML cannot hold.
+    pub fn without_poisoning(&self) -> Result<Table> {
+        let mut table = to_table(self)?;
+        table.retain(|key, _| !(POISONING.contains(&key) || self.options.0.contains_key(key)));
+        Ok(table)
+    }
+
+    pub fn model_spec(&self, data: &Dataset) -> ModelSpec {
+        ModelSpec { name: self.model.clone(), width: self.width, classes: data.classes.len(), image_size: data.size }
+    }
+
     pub fn anti_learn_config(&self) -> AntiLearnConfig {
         let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
         AntiLearnConfig {
             train: TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed },
             prefilter: self.prefilter,
+            confirm: self.confirm,
             prefilter_share: self.prefilter_share,
             burn_in: self.burn_in,
             discriminator: DiscriminatorConfig { rounds: self.rounds, ..Default::default() },

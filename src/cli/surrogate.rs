@@ -40,12 +40,7 @@ impl NetworkSurrogate {
     /// # Errors
     /// A checkpoint of another network; what stops training.
     pub fn make(settings: &Settings, spec: &Spec, clean: &Dataset, checkpoint: Option<&Path>, global: &Global) -> Result<Self> {
-        let model = ModelSpec {
-            name: settings.model.clone(),
-            width: settings.width,
-            classes: clean.classes.len(),
-            image_size: clean.size,
-        };
+        let model = settings.model_spec(clean);
         let kernels = global.open(settings.precision)?;
         let network = match checkpoint {
             Some(path) => {

@@ -73,6 +73,15 @@ pub fn load_classes(spec: &Spec, dir: &Path, size: usize, classes: &[String]) ->
     folder::load_classes(&source(spec, size)?, dir, classes)
 }
 
+/// Loads every image below `dir`, in the order of their paths and whatever their folders are called. `classes` are what a network
+/// may take them for; every label is 0 and means nothing.
+///
+/// # Errors
+/// As [`load`], or no image at all.
+pub fn load_unlabelled(spec: &Spec, dir: &Path, size: usize, classes: &[String]) -> Result<Dataset, DataError> {
+    folder::load_unlabelled(&source(spec, size)?, dir, classes)
+}
+
 /// All images of a dataset, in `size` pixels a side.
 fn source(spec: &Spec, size: usize) -> Result<Source<'_>, DataError> {
     if !(1..=MAX_IMAGE_SIZE).contains(&size) {

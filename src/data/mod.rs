@@ -6,10 +6,12 @@ mod dataset;
 mod error;
 pub mod layouts;
 mod load;
+mod paint;
 mod spec;
 mod split;
 
 pub use dataset::{Dataset, Splits};
 pub use error::DataError;
-pub use load::{LoadOptions, MAX_IMAGE_SIZE, load, load_classes, load_folder};
+pub use load::{LoadOptions, MAX_IMAGE_SIZE, load, load_classes, load_folder, load_unlabelled};
+pub use paint::paint;
 pub use spec::{Layout, SPECS, Spec, TrainDefaults, UnlearnDefaults};

@@ -1,18 +1,25 @@
 //! What a run leaves behind: its folder ([`RunFolder`]), its figures ([`Results`]), and these as a table ([`render`]).
 
+mod histogram;
 mod poisoned_folder;
 mod results;
 mod run_folder;
+mod sheet;
 mod split_csv;
+mod suspects;
 mod table;
+mod verdict;
 
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use results::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Results, SplitFigures, seconds};
 pub use run_folder::{
-    BACKDOORED, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, SURROGATE, StageTime,
+    BACKDOORED, CLASSES, DEFENDED, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, RunFolder, SPLIT, SURROGATE,
+    StageTime, UNDEFENDED, VERDICT,
 };
 pub use split_csv::{parse_split, split_csv};
+pub use suspects::{parse_suspects, write_findings};
 pub use table::{columns, render};
+pub use verdict::{Accused, Verdict};
 
 use std::path::PathBuf;
 

@@ -141,17 +141,23 @@ fn write_image(image: &RgbImage, path: &Path) -> Result<(), ReportError> {
     image.save_with_format(path, ImageFormat::Png).map_err(|e| ReportError::Encode { path: path.into(), why: e.to_string() })
 }
 
-/// The roles and, if all are given, the labels before.
-fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), ReportError> {
-    let path = dir.join(POISON);
-    let damaged = |line: usize, why: String| ReportError::Record { path: path.clone(), line, why };
-    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+/// Training images by their paths below `dir`, with and without `train/`.
+pub(super) fn places(dir: &Path, train: &Dataset) -> HashMap<PathBuf, usize> {
+    let mut places = HashMap::new();
     for (i, place) in train.paths.iter().enumerate() {
         let place = Path::new(place);
         for root in [dir.to_path_buf(), dir.join(TRAIN)] {
             places.extend(place.strip_prefix(root).map(|tail| (tail.to_path_buf(), i)));
         }
     }
+    places
+}
+
+/// The roles and, if all are given, the labels before.
+fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), ReportError> {
+    let path = dir.join(POISON);
+    let damaged = |line: usize, why: String| ReportError::Record { path: path.clone(), line, why };
+    let places = places(dir, train);
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let records: Vec<StringRecord> = reader
         .records()

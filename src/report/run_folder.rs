@@ -22,6 +22,18 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const SPLIT: &str = "split.csv";
 /// The clean network that the attack was made with, if it was.
 pub const SURROGATE: &str = "surrogate.safetensors";
+/// Of data that nobody vouches for: path, label, score and verdict of every training image, the most suspicious first.
+pub const SUSPECTS: &str = "suspects.csv";
+/// The most suspicious images of each class, for the eye.
+pub const SHEET: &str = "suspects.png";
+/// A histogram of the scores.
+pub const HISTOGRAM: &str = "scores.svg";
+/// What was found, in words.
+pub const VERDICT: &str = "verdict.txt";
+/// The classes' names, one a line, by label.
+pub const CLASSES: &str = "classes.txt";
+/// The network that was trained on data nobody vouches for.
+pub const UNDEFENDED: &str = "undefended.safetensors";
 /// The network after stage 1.
 pub const BACKDOORED: &str = "backdoored.safetensors";
 /// The network after stage 2.
@@ -53,7 +65,10 @@ impl Part {
     /// What it writes; all parts add to [`METRICS`] and to [`RUN`]'s stages.
     fn files(self) -> &'static [&'static str] {
         match self {
-            Part::AntiLearning => &[RUN, POISON, PREVIEW, SURROGATE, METRICS, SPLIT, BACKDOORED],
+            Part::AntiLearning => &[
+                RUN, POISON, PREVIEW, SURROGATE, METRICS, SPLIT, BACKDOORED, SUSPECTS, SHEET, HISTOGRAM, VERDICT, CLASSES,
+                UNDEFENDED,
+            ],
             Part::Unlearning => &[DEFENDED],
             Part::Test => &[RESULTS],
         }
@@ -185,7 +200,7 @@ impl RunFolder {
         let failed = |e: toml::ser::Error| ReportError::Encode { path: self.path(RUN), why: e.to_string() };
         let settings = toml::to_string(settings).map_err(failed)?;
         let run = toml::to_string(&RunTable { run: run.clone() }).map_err(failed)?;
-        let head = "# Every setting of this run; `dau run --config` this file to run it again.\n";
+        let head = "# Every setting of this run; give this file as --config to run it again.\n";
         self.write(RUN, format!("{head}{settings}\n{run}").as_bytes())
     }
 

@@ -7,7 +7,7 @@ use super::ReportError;
 use crate::defenses::dau::Split;
 
 const HEADER: &str = "index,label,score,verdict";
-const VERDICTS: [&str; 2] = ["clean", "poisoned"];
+pub(super) const VERDICTS: [&str; 2] = ["clean", "poisoned"];
 
 /// The split of images with these (given) labels.
 pub fn split_csv(split: &Split, labels: &[u32]) -> String {

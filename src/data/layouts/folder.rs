@@ -70,6 +70,23 @@ pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<D
     read(source, listing)
 }
 
+/// Loads all images below `dir` with the label 0.
+pub fn load_unlabelled(source: &Source, dir: &Path, classes: &[String]) -> Result<Dataset, DataError> {
+    let mut files = Vec::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let (inner, others): (Vec<_>, Vec<_>) = entries(&folder)?.into_iter().partition(|path| path.is_dir());
+        folders.extend(inner);
+        files.extend(others.into_iter().filter(|path| is_image(path)));
+    }
+    if files.is_empty() {
+        return Err(DataError::EmptyClass { path: dir.into(), extensions: EXTENSIONS.join(", ") });
+    }
+    files.sort();
+    let labels = vec![0; files.len()];
+    read(source, Listing { classes: classes.to_vec(), files, labels })
+}
+
 /// `train/` and `test/` are parts of a dataset if they hold folders; otherwise they are classes that happen to be called so.
 fn is_part(dir: &Path) -> bool {
     marker(dir)

@@ -1,6 +1,8 @@
 //! Which classes hold a backdoor, by evidence that needs no order of learning: a class under attack falls into two halves that a
 //! linear model tells apart, and a model that has not seen the poisoned half calls it everything but the class's name.
 
+use serde::Serialize;
+
 use super::ridge::{Ridge, View};
 use crate::data::Dataset;
 use crate::train::{Observer, TrainError};
@@ -14,10 +16,41 @@ const DISTINCT: f64 = 3.0;
 /// Of the greatest possible entropy over the other classes, ln(K - 1): what a half from many classes has at least.
 const ENTROPY: f64 = 0.75;
 
-/// The half of a class that is believed poisoned.
-pub(super) struct Half {
+/// With fewer classes a half has too few names to be called by: the entropy says nothing.
+const FEWEST_CLASSES: usize = 4;
+
+/// What is seen of one class.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassEvidence {
     pub class: u32,
-    /// Samples and how far each lies on the poisoned side.
+    /// Samples with its label.
+    pub samples: usize,
+    /// Samples of the half under suspicion.
+    pub half: usize,
+    /// Ashman's D between the two halves.
+    pub distinct: f64,
+    /// Entropy of the names that the half is given by a model that has not seen it, as a share of the greatest possible; none
+    /// where the halves are not distinct or the classes too few.
+    pub entropy: Option<f64>,
+    pub finding: Finding,
+}
+
+/// What a class is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
+    /// No two distinct halves.
+    Whole,
+    /// Two distinct halves, of which none is called by many other classes' names: a variety, or poison from one class.
+    Varied,
+    /// One half is poison.
+    Backdoor,
+}
+
+/// A class in two halves.
+pub(super) struct Halves {
+    pub seen: ClassEvidence,
+    /// The samples of the class, and how far each lies on the side under suspicion: above 0 it belongs to that half.
     pub members: Vec<(usize, f32)>,
 }
 
@@ -28,45 +61,52 @@ pub(super) fn evidence(ridge: &Ridge, view: View, flagged: &[bool], of: &[usize]
     ridge.leave_one_out(view, &target, of)
 }
 
-/// The poisoned half of every class that has one.
+/// Every class in two halves. Which half is poison is for those to say who have not seen it: easy data has the clean half for
+/// the easier one. Without `confirm` distinct halves are enough, and the easier one is suspected unless the other is confirmed.
 ///
 /// # Errors
 /// A wish to stop; features that are not finite.
-pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Result<Vec<Half>, TrainError> {
+pub(super) fn find(ridge: &Ridge, data: &Dataset, confirm: bool, observer: &dyn Observer) -> Result<Vec<Halves>, TrainError> {
     let classes = data.classes.len();
     let ease = ridge.ease(&data.labels, classes);
     let mut found = Vec::new();
     observer.begin("evidence by class", classes as u64);
-    // With a single class there is no other to be mistaken for.
-    for class in (0..classes as u32).filter(|_| classes > 1) {
+    for class in 0..classes as u32 {
         if observer.cancelled() {
             return Err(TrainError::Cancelled);
         }
         observer.advance(1);
         let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == class).collect();
         let Some((easy, margin)) = self_train(ridge, &members, &ease) else { continue };
-        // Which half is poison is for those to say who have not seen it: easy data has the clean half for the easier one.
-        let half = |side: bool| members.iter().zip(&easy).filter(|(_, e)| **e == side).map(|(i, _)| *i).collect::<Vec<_>>();
-        let entropy = |side: bool| Ok::<_, TrainError>(named(&ridge.leave_group_out(&data.labels, classes, &half(side))?, class));
-        let (easier, harder) = (entropy(true)?, entropy(false)?);
-        let (side, most) = if easier >= harder { (true, easier) } else { (false, harder) };
-        log::info!(
-            "class {class}: {} of {} samples apart, entropies {easier:.2} and {harder:.2}",
-            half(true).len(),
-            members.len()
-        );
-        if most < ENTROPY * ((classes - 1) as f64).ln() {
-            continue;
-        }
+        let distinct = ashman(&margin, &easy);
+        let easier = easy.iter().filter(|e| **e).count();
+        let share = easier as f64 / members.len() as f64;
+        let apart = (SHARE[0]..=SHARE[1]).contains(&share) && distinct >= DISTINCT;
+        let entropy = |side: bool| {
+            let half: Vec<usize> = members.iter().zip(&easy).filter(|(_, e)| **e == side).map(|(i, _)| *i).collect();
+            let names = ridge.leave_group_out(&data.labels, classes, &half)?;
+            Ok::<_, TrainError>(named(&names, class) / ((classes - 1) as f64).ln())
+        };
+        let entropies = if apart && classes >= FEWEST_CLASSES { Some([entropy(true)?, entropy(false)?]) } else { None };
+        let most = entropies.map(|[easier, harder]| easier.max(harder));
+        let confirmed = most.is_some_and(|most| most >= ENTROPY);
+        let side = entropies.is_none_or(|[easier, harder]| easier >= harder) || !(confirmed || confirm);
+        let finding = match apart {
+            true if confirmed || !confirm => Finding::Backdoor,
+            true => Finding::Varied,
+            false => Finding::Whole,
+        };
+        let half = if side { easier } else { members.len() - easier };
+        let seen = ClassEvidence { class, samples: members.len(), half, distinct, entropy: most, finding };
+        log::info!("{seen:?}, entropies of the easier and the harder half {entropies:.2?}");
         let sign = if side { 1.0 } else { -1.0 };
-        let ours = members.iter().zip(&easy).zip(&margin).filter(|((_, e), _)| **e == side);
-        found.push(Half { class, members: ours.map(|((i, _), m)| (*i, sign * m)).collect() });
+        found.push(Halves { seen, members: members.iter().zip(&margin).map(|(i, m)| (*i, sign * m)).collect() });
     }
     Ok(found)
 }
 
 /// Two halves of a class: begins with the easier samples, then names the half that left-out regressions, on the network's
-/// features too, find most alike. Gives the easier half and the last margins; nothing where there are no two distinct halves.
+/// features too, find most alike. Gives the easier half and the last margins; nothing for a class of fewer than two samples.
 fn self_train(ridge: &Ridge, members: &[usize], ease: &[f32]) -> Option<(Vec<bool>, Vec<f32>)> {
     let mine: Vec<f32> = members.iter().map(|&i| ease[i]).collect();
     let level = otsu(&mine)?;
@@ -83,9 +123,7 @@ fn self_train(ridge: &Ridge, members: &[usize], ease: &[f32]) -> Option<(Vec<boo
             break;
         }
     }
-    let share = easy.iter().filter(|e| **e).count() as f64 / members.len() as f64;
-    let apart = (SHARE[0]..=SHARE[1]).contains(&share) && ashman(&margin, &easy) >= DISTINCT;
-    apart.then_some((easy, margin))
+    Some((easy, margin))
 }
 
 /// Entropy, in nats, of the classes other than `class` that left-out samples are taken for, over the surer half of them.
@@ -184,23 +222,40 @@ mod tests {
     }
 
     /// From the images alone: no network was trained.
-    fn halves(poison: bool) -> (Vec<Half>, Vec<bool>) {
-        let (data, truth) = digits(poison);
-        let ridge = Ridge::new(&super::super::shallow::features(&data), &[], data.len()).unwrap();
-        (find(&ridge, &data, &Silent).unwrap(), truth)
+    fn halves(data: &Dataset, confirm: bool) -> Vec<Halves> {
+        let ridge = Ridge::new(&super::super::shallow::features(data), &[], data.len()).unwrap();
+        let found = find(&ridge, data, confirm, &Silent).unwrap();
+        assert_eq!(found.len(), data.classes.len());
+        found.into_iter().filter(|h| h.seen.finding == Finding::Backdoor).collect()
     }
 
     #[test]
     fn finds_the_poisoned_half_of_the_class_under_attack() {
-        let (found, truth) = halves(true);
-        assert_eq!(found.iter().map(|h| h.class).collect::<Vec<_>>(), [0]);
-        let right = found[0].members.iter().filter(|(i, _)| truth[*i]).count();
-        let (flagged, poisoned) = (found[0].members.len(), truth.iter().filter(|t| **t).count());
+        let (data, truth) = digits(true);
+        let found = halves(&data, true);
+        assert_eq!(found.iter().map(|h| h.seen.class).collect::<Vec<_>>(), [0]);
+        let half: Vec<usize> = found[0].members.iter().filter(|(_, m)| *m > 0.0).map(|(i, _)| *i).collect();
+        let right = half.iter().filter(|i| truth[**i]).count();
+        let (flagged, poisoned) = (half.len(), truth.iter().filter(|t| **t).count());
         assert!(right as f64 >= 0.9 * flagged.max(poisoned) as f64, "{right} of {flagged} flagged, {poisoned} poisoned");
+        let seen = &found[0].seen;
+        assert_eq!((seen.half, seen.samples), (flagged, data.labels.iter().filter(|l| **l == 0).count()));
+        assert!(seen.distinct >= DISTINCT && seen.entropy.is_some_and(|e| (ENTROPY..=1.0).contains(&e)), "{seen:?}");
     }
 
     #[test]
     fn finds_nothing_where_nothing_was_poisoned() {
-        assert!(halves(false).0.is_empty());
+        assert!(halves(&digits(false).0, true).is_empty());
+    }
+
+    #[test]
+    fn with_three_classes_nothing_is_confirmed_and_halves_count_only_unasked() {
+        let (all, _) = digits(true);
+        let few: Vec<usize> = (0..all.len()).filter(|&i| all.labels[i] < 3).collect();
+        let mut data = all.subset(&few);
+        data.classes.truncate(3);
+        assert!(halves(&data, true).is_empty());
+        let unasked = halves(&data, false);
+        assert!(unasked.iter().any(|h| h.seen.class == 0 && h.seen.entropy.is_none()));
     }
 }

@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use discriminator::Discriminator;
 pub use discriminator::DiscriminatorConfig;
+pub use halves::{ClassEvidence, Finding};
 use ridge::{Ridge, View};
 pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
 use crate::data::Dataset;
 use crate::kernel::Kernels;
-use crate::train::{Network, Observer, Predictor, TrainConfig, TrainError, fit};
+use crate::train::{Network, Observer, Predictor, TrainConfig, TrainError, fit, predict};
 
 /// The verdict on every training sample, in data order.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,17 @@ pub struct Split {
     pub flagged: Vec<bool>,
     /// D(x), 0 to 1: the discriminator's belief that the sample is poisoned.
     pub score: Vec<f32>,
+}
+
+/// What stage 1 found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Findings {
+    pub split: Split,
+    /// How far each sample lies on the suspect side of its class, in data order: about -1 to 1, also where no backdoor was
+    /// confirmed, so that there is an order to look at. By loss: the score.
+    pub suspicion: Vec<f32>,
+    /// By class; empty by loss.
+    pub classes: Vec<ClassEvidence>,
 }
 
 /// Where stage 1's first suspects come from.
@@ -47,6 +59,9 @@ pub enum Prefilter {
 pub struct AntiLearnConfig {
     pub train: TrainConfig,
     pub prefilter: Prefilter,
+    /// By ridge: a class is flagged only if a model that has not seen its suspect half calls it by many other classes' names.
+    /// Without, two distinct halves are enough: that finds clean-label poison, and flags varieties of clean classes too.
+    pub confirm: bool,
     /// Share of the samples that the pre-filter takes.
     pub prefilter_share: f64,
     /// By loss: share of the epochs whose losses do not count.
@@ -69,13 +84,14 @@ pub fn anti_learn(
     data: &Dataset,
     config: &AntiLearnConfig,
     observer: &dyn Observer,
-) -> Result<Split, TrainError> {
+) -> Result<Findings, TrainError> {
     let count = prefilter::count(config.prefilter_share, data.len())?;
+    if config.prefilter == Prefilter::Ridge {
+        fit(kernels, network, data, &config.train, observer, |_| Ok(()))?;
+        return scan(kernels, network, data, config, observer);
+    }
     let mut predictor = Predictor::new(kernels, network, config.train.batch.min(data.len()))?;
-    let skipped = match config.prefilter {
-        Prefilter::Ridge => config.train.epochs,
-        Prefilter::Loss => (config.burn_in * config.train.epochs as f64).floor() as usize,
-    };
+    let skipped = (config.burn_in * config.train.epochs as f64).floor() as usize;
     let mut loss_sum = vec![0.0f64; data.len()];
     fit(kernels, network, data, &config.train, observer, |epoch| {
         if epoch > skipped {
@@ -89,41 +105,62 @@ pub fn anti_learn(
     observer.begin("features", data.len() as u64);
     let features = predictor.run(data, observer)?.features;
     let discriminator = Discriminator::new(kernels, &features, data, &config.discriminator, config.train.seed)?;
-    match config.prefilter {
-        Prefilter::Ridge => split_by_evidence(discriminator, &features, data, count, config, observer),
-        Prefilter::Loss => {
-            split_by_loss(discriminator, &features, data, &prefilter::lowest(&loss_sum, data, count), &loss_sum, config, observer)
-        }
-    }
+    let first = prefilter::lowest(&loss_sum, data, count);
+    let split = split_by_loss(discriminator, &features, data, &first, &loss_sum, config, observer)?;
+    Ok(Findings { suspicion: split.score.clone(), split, classes: Vec::new() })
+}
+
+/// Splits the data that `network` was trained on, by [`Prefilter::Ridge`], and leaves the network as it is. Sees images and given
+/// labels only.
+///
+/// # Errors
+/// Images of another size; too few samples to pre-filter; a wish to stop; the driver's.
+pub fn scan(
+    kernels: &Kernels,
+    network: &Network,
+    data: &Dataset,
+    config: &AntiLearnConfig,
+    observer: &dyn Observer,
+) -> Result<Findings, TrainError> {
+    let count = prefilter::count(config.prefilter_share, data.len())?;
+    let features = predict(kernels, network, data, config.train.batch, observer, "features")?.features;
+    observer.begin("ridge regression", 1);
+    let ridge = Ridge::new(&shallow::features(data), &features, data.len())?;
+    let halves = halves::find(&ridge, data, config.confirm, observer)?;
+    let mut suspicion = vec![0.0; data.len()];
+    halves.iter().flat_map(|h| &h.members).for_each(|(i, m)| suspicion[*i] = *m);
+    let classes: Vec<ClassEvidence> = halves.into_iter().map(|h| h.seen).collect();
+    let discriminator = Discriminator::new(kernels, &features, data, &config.discriminator, config.train.seed)?;
+    let split = split_by_evidence(discriminator, &ridge, data, (&classes, &suspicion), count, config, observer)?;
+    Ok(Findings { split, suspicion, classes })
 }
 
 /// From each class with a poisoned half the surest samples begin; then every round both discriminators, the network's and the
 /// images', learn the last verdict, and their log-odds add up to the next. Classes without one stay unflagged.
 fn split_by_evidence(
     mut discriminator: Discriminator,
-    features: &[f32],
+    ridge: &Ridge,
     data: &Dataset,
+    (classes, suspicion): (&[ClassEvidence], &[f32]),
     count: usize,
     config: &AntiLearnConfig,
     observer: &dyn Observer,
 ) -> Result<Split, TrainError> {
-    observer.begin("ridge regression", 1);
-    let ridge = Ridge::new(&shallow::features(data), features, data.len())?;
-    let halves = halves::find(&ridge, data, observer)?;
     let mut split = Split { flagged: vec![false; data.len()], score: vec![0.0; data.len()] };
-    if halves.is_empty() {
+    let poisoned: Vec<u32> = classes.iter().filter(|c| c.finding == Finding::Backdoor).map(|c| c.class).collect();
+    if poisoned.is_empty() {
         return Ok(split);
     }
-    let mut surest: Vec<(usize, f32)> = halves.iter().flat_map(|h| h.members.clone()).collect();
-    surest.iter().for_each(|(i, _)| split.flagged[*i] = true);
-    surest.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut surest: Vec<usize> = (0..data.len()).filter(|&i| poisoned.contains(&data.labels[i]) && suspicion[i] > 0.0).collect();
+    surest.iter().for_each(|i| split.flagged[*i] = true);
+    surest.sort_by(|&a, &b| suspicion[b].total_cmp(&suspicion[a]));
     let mut believed = vec![false; data.len()];
-    surest.iter().take(count).for_each(|(i, _)| believed[*i] = true);
+    surest.iter().take(count).for_each(|i| believed[*i] = true);
     for _ in 0..config.discriminator.rounds {
         let belief = discriminator.round(&believed, observer)?;
-        for half in &halves {
-            let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == half.class).collect();
-            let evidence = halves::evidence(&ridge, View::Shallow, &split.flagged, &members);
+        for class in &poisoned {
+            let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == *class).collect();
+            let evidence = halves::evidence(ridge, View::Shallow, &split.flagged, &members);
             for (&i, e) in members.iter().zip(evidence) {
                 let d = belief[i].clamp(1e-6, 1.0 - 1e-6);
                 split.score[i] = 1.0 / (1.0 + (1.0 - d) / d * (-EVIDENCE * e).exp());

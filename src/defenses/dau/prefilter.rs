@@ -14,7 +14,8 @@ pub(super) fn count(share: f64, n: usize) -> Result<usize, TrainError> {
     let count = (share * n as f64).round() as usize;
     if count == 0 || count >= n {
         return Err(TrainError::Data(format!(
-            "the pre-filter's share {share} of {n} samples is {count}; it must leave at least one on both sides"
+            "the pre-filter's share {share} of {n} samples is {count}; it must leave at least one on both sides: give another \
+             --prefilter-share, or more images"
         )));
     }
     Ok(count)

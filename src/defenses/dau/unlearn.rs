@@ -29,6 +29,7 @@ pub struct UnlearnConfig {
     pub steps: usize,
     /// The peak of a cosine schedule.
     pub lr: f64,
+    /// 0: nothing clean is at hand, lambda x loss(poisoned) is all; batch norm then sees poisoned samples only.
     pub batch_clean: usize,
     pub batch_poison: usize,
     pub lambda: f32,
@@ -80,7 +81,7 @@ pub fn unlearn(
     if poisoned.is_empty() {
         return Ok(());
     }
-    if clean.is_empty() {
+    if clean.is_empty() && config.batch_clean > 0 {
         return Err(TrainError::Data(format!("all {} training samples are flagged: nothing clean to learn from", data.len())));
     }
     let kind = match config.loss {
@@ -96,8 +97,10 @@ pub fn unlearn(
     let (mut loss_sum, mut hits) = (0.0, 0);
     let batches = (0..config.steps).map(|_| {
         let (c, p) = (clean.draw(config.batch_clean), poisoned.draw(config.batch_poison));
-        let parts =
-            [Part { indices: &c, weight: 1.0 / c.len() as f32 }, Part { indices: &p, weight: config.lambda / p.len() as f32 }];
+        let parts = [
+            Part { indices: &c, weight: 1.0 / c.len().max(1) as f32 },
+            Part { indices: &p, weight: config.lambda / p.len() as f32 },
+        ];
         Batch::new(data, &parts)
     });
     let submit = |index: usize, batch: &Batch| {

@@ -1,0 +1,91 @@
+//! What `defend`, `scan` and `unlearn` share: images of unknown provenance, and no ground truth.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use toml::{Table, toml};
+
+use super::flags::Flags;
+use super::progress::Progress;
+use super::settings::{POISONING, Settings, resolve};
+use crate::attacks::ATTACKS;
+use crate::data::{self, DataError, Dataset, Spec, Splits};
+use crate::kernel::Kernels;
+use crate::nn::ModelSpec;
+use crate::report::{Provenance, RunFolder, StageTime};
+use crate::train::metrics::Count;
+use crate::train::{Network, predict};
+
+/// Settings for a folder of images, which nobody poisons here.
+///
+/// # Errors
+/// As [`resolve`], or a setting of poisoning.
+pub(super) fn settings(flags: &Flags, out: &str) -> Result<Settings> {
+    let mut preset = toml! { dataset = "folder" };
+    preset.insert("out".into(), out.into());
+    let resolved = resolve(&preset, flags)?;
+    let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
+    let stray = POISONING.into_iter().chain(options).find(|key| resolved.given.contains_key(*key));
+    ensure!(stray.is_none(), "nothing is poisoned here: leave out `{}`", stray.unwrap_or_default());
+    Ok(resolved.settings)
+}
+
+/// Loads the images; a data set that is built in lends a folder given with `--data` its settings.
+///
+/// # Errors
+/// See [`data::load`].
+pub(super) fn load(settings: &Settings) -> Result<Splits> {
+    let spec = Spec::find(&settings.dataset)?;
+    match (data::load(&spec, &settings.load_options()), &settings.data) {
+        (Err(DataError::TakesNoDir { .. }), Some(dir)) => Ok(data::load_folder(&spec, dir, settings.image_size)?),
+        (loaded, _) => Ok(loaded?),
+    }
+}
+
+/// Refuses images that `network`, which lies in `checkpoint`, does not take: of another size or of other classes.
+///
+/// # Errors
+/// Both sizes, or the tensor that differs with both shapes.
+pub(super) fn fits(kernels: &Kernels, network: &Network, checkpoint: &Path, data: &Dataset) -> Result<()> {
+    let (have, want) = (data.size, network.spec.image_size);
+    ensure!(have == want, "{} takes images of {want} pixels, not {have}: drop --image-size", checkpoint.display());
+    if data.classes.len() != network.spec.classes {
+        Network::load_as(kernels, checkpoint, &ModelSpec { classes: data.classes.len(), ..network.spec.clone() })?;
+    }
+    Ok(())
+}
+
+/// Where the images lie, for paths below it.
+pub(super) fn root(settings: &Settings) -> &Path {
+    settings.data.as_deref().unwrap_or(Path::new(""))
+}
+
+/// Accuracy on images that were not trained on.
+///
+/// # Errors
+/// What stops prediction.
+pub(super) fn accuracy(
+    kernels: &Kernels,
+    network: &Network,
+    test: &Dataset,
+    batch: usize,
+    progress: &Progress,
+    stage: &str,
+) -> Result<Count> {
+    let classes = predict(kernels, network, test, batch, progress, stage)?.class;
+    Ok(Count::of(classes.iter().zip(&test.labels).map(|(said, label)| said == label)))
+}
+
+/// A count as `results.json` has it: percent, and what it is a share of.
+pub(super) fn share(count: Count) -> serde_json::Value {
+    serde_json::json!({"acc": count.percent(), "counts": {"acc": [count.hits, count.of]}})
+}
+
+/// Records what was set and how long it took.
+///
+/// # Errors
+/// A disk that refuses.
+pub(super) fn record(folder: &RunFolder, table: &Table, kernels: &Kernels, stages: &[StageTime]) -> Result<()> {
+    let (version, adapter) = (env!("CARGO_PKG_VERSION").into(), kernels.gpu().describe());
+    Ok(folder.write_run(table, &Provenance { version, adapter, stages: stages.to_vec() })?)
+}

@@ -1,0 +1,164 @@
+//! `dau unlearn`: stage 2 alone, for a network with a backdoor and samples that are known to be bad.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use serde_json::json;
+
+use super::defend::show;
+use super::flags::{DataFlags, Flags, StageTwoFlags};
+use super::own::{accuracy, fits, load, record, root, settings, share};
+use super::predict::class_names;
+use super::progress::Progress;
+use super::settings::Settings;
+use super::{Global, Refuse, announce};
+use crate::data::{Dataset, Spec, load_classes};
+use crate::defenses::dau::{Split, UnlearnConfig, unlearn};
+use crate::gpu::Precision;
+use crate::kernel::Kernels;
+use crate::nn::ModelSpec;
+use crate::report::{DEFENDED, Part, RESULTS, RunFolder, parse_suspects, seconds};
+use crate::train::{Network, check_batch};
+
+/// Arguments of `dau unlearn`.
+#[derive(Args, Clone, Debug)]
+pub struct UnlearnArgs {
+    /// The network: a safetensors file as `dau run` writes them
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    /// The bad samples: a list of images in --data, a path a line or a suspects.csv; or a folder of images, <given label>/*
+    #[arg(long, value_name = "LIST|DIR")]
+    suspects: PathBuf,
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    stage_two: StageTwoFlags,
+    /// Where to write defended.safetensors and results.json [default: runs/unlearn]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// What to forget and what to keep.
+struct Samples {
+    data: Dataset,
+    bad: Vec<bool>,
+    /// Images that are in neither.
+    test: Option<Dataset>,
+}
+
+pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
+    let (kernels, network, settings, samples) = inputs(args, global).refuse()?;
+    let Samples { data, bad, test } = samples;
+    let suspects = data.subset(&(0..data.len()).filter(|&i| bad[i]).collect::<Vec<_>>());
+    let clean = data.len() - suspects.len();
+    let batch_clean = if clean == 0 { 0 } else { settings.unlearn_batch_clean };
+    let config = UnlearnConfig { batch_clean, ..settings.unlearn_config() };
+    check_batch(&kernels, &network.spec, config.batch_clean + config.batch_poison).refuse()?;
+    announce(&kernels);
+    let folder = RunFolder::create(&settings.out).refuse()?;
+
+    let progress = Progress::of(Part::Unlearning, &folder);
+    let measure = |stage: &str| {
+        let kept = accuracy(&kernels, &network, &suspects, settings.batch, &progress, &format!("{stage}, suspects"))?;
+        let test = test.as_ref().map(|test| accuracy(&kernels, &network, test, settings.batch, &progress, stage));
+        Ok::<_, anyhow::Error>((kept, test.transpose()?))
+    };
+    let (kept_before, before) = measure("test before")?;
+    let split = Split { score: bad.iter().map(|b| f32::from(u8::from(*b))).collect(), flagged: bad };
+    unlearn(&kernels, &network, &data, &split, &config, &progress)?;
+    network.save(&folder.path(DEFENDED))?;
+    let (kept, after) = measure("test after")?;
+    let stages = progress.finish()?;
+    let table = settings.without_poisoning()?;
+    record(&folder, &table, &kernels, &stages)?;
+
+    let results = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "checkpoint": args.checkpoint,
+        "suspects": suspects.len(),
+        "clean": clean,
+        "before": {"kept": kept_before.percent(), "test": before.map(share)},
+        "after": {"kept": kept.percent(), "test": after.map(share)},
+        "seconds": seconds(&stages),
+        "adapter": kernels.gpu().describe(),
+        "seed": settings.seed,
+        "config": table,
+    });
+    folder.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
+    let mut words = format!(
+        "Of {} suspects {:.1} % got their given label before, {:.1} % now.\n",
+        suspects.len(),
+        kept_before.percent(),
+        kept.percent()
+    );
+    match (before, after) {
+        (Some(before), Some(after)) => {
+            words += &format!(
+                "Accuracy on {} images that were not trained on: {:.2} % before, {:.2} % now.\n",
+                after.of,
+                before.percent(),
+                after.percent()
+            );
+        }
+        _ => words += "Without clean images accuracy is not known, and much of it may be lost: give --data if you have any.\n",
+    }
+    show(&words, &results, &folder, global)
+}
+
+fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Settings, Samples)> {
+    let UnlearnArgs { checkpoint, suspects, data, stage_two, out } = args.clone();
+    let kernels = global.open(Precision::F32)?;
+    let network = Network::load(&kernels, &checkpoint)?;
+    let ModelSpec { classes, image_size, .. } = network.spec;
+    let known = data.data.is_some() || data.dataset.is_some();
+    let data = DataFlags { image_size: data.image_size.or(Some(image_size)), ..data };
+    let settings = settings(&Flags { data, stage_two, out, ..Flags::default() }, "runs/unlearn")?;
+    RunFolder::vet(&settings.out)?;
+    let splits = if known { Some(load(&settings)?) } else { None };
+    if let Some(splits) = &splits {
+        fits(&kernels, &network, &checkpoint, &splits.train)?;
+    }
+    let samples = if suspects.is_dir() {
+        let names = match &splits {
+            Some(splits) => splits.train.classes.clone(),
+            None => class_names(&checkpoint, classes)?,
+        };
+        let spec = Spec::find(&settings.dataset)?;
+        let bad = load_classes(&spec, &suspects, image_size, &names).map_err(|e| {
+            anyhow!("{e}; the folders in {} are to be called as the classes are: {}", suspects.display(), names.join(", "))
+        })?;
+        match splits {
+            Some(splits) => beside(bad, &splits.train, Some(splits.test)),
+            None => Samples { bad: vec![true; bad.len()], data: bad, test: None },
+        }
+    } else {
+        let splits = splits.ok_or_else(|| {
+            anyhow!("{} is a list of images: say where they lie with --data DIR, or give a folder", suspects.display())
+        })?;
+        let text = std::fs::read_to_string(&suspects).map_err(|e| anyhow!("cannot read {}: {e}", suspects.display()))?;
+        let bad = parse_suspects(&text, &suspects, &splits.train, root(&settings))?;
+        Samples { bad, data: splits.train, test: Some(splits.test) }
+    };
+    Ok((kernels, network, settings, samples))
+}
+
+/// The bad images and those of `train` that are none of them: a copy with the same label would be learned as clean.
+fn beside(bad: Dataset, train: &Dataset, test: Option<Dataset>) -> Samples {
+    let known: HashSet<(u32, &[u8])> = (0..bad.len()).map(|i| (bad.labels[i], bad.image(i))).collect();
+    let clean: Vec<usize> = (0..train.len()).filter(|&i| !known.contains(&(train.labels[i], train.image(i)))).collect();
+    let copies = train.len() - clean.len();
+    if copies > 0 {
+        eprintln!("{copies} training images are copies of suspects: they do not count as clean");
+    }
+    let clean = train.subset(&clean);
+    let flags = (0..bad.len() + clean.len()).map(|i| i < bad.len()).collect();
+    let data = Dataset {
+        pixels: [bad.pixels, clean.pixels].concat(),
+        labels: [bad.labels, clean.labels].concat(),
+        paths: [bad.paths, clean.paths].concat(),
+        ..bad
+    };
+    Samples { data, bad: flags, test }
+}

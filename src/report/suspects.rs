@@ -1,0 +1,129 @@
+//! What was found in data that nobody vouches for, as files: `suspects.csv` (`path,label,score,verdict`, the most suspicious first),
+//! a contact sheet, a histogram and the verdict; and reading such a list, or anyone's, back.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use csv::{ReaderBuilder, StringRecord, Writer};
+use image::ImageFormat;
+
+use super::histogram::histogram;
+use super::poisoned_folder::places;
+use super::run_folder::{CLASSES, HISTOGRAM, SHEET, SUSPECTS, VERDICT};
+use super::sheet::{by_suspicion, sheet};
+use super::split_csv::VERDICTS;
+use super::{ReportError, RunFolder, Verdict};
+use crate::attacks::Role;
+use crate::data::Dataset;
+use crate::defenses::dau::Findings;
+
+/// Writes [`SUSPECTS`], [`SHEET`], [`HISTOGRAM`], [`VERDICT`] and [`CLASSES`]. Paths are given below `dir`, where the images lie.
+///
+/// # Errors
+/// A disk that refuses.
+pub fn write_findings(
+    folder: &RunFolder,
+    data: &Dataset,
+    dir: &Path,
+    findings: &Findings,
+    verdict: &Verdict,
+) -> Result<(), ReportError> {
+    folder.write(SUSPECTS, &suspects_csv(data, dir, findings, &folder.path(SUSPECTS))?)?;
+    let mut png = Cursor::new(Vec::new());
+    let failed = |e: image::ImageError| ReportError::Encode { path: folder.path(SHEET), why: e.to_string() };
+    sheet(data, findings).write_to(&mut png, ImageFormat::Png).map_err(failed)?;
+    folder.write(SHEET, png.get_ref())?;
+    let title = format!("{} of {} training images flagged", verdict.flagged, data.len());
+    folder.write(HISTOGRAM, histogram(&findings.split.score, &title).as_bytes())?;
+    folder.write(VERDICT, verdict.text().as_bytes())?;
+    folder.write(CLASSES, (data.classes.join("\n") + "\n").as_bytes())
+}
+
+fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) -> Result<Vec<u8>, ReportError> {
+    let failed = |why: String| ReportError::Encode { path: path.into(), why };
+    let mut csv = Writer::from_writer(Vec::new());
+    csv.write_record(["path", "label", "score", "verdict"]).map_err(|e| failed(e.to_string()))?;
+    for i in by_suspicion(findings) {
+        let place = Path::new(&data.paths[i]);
+        let place = place.strip_prefix(dir).unwrap_or(place).display().to_string().replace('\\', "/");
+        let (label, verdict) = (&data.classes[data.labels[i] as usize], VERDICTS[usize::from(findings.split.flagged[i])]);
+        let row = [&place, label, &findings.split.score[i].to_string(), verdict];
+        csv.write_record(row).map_err(|e| failed(e.to_string()))?;
+    }
+    csv.into_inner().map_err(|e| failed(e.to_string()))
+}
+
+/// Reads a list of bad images of `data`, which lies in `dir`: a path a line, as a whole or below `dir` or its `train/`; or a table
+/// whose heading names `path`, of which rows count whose `verdict` or `role`, if there is one, is `poisoned`. `path` is for
+/// messages.
+///
+/// # Errors
+/// A line that names no image of the data; no suspect at all.
+pub fn parse_suspects(text: &str, path: &Path, data: &Dataset, dir: &Path) -> Result<Vec<bool>, ReportError> {
+    let wrong = |line: usize, why: String| ReportError::Record { path: path.into(), line, why };
+    let places = places(dir, data);
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let records: Vec<StringRecord> = reader
+        .records()
+        .collect::<Result<_, _>>()
+        .map_err(|e| wrong(e.position().map_or(1, |p| p.line() as usize), "is no CSV".into()))?;
+    let first = records.first().cloned().unwrap_or_default();
+    let headed = first.iter().any(|cell| cell == "path");
+    let column = |name: &str| first.iter().position(|cell| headed && cell == name);
+    let (at, said) = (column("path").unwrap_or(0), column("verdict").or(column("role")));
+    let mut flagged = vec![false; data.len()];
+    for record in &records[usize::from(headed)..] {
+        let line = record.position().map_or(0, |p| p.line() as usize);
+        let place = record.get(at).unwrap_or_default().replace('\\', "/");
+        let whole = || data.paths.iter().position(|known| *known == place);
+        let Some(i) = places.get(Path::new(&place)).copied().or_else(whole) else {
+            let why = format!("`{place}` is no training image of {}: give paths below that folder", dir.display());
+            return Err(wrong(line, why));
+        };
+        flagged[i] |= said.is_none_or(|said| record.get(said) == Some(Role::Poisoned.name()));
+    }
+    if !flagged.contains(&true) {
+        return Err(wrong(1, "names no suspect: there is nothing to unlearn".into()));
+    }
+    Ok(flagged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::defenses::dau::Split;
+
+    fn data() -> Dataset {
+        Dataset {
+            name: "test".into(),
+            size: 1,
+            classes: vec!["cat, big".into(), "dog".into()],
+            pixels: vec![0; 12],
+            labels: vec![0, 1, 1, 0],
+            paths: ["d/train/cat, big/1.png", "d/train/dog/1.png", "d/train/dog/2.png", "elsewhere.png"].map(Into::into).into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back_as_the_same_suspects() {
+        let split = Split { flagged: vec![true, false, true, false], score: vec![0.7, 0.2, 0.9, 0.0] };
+        let findings = Findings { split, suspicion: vec![0.0; 4], classes: Vec::new() };
+        let bytes = suspects_csv(&data(), Path::new("d"), &findings, Path::new("s")).expect("written");
+        let text = String::from_utf8(bytes).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["path,label,score,verdict", "train/dog/2.png,dog,0.9,poisoned"]);
+        assert_eq!(lines[4], "elsewhere.png,\"cat, big\",0,clean");
+        let back = parse_suspects(&text, Path::new("s"), &data(), Path::new("d")).expect("read");
+        assert_eq!(back, findings.split.flagged);
+    }
+
+    #[test]
+    fn a_bare_list_names_images_by_any_of_their_paths_and_others_are_refused_by_line() {
+        let read = |text: &str| parse_suspects(text, Path::new("s"), &data(), Path::new("d")).map_err(|e| e.to_string());
+        assert_eq!(read("dog/1.png\ntrain/dog/2.png\nelsewhere.png\n"), Ok(vec![false, true, true, true]));
+        assert_eq!(read("path,role\ndog/1.png,negative\ndog/2.png,poisoned\n"), Ok(vec![false, false, true, false]));
+        let error = read("dog/1.png\ndog/9.png\n").expect_err("no such image");
+        assert_eq!(error, "s, line 2: `dog/9.png` is no training image of d: give paths below that folder");
+        assert!(read("path,verdict\ndog/1.png,clean\n").expect_err("none").contains("names no suspect"));
+    }
+}
