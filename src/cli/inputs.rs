@@ -1,6 +1,6 @@
 //! The images of a job: poisoned here, or by whoever made a folder of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use image::RgbImage;
@@ -11,7 +11,7 @@ use super::flags::read_config;
 use super::settings::Settings;
 use super::surrogate::NetworkSurrogate;
 use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
-use crate::data::{self, Spec};
+use crate::data::{self, DataError, LoadOptions, Spec, Splits};
 use crate::report::{POISON, POISON_SETTINGS, PoisonedFolder, RunFolder, SURROGATE};
 use crate::train::Network;
 
@@ -35,12 +35,12 @@ impl Inputs {
         }
         let Settings { target_mode: mode, target, seed, image_size: size, .. } = *settings;
         let entry = attacks::find(&settings.attack)?;
-        let clean = data::load(spec, &settings.load_options())?;
+        let clean = load_splits(spec, &settings.load_options())?;
         settings.poison_options().check(&clean.train)?;
         let surrogate = if entry.needs_surrogate {
             let kept = earlier.map(|folder| folder.path(SURROGATE));
             let checkpoint = kept.as_deref().or(settings.surrogate.as_deref());
-            Some(NetworkSurrogate::make(settings, spec, &clean.train, checkpoint, global)?)
+            Some(NetworkSurrogate::make(settings, &clean.train, checkpoint, global)?)
         } else {
             None
         };
@@ -58,6 +58,24 @@ impl Inputs {
     }
 }
 
+/// Where decoded images are kept for the next start.
+pub(super) fn image_cache() -> Option<PathBuf> {
+    dirs::cache_dir().map(|folder| folder.join("dau/images"))
+}
+
+/// Loads a dataset, and says what was left out of it.
+///
+/// # Errors
+/// See [`data::load`].
+pub(super) fn load_splits(spec: &Spec, options: &LoadOptions) -> Result<Splits, DataError> {
+    let splits = data::load(spec, options)?;
+    if let Some(first) = splits.left_out.first() {
+        let of = splits.train.len() + splits.test.len() + splits.left_out.len();
+        eprintln!("left out {} of {of} images that cannot be read; the first: {first}", splits.left_out.len());
+    }
+    Ok(splits)
+}
+
 /// What `dau poison` recorded of the images in `dir`, if it made them: the settings that say how they were poisoned.
 ///
 /// # Errors
@@ -66,7 +84,7 @@ pub(super) fn poisoned_as(dir: &Path, given: &Table, flags: &Table) -> Result<Ta
     let path = dir.join(POISON_SETTINGS);
     let recorded = if path.is_file() { read_config(&path)? } else { Table::new() };
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
-    let useless = ["data", "limit_per_class", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
+    let useless = ["data", "limit_per_class", "skip_unreadable", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
     let contradicting = recorded.keys().filter_map(|key| given.get(key).map(|value| (key.as_str(), value)));
     for (key, value) in contradicting.chain(useless.filter_map(|key| flags.get(key).map(|value| (key, value)))) {
         let is = recorded.get(key);

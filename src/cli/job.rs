@@ -55,7 +55,7 @@ impl Job {
             anyhow!("unlearning's joint batch, --unlearn-batch-clean {clean_part} and --unlearn-batch-poison {poison_part}: {e}")
         })?;
         announce(&kernels);
-        let norm = Normalisation { mean: spec.mean, std: spec.std };
+        let norm = settings.normalisation();
         Ok(Job { settings, images, preview, surrogate, kernels, model, norm })
     }
 

@@ -2,6 +2,7 @@
 
 mod attack_flags;
 pub mod bench;
+mod data;
 mod demo;
 mod devices;
 mod flags;
@@ -60,6 +61,9 @@ enum Command {
     Run(flags::Flags),
     /// Writes a poisoned data set as a folder of images, for run --poisoned and other tools
     Poison(poison::PoisonArgs),
+    /// Lists, fetches and verifies data sets
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// One part of the job: the original's command line
     #[command(hide = true)]
     Subtask(subtask::SubtaskArgs),
@@ -221,6 +225,7 @@ pub fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(flags, global),
         Command::Run(flags) => run::run(flags, global),
         Command::Poison(args) => poison::run(args, global),
+        Command::Data(command) => data::run(command, global),
         Command::Subtask(args) => subtask::run(args, global),
         Command::Devices => devices::run(global),
         Command::Selftest => selftest::run(global),

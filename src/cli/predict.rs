@@ -8,10 +8,11 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
+use super::inputs::{image_cache, load_splits};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json};
 use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
-use crate::data::{self, Dataset, LoadOptions, Spec};
+use crate::data::{Dataset, LoadOptions, Spec};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
@@ -97,8 +98,10 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
         image_size: Some(flags.image_size.unwrap_or(network.spec.image_size)),
         limit_per_class: flags.limit_per_class,
         seed: flags.seed.unwrap_or(0),
+        skip_unreadable: flags.skip_unreadable,
+        cache: image_cache(),
     };
-    let splits = data::load(&spec, &options)?;
+    let splits = load_splits(&spec, &options)?;
     let data = match args.split {
         SplitName::Train => splits.train,
         SplitName::Test => splits.test,

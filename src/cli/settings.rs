@@ -8,14 +8,14 @@ use anyhow::{Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::flags::{Flags, read_config};
-use super::inputs::poisoned_as;
+use super::flags::{Channels, Flags, read_config};
+use super::inputs::{image_cache, poisoned_as};
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{LoadOptions, Spec};
 use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
 use crate::gpu::Precision;
 use crate::nn::MODELS;
-use crate::train::{SgdConfig, TrainConfig};
+use crate::train::{Normalisation, SgdConfig, TrainConfig};
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     pub image_size: usize,
     pub limit_per_class: Option<usize>,
+    #[serde(default)]
+    pub skip_unreadable: bool,
     pub seed: u64,
     /// Images that are poisoned already; then the attack's name is only reported.
     pub poisoned: Option<PathBuf>,
@@ -46,6 +48,8 @@ pub struct Settings {
     pub precision: Precision,
     pub momentum: f64,
     pub weight_decay: f64,
+    pub mean: Channels,
+    pub std: Channels,
     pub crop_pad: u32,
     pub flip: bool,
     pub prefilter: Prefilter,
@@ -165,6 +169,7 @@ impl Settings {
             data: None,
             image_size: spec.image_size,
             limit_per_class: None,
+            skip_unreadable: false,
             seed: 0,
             poisoned: None,
             attack: ATTACKS[0].name.into(),
@@ -182,6 +187,8 @@ impl Settings {
             precision: Precision::F32,
             momentum: 0.9,
             weight_decay: decimal(spec.train.weight_decay),
+            mean: Channels(spec.mean.map(decimal)),
+            std: Channels(spec.std.map(decimal)),
             crop_pad: spec.crop_pad,
             flip: spec.flip,
             prefilter: Prefilter::Ridge,
@@ -209,7 +216,14 @@ impl Settings {
     ///
     /// # Errors
     /// A missing or unknown key, a value out of range.
-    pub fn from_run(table: Table, path: &Path) -> Result<Settings> {
+    pub fn from_run(mut table: Table, path: &Path) -> Result<Settings> {
+        // Runs of versions that had but the dataset's normalisation do not say.
+        if let Some(spec) = table.get("dataset").and_then(Value::as_str).and_then(|name| Spec::find(name).ok()) {
+            let defaults = to_table(&Settings::defaults(&spec))?;
+            for (key, value) in defaults.into_iter().filter(|(key, _)| ["mean", "std"].contains(&key.as_str())) {
+                table.entry(key).or_insert(value);
+            }
+        }
         let settings: Settings =
             table.try_into().map_err(|e: toml::de::Error| anyhow!("{}: {}", path.display(), one_line(&e)))?;
         settings.check()?;
@@ -243,6 +257,11 @@ impl Settings {
         for (name, value) in [("weight-decay", self.weight_decay), ("unlearn-lambda", self.unlearn_lambda)] {
             ensure!(value.is_finite() && value >= 0.0, "--{name} {value} does not do: give 0 or more");
         }
+        let Channels(mean) = self.mean;
+        ensure!(mean.iter().all(|m| m.is_finite()), "--mean {mean:?} does not do: give numbers, 0 for no normalisation");
+        let Channels(std) = self.std;
+        let above = std.iter().all(|s| s.is_finite() && *s as f32 > 0.0);
+        ensure!(above, "--std {std:?} does not do: give numbers above 0, 1 for no normalisation");
         for (name, value) in [("momentum", self.momentum), ("burn-in", self.burn_in)] {
             ensure!((0.0..1.0).contains(&value), "--{name} {value} does not do: give a share from 0 to below 1");
         }
@@ -261,7 +280,14 @@ impl Settings {
             image_size: Some(self.image_size),
             limit_per_class: self.limit_per_class,
             seed: self.seed,
+            skip_unreadable: self.skip_unreadable,
+            cache: image_cache(),
         }
+    }
+
+    pub fn normalisation(&self) -> Normalisation {
+        let [mean, std] = [self.mean, self.std].map(|Channels(values)| values.map(|value| value as f32));
+        Normalisation { mean, std }
     }
 
     pub fn poison_options(&self) -> PoisonOptions {
@@ -378,12 +404,30 @@ mod tests {
     }
 
     #[test]
+    fn normalisation_is_the_datasets_unless_given_as_a_number_or_three() {
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings.normalisation();
+        assert_eq!(of(&["--dataset", "cifar10"]).mean, [0.4914, 0.4822, 0.4465]);
+        let none = of(&["--mean", "0", "--std", "1"]);
+        assert_eq!((none.mean, none.std), ([0.0; 3], [1.0; 3]));
+        let (_place, path) = config("mean = [0.1, 0.2, 0.3]\nstd = 0.5\n");
+        let given = of(&["--config", &path]);
+        assert_eq!((given.mean, given.std), ([0.1, 0.2, 0.3], [0.5; 3]));
+        assert_eq!(of(&["--mean", "0.1, 0.2,0.3"]).mean, [0.1, 0.2, 0.3]);
+        let two = Line::try_parse_from(["dau", "--mean", "1,2"]).err().expect("refused").to_string();
+        assert!(two.contains("`1,2` is neither a number nor three"), "{two}");
+    }
+
+    #[test]
     fn settings_survive_run_toml() {
         let args = ["--attack", "blended", "--alpha", "0.1", "--limit-per-class", "9", "--unlearn-loss", "gga", "--data", "x"];
         let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
         let text = toml::to_string(&settings).expect("toml");
         let table: Table = toml::from_str(&text).expect("toml");
-        assert_eq!(Settings::from_run(table, Path::new("run.toml")).expect("read"), settings);
+        assert_eq!(Settings::from_run(table.clone(), Path::new("run.toml")).expect("read"), settings);
+        // Versions before there was a choice wrote none.
+        let mut old = table;
+        old.retain(|key, _| !["mean", "std", "skip_unreadable"].contains(&key));
+        assert_eq!(Settings::from_run(old, Path::new("run.toml")).expect("read"), settings);
     }
 
     #[test]
@@ -428,6 +472,8 @@ mod tests {
             (["--lr", "-1"], "--lr -1 does not do: give a number above 0"),
             (["--epochs", "0"], "--epochs 0 does not do"),
             (["--momentum", "1"], "--momentum 1 does not do"),
+            (["--mean", "nan"], "--mean [NaN, NaN, NaN] does not do"),
+            (["--std", "1,0,1"], "--std [1.0, 0.0, 1.0] does not do: give numbers above 0"),
             (["--crop-pad", "16"], "--crop-pad 16 does not do for images of 16 pixels"),
             (["--model", "vgg"], "unknown model `vgg`; known are resnet18"),
             (["--dataset", "mnist"], "unknown dataset `mnist`"),

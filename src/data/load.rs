@@ -1,5 +1,5 @@
-use super::layouts::{self, Source, cifar10, digits, folder};
-use super::{DataError, Dataset, Layout, Spec, Splits};
+use super::layouts::{self, Layout, Source, folder};
+use super::{DataError, Dataset, Spec, Splits};
 use std::path::{Path, PathBuf};
 
 /// The largest side that images are resized to, in pixels; beyond it a slip of the hand is likelier than a wish.
@@ -16,6 +16,10 @@ pub struct LoadOptions {
     pub limit_per_class: Option<usize>,
     /// Which training images a limit keeps.
     pub seed: u64,
+    /// Go on without image files that cannot be read; [`Splits::left_out`] says which.
+    pub skip_unreadable: bool,
+    /// A folder to keep decoded images in, for the next start; it is made where it is missing.
+    pub cache: Option<PathBuf>,
 }
 
 /// Loads a dataset in the first of its layouts that is there.
@@ -28,33 +32,28 @@ pub fn load(spec: &Spec, opts: &LoadOptions) -> Result<Splits, DataError> {
     if opts.limit_per_class == Some(0) {
         return Err(DataError::NoImagesKept);
     }
-    let source = Source { limit: opts.limit_per_class, seed: opts.seed, ..all };
-    let Some(dir) = &opts.dir else {
-        if spec.layouts.contains(&Layout::Digits) {
-            return digits::load(&source);
+    let (limit, seed, skip_unreadable) = (opts.limit_per_class, opts.seed, opts.skip_unreadable);
+    let source = Source { limit, seed, skip_unreadable, cache: opts.cache.as_deref(), ..all };
+    let built_in = spec.layouts.iter().find(|layout| layout.find.is_none());
+    match (&opts.dir, built_in) {
+        (None, Some(layout)) => (layout.load)(&source, Path::new("")),
+        (None, None) => Err(DataError::NeedsDir { dataset: spec.name.clone(), wanted: wanted(spec) }),
+        (Some(dir), Some(_)) => Err(DataError::TakesNoDir { dataset: spec.name.clone(), dir: dir.clone() }),
+        (Some(dir), None) => {
+            let (layout, place) = find(spec, dir)?;
+            (layout.load)(&source, &place)
         }
-        return Err(DataError::NeedsDir { dataset: spec.name.clone(), wanted: wanted(spec) });
-    };
-    if spec.layouts == [Layout::Digits] {
-        return Err(DataError::TakesNoDir { dataset: spec.name.clone(), dir: dir.clone() });
     }
+}
+
+/// The first of the dataset's layouts that `dir` holds, and where in it.
+///
+/// # Errors
+/// A folder that cannot be read or holds none of them.
+pub fn find(spec: &Spec, dir: &Path) -> Result<(&'static Layout, PathBuf), DataError> {
     std::fs::read_dir(dir).map_err(layouts::io(dir))?;
-    for layout in &spec.layouts {
-        match layout {
-            Layout::Digits => {}
-            Layout::Cifar10 => {
-                if let Some(found) = cifar10::marker(dir) {
-                    return cifar10::load(&source, &found);
-                }
-            }
-            Layout::Folder => {
-                if folder::marker(dir) {
-                    return folder::load(&source, dir);
-                }
-            }
-        }
-    }
-    Err(DataError::NoLayout { dataset: spec.name.clone(), dir: dir.clone(), wanted: wanted(spec) })
+    let found = spec.layouts.iter().find_map(|layout| Some((*layout, layout.find?(dir)?)));
+    found.ok_or_else(|| DataError::NoLayout { dataset: spec.name.clone(), dir: dir.into(), wanted: wanted(spec) })
 }
 
 /// Loads `dir/{train,test}/<class>/*`, whatever the spec's layouts are, in images of `size` pixels a side.
@@ -78,15 +77,10 @@ fn source(spec: &Spec, size: usize) -> Result<Source<'_>, DataError> {
     if !(1..=MAX_IMAGE_SIZE).contains(&size) {
         return Err(DataError::ImageSize { size, max: MAX_IMAGE_SIZE });
     }
-    Ok(Source { spec, size, limit: None, seed: 0 })
+    Ok(Source { spec, size, limit: None, seed: 0, cache: None, skip_unreadable: false })
 }
 
 /// What the dataset's layouts look for in a folder, in words.
 fn wanted(spec: &Spec) -> String {
-    let words = spec.layouts.iter().map(|layout| match layout {
-        Layout::Digits => "nothing",
-        Layout::Cifar10 => cifar10::LOOKS_LIKE,
-        Layout::Folder => folder::LOOKS_LIKE,
-    });
-    words.collect::<Vec<_>>().join(", or ")
+    spec.layouts.iter().map(|layout| layout.looks_like).collect::<Vec<_>>().join(", or ")
 }

@@ -2,14 +2,22 @@
 //!
 //! Everything is 8-bit RGB of one square size; normalising and augmenting is the trainer's business.
 
+mod cache;
+mod checksum;
 mod dataset;
 mod error;
+#[cfg(feature = "fetch")]
+pub mod fetch;
+mod images;
 pub mod layouts;
 mod load;
 mod spec;
 mod split;
+mod verify;
 
 pub use dataset::{Dataset, Splits};
 pub use error::DataError;
-pub use load::{LoadOptions, MAX_IMAGE_SIZE, load, load_classes, load_folder};
-pub use spec::{Layout, SPECS, Spec, TrainDefaults, UnlearnDefaults};
+pub use layouts::Layout;
+pub use load::{LoadOptions, MAX_IMAGE_SIZE, find, load, load_classes, load_folder};
+pub use spec::{Archive, SPECS, Spec, TrainDefaults, UnlearnDefaults};
+pub use verify::{Verified, verify};
