@@ -73,7 +73,7 @@ fn connect(agent: &Agent, url: &str, file: &mut File, part: &Path, watch: &dyn W
         Ok(response) => response,
         Err(e) => return Ok(Ended::Cut(e.to_string())),
     };
-    let start_anew = |file: &mut File| file.set_len(0).map_err(writing(part));
+    let start_anew = |file: &mut File| if have > 0 { file.set_len(0).map_err(writing(part)) } else { Ok(()) };
     let (done, total) = match response.status() {
         StatusCode::PARTIAL_CONTENT if range(&response).is_some_and(|(start, _)| start == Some(have)) => {
             (have, range(&response).and_then(|(_, total)| total))
