@@ -256,7 +256,7 @@ fn a_class_of_which_nothing_can_be_read_is_not_left_out_in_silence() {
     }
     let opts = LoadOptions { dir: Some(root.path().into()), skip_unreadable: true, ..Default::default() };
     let message = load(&Spec::find("folder").expect("known"), &opts).expect_err("refused").to_string();
-    assert!(message.starts_with("no image of class `b` below"), "{message}");
+    assert!(message.starts_with("no image of class `b` below") && message.contains("train/b/000.png"), "{message}");
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub enum DataError {
     #[error("{first} ({} of {of} images cannot be read)", others + 1)]
     Unreadable { first: Box<DataError>, others: usize, of: usize },
 
-    #[error("no image of class `{class}` below {} can be read: repair some or remove the class", dir.display())]
-    NothingReadable { dir: PathBuf, class: String },
+    #[error("no image of class `{class}` below {} can be read: repair some or remove the class; the first: {first}", dir.display())]
+    NothingReadable { dir: PathBuf, class: String, first: String },
 
     #[error("{} is not the published file: its {kind} is {found}, not {expected}", path.display())]
     Checksum { path: PathBuf, kind: &'static str, expected: String, found: String },

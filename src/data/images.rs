@@ -96,9 +96,11 @@ impl Listing {
             }
             let before = data.class_counts();
             let kept = data.subset(&readable);
-            if let Some(class) = (0..before.len()).find(|&c| before[c] > 0 && kept.class_counts()[c] == 0) {
-                let class = kept.classes[class].clone();
-                return Err(DataError::NothingReadable { dir: self.root, class });
+            let after = kept.class_counts();
+            if let Some(class) = (0..before.len()).find(|&c| before[c] > 0 && after[c] == 0) {
+                let first = bad.iter().zip(&mut errors).find(|(i, _)| data.labels[**i] as usize == class);
+                let first = first.map_or(String::new(), |(_, error)| error.to_string());
+                return Err(DataError::NothingReadable { class: kept.classes[class].clone(), dir: self.root, first });
             }
             left_out.extend(errors.map(|error| error.to_string()));
             data = kept;
