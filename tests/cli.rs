@@ -213,6 +213,8 @@ fn data_sets_are_listed_and_verified() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("fault      cannot read the image data/dog/3.ppm"));
     refused(place.path(), &["data", "verify", "mnist"], &["unknown dataset `mnist`"]);
+    #[cfg(feature = "fetch")]
+    refused(place.path(), &["data", "fetch", "digits"], &["digits is not to be fetched"]);
 }
 
 #[test]

@@ -101,11 +101,14 @@ mod fetch {
     use indicatif::{ProgressBar, ProgressStyle};
 
     use super::*;
-    use crate::data::fetch::{Watch, fetch};
+    use crate::data::fetch::{FetchError, Watch, fetch};
 
     pub fn run(Place { name, data }: &Place, global: &Global) -> Result<()> {
         let spec = Spec::find(name).refuse()?;
-        fetch(&spec, data, &Bar::default())?;
+        match fetch(&spec, data, &Bar::default()) {
+            nothing @ Err(FetchError::NothingToFetch { .. }) => nothing.refuse()?,
+            done => done?,
+        }
         let (name, data) = (&spec.name, data.display());
         if global.json {
             return print_json(&serde_json::json!({"dataset": name, "data": data.to_string()}));
