@@ -1,5 +1,6 @@
 //! Writing files whole or not at all.
 
+use std::fs::File;
 use std::io::{Result, Write};
 use std::path::Path;
 
@@ -8,6 +9,14 @@ use std::path::Path;
 /// # Errors
 /// A folder that is missing, a disk that refuses.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomic`], for what is too large to lie in memory at once: `write` fills the temporary file.
+///
+/// # Errors
+/// A folder that is missing, a disk that refuses, what `write` returns.
+pub fn write_atomic_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".dau-").suffix(".tmp");
@@ -18,7 +27,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
     Ok(())

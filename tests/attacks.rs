@@ -251,7 +251,9 @@ fn a_poisoned_folder_reads_back_as_it_was_written() {
     let folder = PoisonedFolder { poisoned: made.clone(), test: TEST.clone(), triggered: Some(triggered.clone()) };
     folder.write(&dir, "", None).expect("written");
     let spec = Spec::find("digits").expect("known");
-    let read = PoisonedFolder::read(&dir, &spec, 16, TargetMode::AllToOne, 3).expect("read");
+    let read =
+        PoisonedFolder::read(&dir, &spec, &LoadOptions { image_size: Some(16), ..Default::default() }, TargetMode::AllToOne, 3)
+            .expect("read");
 
     /// Images, labels and what else is known of them, in an order that does not hang on where they lie.
     fn sorted<T: Ord>(data: &Dataset, of: impl Fn(usize) -> T) -> Vec<(Vec<u8>, u32, T)> {

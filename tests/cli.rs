@@ -16,6 +16,8 @@ fn command(place: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dau"));
     // Without XDG_RUNTIME_DIR Mesa's OpenGL complains on stderr.
     command.args(args).current_dir(place).env("XDG_RUNTIME_DIR", std::env::temp_dir()).env_remove("RUST_LOG");
+    // Decoded images are not to be kept among the user's.
+    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
     command
 }
 
@@ -94,9 +96,19 @@ fn tiny_run() -> (TempDir, String) {
 fn help_lists_the_commands_and_the_originals_command_line() {
     let place = place();
     let help = succeed(place.path(), &["--help"]);
-    for word in
-        ["demo", "run", "poison", "devices", "selftest", "bench", "predict", "--adapter", "--subtask anti_learning", "Exit codes"]
-    {
+    for word in [
+        "demo",
+        "run",
+        "poison",
+        "devices",
+        "selftest",
+        "bench",
+        "data",
+        "predict",
+        "--adapter",
+        "--subtask anti_learning",
+        "Exit codes",
+    ] {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
     let nothing = dau(place.path(), &[]);
@@ -178,6 +190,62 @@ fn refuses_folders_of_images_that_cannot_be_learned_from() {
     write(place.path(), "d/dog/1.ppm", PIXEL);
     write(place.path(), "d/dog/broken.png", b"not a picture");
     refused(place.path(), &args, &["cannot read the image d/dog/broken.png"]);
+}
+
+#[test]
+fn data_sets_are_listed_and_verified() {
+    let place = place();
+    let list: Value = serde_json::from_str(&succeed(place.path(), &["data", "list", "--json"])).expect("json");
+    let gtsrb = list.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == "GTSRB")).expect("GTSRB");
+    assert_eq!((&gtsrb["classes"], &gtsrb["images"]), (&43.into(), &serde_json::json!([39209, 12630])));
+    assert!(gtsrb["archives"][2].as_str().is_some_and(|url| url.ends_with("/GTSRB_Final_Test_GT.zip")));
+    let table = succeed(place.path(), &["data", "list"]);
+    assert!(table.contains("Tiny-ImageNet") && table.contains("100000 + 10000"), "{table}");
+
+    for image in ["cat/1.ppm", "cat/2.ppm", "dog/1.ppm", "dog/2.ppm", "dog/4.ppm"] {
+        write(place.path(), &format!("data/{image}"), PIXEL);
+    }
+    let said = succeed(place.path(), &["data", "verify", "folder"]);
+    assert!(said.contains("only the structure was checked") && said.contains("3 training and 2 test images of 2"), "{said}");
+    // One of four, the last of which is the test image.
+    write(place.path(), "data/dog/3.ppm", b"no picture");
+    let output = dau(place.path(), &["data", "verify", "folder"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("fault      cannot read the image data/dog/3.ppm"));
+    refused(place.path(), &["data", "verify", "mnist"], &["unknown dataset `mnist`"]);
+    #[cfg(feature = "fetch")]
+    refused(place.path(), &["data", "fetch", "digits"], &["digits is not to be fetched"]);
+}
+
+#[test]
+fn unreadable_images_are_left_out_on_demand_and_counted() {
+    let place = place();
+    for (class, n) in ["cat", "dog"].into_iter().flat_map(|class| (0..10).map(move |n| (class, n))) {
+        write(place.path(), &format!("d/{class}/{n}.ppm"), PIXEL);
+    }
+    write(place.path(), "d/dog/broken.png", b"not a picture");
+    let args = ["poison", "--dataset", "folder", "--data", "d", "--out", "p"];
+    refused(place.path(), &args, &["cannot read the image d/dog/broken.png", "leave it out with --skip-unreadable"]);
+    let output = dau(place.path(), &[&args[..], &["--skip-unreadable"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = "left out 1 of 21 images that cannot be read; the first: cannot read the image d/dog/broken.png";
+    assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    refused(place.path(), &["run", "--poisoned", "p", "--skip-unreadable"], &["poisoned already: leave out skip_unreadable"]);
+}
+
+#[test]
+fn normalisation_can_be_replaced_and_goes_into_the_checkpoint() {
+    let place = place();
+    let none = ["run", "--json", "--out", "r", "--mean", "0", "--std", "1"];
+    succeed(place.path(), &[&none[..], &TINY].concat());
+    let run: toml::Table = toml::from_str(&fs::read_to_string(place.path().join("r/run.toml")).expect("run.toml")).expect("toml");
+    assert_eq!(run["std"], toml::Value::from(vec![1.0, 1.0, 1.0]));
+    let bytes = fs::read(place.path().join("r/defended.safetensors")).expect("a checkpoint");
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("safetensors");
+    let metadata = header.metadata().as_ref().expect("metadata");
+    let network: Value = serde_json::from_str(&metadata["dau"]).expect("json");
+    assert_eq!((&network["mean"], &network["std"]), (&serde_json::json!([0.0, 0.0, 0.0]), &serde_json::json!([1.0, 1.0, 1.0])));
+    refused(place.path(), &["run", "--std", "0"], &["--std [0.0, 0.0, 0.0] does not do"]);
 }
 
 #[test]

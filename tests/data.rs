@@ -50,7 +50,7 @@ fn reads_train_and_test_folders_with_classes_in_alphabetical_order() {
     write(root.path().join("train/owl/._b.png"), "a Mac's shadow file").expect("written");
     create_dir_all(root.path().join("train/.cache")).expect("a folder");
 
-    let Splits { train, test } = open("folder", root.path()).expect("loads");
+    let Splits { train, test, .. } = open("folder", root.path()).expect("loads");
     assert_eq!(train.classes, ["ant", "owl"]);
     assert_eq!((&train.labels, &test.labels), (&vec![0, 1, 1], &vec![0, 1, 1]));
     assert!(train.paths[1].ends_with("a.PPM") && test.paths[2].ends_with("b.png"), "{:?}", train.paths);
@@ -65,7 +65,7 @@ fn a_folder_of_classes_gives_a_fifth_of_each_to_the_test_set() {
     let root = root();
     fill(root.path(), &["b", "a"], 10);
     fill(root.path(), &["c"], 3);
-    let Splits { train, test } = open("folder", root.path()).expect("loads");
+    let Splits { train, test, .. } = open("folder", root.path()).expect("loads");
     assert_eq!(train.class_counts(), [8, 8, 2]);
     assert_eq!(test.class_counts(), [2, 2, 1]);
     assert!(train.paths.iter().all(|path| !test.paths.contains(path)), "no image is in both");
@@ -114,7 +114,7 @@ fn cifar_in_image_folders_is_accepted_and_must_have_its_ten_classes() {
     for part in ["train", "test"] {
         fill(&root.path().join(part), &names[9..], 1);
     }
-    let Splits { train, test } = open("cifar10", root.path()).expect("loads");
+    let Splits { train, test, .. } = open("cifar10", root.path()).expect("loads");
     assert_eq!((train.name.as_str(), train.len(), test.len()), ("CIFAR-10", 10, 10));
 }
 
@@ -205,4 +205,134 @@ fn digits_load_at_any_size() {
         let test = load(&Spec::find("digits").expect("known"), &opts).expect("loads").test;
         assert_eq!(test.pixels.len(), 500 * size * size * 3);
     }
+}
+
+/// `images` pictures in each of two classes, in training and test folders.
+fn two_classes(dir: &Path, images: u32) {
+    for part in ["train", "test"] {
+        fill(&dir.join(part), &["a", "b"], images);
+    }
+}
+
+fn cached(dir: &Path, cache: &Path, more: LoadOptions) -> Splits {
+    let opts = LoadOptions { dir: Some(dir.into()), cache: Some(cache.into()), ..more };
+    load(&Spec::find("folder").expect("known"), &opts).expect("loads")
+}
+
+#[test]
+fn one_bad_file_among_5000_is_named_and_can_be_left_out() {
+    let root = root();
+    let good = root.path().join("good.ppm");
+    save(good.clone(), &picture(1, 4, 4));
+    for (class, part) in [("a", "train"), ("b", "train"), ("a", "test"), ("b", "test")] {
+        let folder = root.path().join("set").join(part).join(class);
+        create_dir_all(&folder).expect("a folder");
+        for n in 0..1250 {
+            std::fs::copy(&good, folder.join(format!("{n:04}.ppm"))).expect("copied");
+        }
+    }
+    let dir = root.path().join("set");
+    write(dir.join("train/b/0777.ppm"), "P6 not a picture").expect("written");
+    let message = refused("folder", &dir);
+    assert!(message.contains("train/b/0777.ppm") && message.contains("--skip-unreadable"), "{message}");
+    write(dir.join("train/a/1249.ppm"), "").expect("written");
+    let message = refused("folder", &dir);
+    assert!(message.contains("train/a/1249.ppm") && message.ends_with("(2 of 2500 images cannot be read)"), "{message}");
+
+    let opts = LoadOptions { dir: Some(dir), skip_unreadable: true, ..Default::default() };
+    let Splits { train, test, left_out } = load(&Spec::find("folder").expect("known"), &opts).expect("loads");
+    assert_eq!((train.class_counts(), test.len(), left_out.len()), (vec![1249, 1249], 2500, 2));
+    assert!(left_out[1].contains("train/b/0777.ppm"), "{left_out:?}");
+    assert!(train.paths.iter().all(|path| !path.ends_with("a/1249.ppm")));
+    assert!(train.paths[1249 + 777].ends_with("b/0778.ppm") && train.labels[1249 + 777] == 1);
+}
+
+#[test]
+fn a_class_of_which_nothing_can_be_read_is_not_left_out_in_silence() {
+    let root = root();
+    two_classes(root.path(), 2);
+    for bad in ["train/b/000.png", "train/b/001.png"] {
+        write(root.path().join(bad), "no picture").expect("written");
+    }
+    let opts = LoadOptions { dir: Some(root.path().into()), skip_unreadable: true, ..Default::default() };
+    let message = load(&Spec::find("folder").expect("known"), &opts).expect_err("refused").to_string();
+    assert!(message.starts_with("no image of class `b` below") && message.contains("train/b/000.png"), "{message}");
+}
+
+#[test]
+fn the_cache_gives_what_the_files_hold_and_follows_their_changes() {
+    let root = root();
+    let (dir, cache) = (root.path().join("set"), root.path().join("cache"));
+    two_classes(&dir, 5);
+    let first = cached(&dir, &cache, LoadOptions::default());
+    let files = || std::fs::read_dir(&cache).expect("a cache").flatten().map(|f| f.path()).collect::<Vec<_>>();
+    assert_eq!(files().len(), 2, "training and test images");
+    // A second start does not open the files: their content may change behind its back, size and time being the same.
+    let file = dir.join("train/b/002.png");
+    let (meta, bytes) = (std::fs::metadata(&file).expect("there"), std::fs::read(&file).expect("read"));
+    let put = |bytes: &[u8], when| {
+        write(&file, bytes).expect("written");
+        File::options().write(true).open(&file).and_then(|f| f.set_modified(when)).expect("dated");
+    };
+    put(&vec![0; bytes.len()], meta.modified().expect("a time"));
+    assert_eq!(cached(&dir, &cache, LoadOptions::default()).train.pixels, first.train.pixels);
+    // A part of what is kept is taken from there, too.
+    let some = cached(&dir, &cache, LoadOptions { limit_per_class: Some(3), seed: 1, ..Default::default() });
+    let after = first.train.limit_per_class(3, 1);
+    assert_eq!((some.train.paths, some.train.pixels), (after.paths, after.pixels));
+    // Another time, and the file is read again.
+    put(&bytes, meta.modified().expect("a time") + std::time::Duration::from_secs(2));
+    save(dir.join("train/b/002.png"), &picture(99, 32, 32));
+    let changed = cached(&dir, &cache, LoadOptions::default()).train;
+    assert_eq!(changed.image(7), picture(99, 32, 32).as_raw());
+    assert_eq!(changed.image(6), first.train.image(6));
+    assert_eq!(cached(&dir, &cache, LoadOptions::default()).train.pixels, changed.pixels, "and kept anew");
+    // Another size is another cache.
+    assert_eq!(cached(&dir, &cache, LoadOptions { image_size: Some(8), ..Default::default() }).train.size, 8);
+    assert_eq!(files().len(), 4);
+}
+
+#[test]
+fn a_damaged_cache_is_made_again() {
+    let root = root();
+    let (dir, cache) = (root.path().join("set"), root.path().join("cache"));
+    two_classes(&dir, 5);
+    let whole = cached(&dir, &cache, LoadOptions::default());
+    let files: Vec<PathBuf> = std::fs::read_dir(&cache).expect("a cache").flatten().map(|f| f.path()).collect();
+    let good: Vec<Vec<u8>> = files.iter().map(|f| std::fs::read(f).expect("read")).collect();
+    let end = good[0].len();
+    let damage = |n: usize, bytes: &mut Vec<u8>| match n {
+        0 => bytes.truncate(end - 5000),
+        1 => bytes[end - 4000] ^= 1,
+        2 => bytes[20] = b'}',
+        _ => bytes.clear(),
+    };
+    for n in 0..4 {
+        for (file, good) in files.iter().zip(&good) {
+            let mut bytes = good.clone();
+            damage(n, &mut bytes);
+            write(file, bytes).expect("written");
+        }
+        let again = cached(&dir, &cache, LoadOptions::default());
+        assert!(again.train.pixels == whole.train.pixels && again.test.pixels == whole.test.pixels, "damage {n}");
+        assert!(files.iter().zip(&good).all(|(file, good)| std::fs::read(file).expect("read") == *good), "damage {n} is mended");
+    }
+    // Nowhere to keep it is no reason to stop.
+    let nowhere = cached(&dir, &files[0], LoadOptions::default());
+    assert_eq!(nowhere.train.pixels, whole.train.pixels);
+}
+
+#[test]
+fn an_unreadable_file_is_tried_again_and_the_others_come_from_the_cache() {
+    let root = root();
+    let (dir, cache) = (root.path().join("set"), root.path().join("cache"));
+    two_classes(&dir, 5);
+    write(dir.join("train/a/003.png"), "no picture").expect("written");
+    let skip = || LoadOptions { skip_unreadable: true, ..Default::default() };
+    let first = cached(&dir, &cache, skip());
+    let second = cached(&dir, &cache, skip());
+    assert_eq!((first.left_out.len(), first.train.len()), (1, 9));
+    assert_eq!((second.left_out, second.train.pixels), (first.left_out, first.train.pixels));
+    save(dir.join("train/a/003.png"), &picture(3, 32, 32));
+    assert_eq!(cached(&dir, &cache, skip()).train.image(3), picture(3, 32, 32).as_raw());
 }

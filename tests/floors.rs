@@ -12,7 +12,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("graph", &["rng", "gpu", "kernel"]),
     ("ops", &["rng", "gpu", "kernel", "graph"]),
     ("nn", &["rng", "gpu", "kernel", "graph", "ops"]),
-    ("data", &["rng"]),
+    ("data", &["rng", "files"]),
     ("attacks", &["rng", "data"]),
     ("train", &["rng", "files", "gpu", "kernel", "graph", "ops", "nn", "data"]),
     // Neither the attacks nor what they poisoned: see `defenses_never_mention_the_attacks`.

@@ -11,10 +11,10 @@ use super::job::open_for;
 use super::own::{accuracy, load, record, root, settings, share};
 use super::progress::Progress;
 use super::{Global, Refuse, print, print_json};
-use crate::data::{Spec, Splits};
+use crate::data::Splits;
 use crate::defenses::dau::{anti_learn, unlearn};
 use crate::report::{DEFENDED, DatasetFacts, Part, RESULTS, RunFolder, UNDEFENDED, Verdict, seconds, write_findings};
-use crate::train::{Network, Normalisation};
+use crate::train::Network;
 
 /// Arguments of `dau defend`.
 #[derive(Args, Clone, Debug)]
@@ -40,7 +40,6 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let flags = Flags { config, data, training, stage_one, stage_two, out, ..Flags::default() };
     let settings = settings(&flags, "runs/defend").refuse()?;
     RunFolder::vet(&settings.out).refuse()?;
-    let spec = Spec::find(&settings.dataset).refuse()?;
     let Splits { train, test, .. } = load(&settings).refuse()?;
     let kernels = open_for(&settings, &settings.model_spec(&train), global).refuse()?;
     let folder = RunFolder::create(&settings.out).refuse()?;
@@ -48,8 +47,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     record(&folder, &table, &kernels, &[])?;
 
     let progress = Progress::of(Part::AntiLearning, &folder);
-    let norm = Normalisation { mean: spec.mean, std: spec.std };
-    let network = Network::new(&kernels, &settings.model_spec(&train), &norm, settings.seed)?;
+    let network = Network::new(&kernels, &settings.model_spec(&train), &settings.normalisation(), settings.seed)?;
     let findings = anti_learn(&kernels, &network, &train, &settings.anti_learn_config(), &progress)?;
     let mut stages = progress.finish()?;
     network.save(&folder.path(UNDEFENDED))?;

@@ -5,8 +5,8 @@ use toml::toml;
 
 use super::flags::Flags;
 use super::job::show;
+use super::layers::resolve;
 use super::run::whole_job;
-use super::settings::resolve;
 use super::{Global, Refuse};
 use crate::report::{PREVIEW, Results};
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
-use serde::Serialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::attack_flags::AttackFlags;
@@ -16,10 +16,42 @@ use crate::gpu::Precision;
 /// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
 const NO_SETTING: &str = "run";
 
+/// A value for each of red, green and blue.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+#[serde(try_from = "Written")]
+pub struct Channels(pub [f64; 3]);
+
+/// How [`Channels`] may be written: `0.5`, `[0.4, 0.5, 0.6]`, and on the command line `0.4,0.5,0.6`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    One(f64),
+    Each([f64; 3]),
+    Text(String),
+}
+
+impl TryFrom<Written> for Channels {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Channels, String> {
+        let text = match written {
+            Written::One(value) => return Ok(Channels([value; 3])),
+            Written::Each(values) => return Ok(Channels(values)),
+            Written::Text(text) => text,
+        };
+        let values: Result<Vec<f64>, _> = text.split(',').map(|value| value.trim().parse()).collect();
+        match values.as_deref() {
+            Ok([value]) => Ok(Channels([*value; 3])),
+            Ok([r, g, b]) => Ok(Channels([*r, *g, *b])),
+            _ => Err(format!("`{text}` is neither a number nor three, one each for red, green and blue, as 0.4,0.5,0.6")),
+        }
+    }
+}
+
 /// Which images.
 #[derive(Args, Serialize, Clone, Debug, Default)]
 pub struct DataFlags {
-    /// digits, CIFAR-10 or folder [default: digits]
+    /// digits, CIFAR-10, CIFAR-100, GTSRB, Tiny-ImageNet or folder [default: digits]
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
     /// Where the dataset lies
@@ -28,6 +60,10 @@ pub struct DataFlags {
     /// Resize images to so many pixels a side
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
+    /// Go on without image files that cannot be read
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_unreadable: bool,
     /// Keep at most so many training images of each class
     #[arg(long, value_name = "N")]
     pub limit_per_class: Option<usize>,
@@ -110,6 +146,12 @@ pub struct TrainingFlags {
     /// Of SGD in both stages
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
+    /// Normalisation: mean of pixels in 0..1, a number or one each for red, green, blue [default: the dataset's; 0 for none]
+    #[arg(long, value_name = "MEAN", value_parser = word::<Channels>, allow_negative_numbers = true)]
+    pub mean: Option<Channels>,
+    /// Normalisation: standard deviation of pixels in 0..1, a number or three [default: the dataset's; 1 for none]
+    #[arg(long, value_name = "STD", value_parser = word::<Channels>, allow_negative_numbers = true)]
+    pub std: Option<Channels>,
     /// Augmentation: zero-pad and crop at random
     #[arg(long, value_name = "PIXELS")]
     pub crop_pad: Option<u32>,

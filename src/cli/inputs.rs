@@ -1,6 +1,6 @@
 //! The images of a job: poisoned here, or by whoever made a folder of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use image::RgbImage;
@@ -11,7 +11,7 @@ use super::flags::read_config;
 use super::settings::Settings;
 use super::surrogate::NetworkSurrogate;
 use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
-use crate::data::{self, Spec};
+use crate::data::{self, LoadOptions, Spec, Splits};
 use crate::report::{POISON, POISON_SETTINGS, PoisonedFolder, RunFolder, SURROGATE};
 use crate::train::Network;
 
@@ -30,17 +30,18 @@ impl Inputs {
     /// All that is wrong with the data or the attack.
     pub fn load(settings: &Settings, spec: &Spec, earlier: Option<&RunFolder>, global: &Global) -> Result<Inputs> {
         if let Some(dir) = &settings.poisoned {
-            let images = PoisonedFolder::read(dir, spec, settings.image_size, settings.target_mode, settings.target)?;
+            let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..settings.load_options() };
+            let images = PoisonedFolder::read(dir, spec, &options, settings.target_mode, settings.target)?;
             return Ok(Inputs { images, preview: None, surrogate: None });
         }
         let Settings { target_mode: mode, target, seed, image_size: size, .. } = *settings;
         let entry = attacks::find(&settings.attack)?;
-        let clean = data::load(spec, &settings.load_options())?;
+        let clean = noted(data::load(spec, &settings.load_options())?);
         settings.poison_options().check(&clean.train)?;
         let surrogate = if entry.needs_surrogate {
             let kept = earlier.map(|folder| folder.path(SURROGATE));
             let checkpoint = kept.as_deref().or(settings.surrogate.as_deref());
-            Some(NetworkSurrogate::make(settings, spec, &clean.train, checkpoint, global)?)
+            Some(NetworkSurrogate::make(settings, &clean.train, checkpoint, global)?)
         } else {
             None
         };
@@ -58,6 +59,25 @@ impl Inputs {
     }
 }
 
+/// Where decoded images are kept for the next start.
+pub(super) fn image_cache() -> Option<PathBuf> {
+    dirs::cache_dir().map(|folder| folder.join("dau/images"))
+}
+
+/// Says what was left out of the images.
+pub(super) fn noted(splits: Splits) -> Splits {
+    note_left_out(&splits.left_out, splits.train.len() + splits.test.len());
+    splits
+}
+
+/// Says how many images were left out beside those `kept`.
+pub(super) fn note_left_out(left_out: &[String], kept: usize) {
+    if let Some(first) = left_out.first() {
+        let of = kept + left_out.len();
+        eprintln!("left out {} of {of} images that cannot be read; the first: {first}", left_out.len());
+    }
+}
+
 /// What `dau poison` recorded of the images in `dir`, if it made them: the settings that say how they were poisoned.
 ///
 /// # Errors
@@ -66,7 +86,7 @@ pub(super) fn poisoned_as(dir: &Path, given: &Table, flags: &Table) -> Result<Ta
     let path = dir.join(POISON_SETTINGS);
     let recorded = if path.is_file() { read_config(&path)? } else { Table::new() };
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
-    let useless = ["data", "limit_per_class", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
+    let useless = ["data", "limit_per_class", "skip_unreadable", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
     let contradicting = recorded.keys().filter_map(|key| given.get(key).map(|value| (key.as_str(), value)));
     for (key, value) in contradicting.chain(useless.filter_map(|key| flags.get(key).map(|value| (key, value)))) {
         let is = recorded.get(key);

@@ -2,12 +2,14 @@
 
 mod attack_flags;
 pub mod bench;
+mod data;
 mod defend;
 mod demo;
 mod devices;
 mod flags;
 mod inputs;
 mod job;
+mod layers;
 mod own;
 mod poison;
 mod predict;
@@ -70,6 +72,9 @@ enum Command {
     Unlearn(unlearn::UnlearnArgs),
     /// Writes a poisoned data set as a folder of images, for run --poisoned and other tools
     Poison(poison::PoisonArgs),
+    /// Lists, fetches and verifies data sets
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// One part of the job: the original's command line
     #[command(hide = true)]
     Subtask(subtask::SubtaskArgs),
@@ -234,6 +239,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(args, global),
         Command::Unlearn(args) => unlearn::run(args, global),
         Command::Poison(args) => poison::run(args, global),
+        Command::Data(command) => data::run(command, global),
         Command::Subtask(args) => subtask::run(args, global),
         Command::Devices => devices::run(global),
         Command::Selftest => selftest::run(global),

@@ -6,8 +6,10 @@ use anyhow::{Result, ensure};
 use toml::{Table, toml};
 
 use super::flags::Flags;
+use super::inputs::noted;
+use super::layers::resolve;
 use super::progress::Progress;
-use super::settings::{POISONING, Settings, resolve};
+use super::settings::{POISONING, Settings};
 use crate::attacks::ATTACKS;
 use crate::data::{self, DataError, Dataset, Spec, Splits};
 use crate::kernel::Kernels;
@@ -36,9 +38,10 @@ pub(super) fn settings(flags: &Flags, out: &str) -> Result<Settings> {
 /// See [`data::load`].
 pub(super) fn load(settings: &Settings) -> Result<Splits> {
     let spec = Spec::find(&settings.dataset)?;
-    match (data::load(&spec, &settings.load_options()), &settings.data) {
-        (Err(DataError::TakesNoDir { .. }), Some(dir)) => Ok(data::load_folder(&spec, dir, settings.image_size)?),
-        (loaded, _) => Ok(loaded?),
+    let options = settings.load_options();
+    match (data::load(&spec, &options), &settings.data) {
+        (Err(DataError::TakesNoDir { .. }), Some(dir)) => Ok(noted(data::load_folder(&spec, dir, &options)?)),
+        (loaded, _) => Ok(noted(loaded?)),
     }
 }
 

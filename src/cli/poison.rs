@@ -8,7 +8,7 @@ use toml::Table;
 
 use super::flags::{DataFlags, Flags, PoisonFlags};
 use super::inputs::Inputs;
-use super::settings::resolve;
+use super::layers::resolve;
 use super::{Global, Refuse, print, print_json};
 use crate::attacks::Role;
 use crate::data::Spec;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
+use super::inputs::{image_cache, note_left_out, noted};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json};
 use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
@@ -134,20 +135,24 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &args.checkpoint)?;
 
-    if let Some(dir) = &args.images {
-        let shown = args.out.display();
-        ensure!(is_csv(&args.out), "images without labels go into a table: call it --out FILE.csv, not {shown}");
-        let names = class_names(&args.checkpoint, network.spec.classes)?;
-        let data = data::load_unlabelled(&spec, dir, network.spec.image_size, &names)?;
-        return Ok((kernels, network, TriggeredTest { data, goal: Vec::new() }));
-    }
     let options = LoadOptions {
         dir: flags.data.clone(),
         image_size: Some(flags.image_size.unwrap_or(network.spec.image_size)),
         limit_per_class: flags.limit_per_class,
         seed: flags.seed.unwrap_or(0),
+        skip_unreadable: flags.skip_unreadable,
+        cache: image_cache(),
     };
-    let splits = data::load(&spec, &options)?;
+    if let Some(dir) = &args.images {
+        let shown = args.out.display();
+        ensure!(is_csv(&args.out), "images without labels go into a table: call it --out FILE.csv, not {shown}");
+        let names = class_names(&args.checkpoint, network.spec.classes)?;
+        let options = LoadOptions { image_size: Some(network.spec.image_size), ..options };
+        let (data, left_out) = data::load_unlabelled(&spec, dir, &options, &names)?;
+        note_left_out(&left_out, data.len());
+        return Ok((kernels, network, TriggeredTest { data, goal: Vec::new() }));
+    }
+    let splits = noted(data::load(&spec, &options)?);
     let data = match args.split {
         SplitName::Train => splits.train,
         SplitName::Test => splits.test,

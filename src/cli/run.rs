@@ -5,7 +5,8 @@ use toml::Table;
 
 use super::flags::Flags;
 use super::job::{Job, show};
-use super::settings::{Settings, resolve};
+use super::layers::resolve;
+use super::settings::Settings;
 use super::{Global, Refuse};
 use crate::report::{Results, RunFolder};
 

@@ -1,21 +1,21 @@
-//! Every setting of a job, in layers: the dataset's defaults, `--config FILE.toml`, flags. The later layer wins.
+//! Every setting of a job: its default, whether its value makes sense, and what the parts are told of it.
 //!
 //! A new setting is a field of [`Flags`], a field of [`Settings`] and its value in `defaults`; a test sees to it.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::flags::{Flags, read_config};
-use super::inputs::poisoned_as;
+use super::flags::Channels;
+use super::inputs::image_cache;
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
 use crate::gpu::Precision;
 use crate::nn::{MODELS, ModelSpec};
-use crate::train::{SgdConfig, TrainConfig};
+use crate::train::{Normalisation, SgdConfig, TrainConfig};
 
 /// Settings, beside an attack's options, that say how images are poisoned.
 pub(super) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate"];
@@ -27,6 +27,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     pub image_size: usize,
     pub limit_per_class: Option<usize>,
+    #[serde(default)]
+    pub skip_unreadable: bool,
     pub seed: u64,
     /// Images that are poisoned already; then the attack's name is only reported.
     pub poisoned: Option<PathBuf>,
@@ -49,6 +51,8 @@ pub struct Settings {
     pub precision: Precision,
     pub momentum: f64,
     pub weight_decay: f64,
+    pub mean: Channels,
+    pub std: Channels,
     pub crop_pad: u32,
     pub flip: bool,
     pub prefilter: Prefilter,
@@ -68,98 +72,15 @@ pub struct Settings {
     pub out: PathBuf,
 }
 
-/// Settings, and which of them the user gave.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    pub settings: Settings,
-    /// What the file and the flags say, in the settings' spelling.
-    pub given: Table,
-}
-
-/// Lays the dataset's defaults, `preset`, the configuration file and the flags over each other.
-///
-/// # Errors
-/// A file that cannot be read, an unknown key or name, a value of the wrong type or out of range.
-pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
-    let mut given = preset.clone();
-    let mut source = "the command line".to_string();
-    if let Some(path) = &flags.config {
-        given.extend(read_config(path)?);
-        source = path.display().to_string();
-    }
-    let flags = Table::try_from(flags).map_err(|e| anyhow!("{}", one_line(&e)))?;
-    given.extend(flags.clone());
-    let poisoned = given.get("poisoned").and_then(Value::as_str).map(PathBuf::from);
-    if let Some(dir) = &poisoned {
-        let recorded = poisoned_as(dir, &given, &flags)?;
-        given.extend(recorded);
-    }
-
-    let spec = match given.get("dataset") {
-        Some(Value::String(name)) => Spec::find(name)?,
-        Some(other) => bail!("{source}: dataset must be a name, got {other}"),
-        None => Spec::find(Spec::names()[0])?,
-    };
-    if given.contains_key("dataset") {
-        given.insert("dataset".into(), spec.name.clone().into());
-    }
-
-    let mut all = to_table(&Settings::defaults(&spec))?;
-    all.extend(given.clone());
-    let mut settings: Settings = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
-    match attacks::find(&settings.attack) {
-        Ok(entry) => {
-            settings.attack = entry.name.into();
-            settings.options = entry.complete(&settings.options)?;
-            if !given.contains_key("target_mode") {
-                settings.target_mode = entry.mode;
-            }
-        }
-        // Another tool's images may be of an attack that we do not know.
-        Err(_) if poisoned.is_some() => {}
-        Err(unknown) => return Err(unknown.into()),
-    }
-    if !given.contains_key("out") {
-        settings.out = settings.default_out();
-    }
-    settings.check()?;
-    // As `Settings` spells them: `lr = 1` becomes 1.0.
-    let spelled = to_table(&settings)?;
-    for (key, value) in given.iter_mut() {
-        if let Some(spelled) = spelled.get(key) {
-            *value = spelled.clone();
-        }
-    }
-    Ok(Resolved { settings, given })
-}
-
-/// Refuses what was given now if it is not what a run began with; `out` may differ, for a folder may be moved.
-///
-/// # Errors
-/// The first setting that differs, with both values.
-pub fn agree(given: &Table, began_with: &Settings, folder: &Path) -> Result<()> {
-    let stored = to_table(began_with)?;
-    let shown = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
-    match given.iter().find(|(key, value)| *key != "out" && stored.get(*key) != Some(value)) {
-        Some((key, value)) => bail!(
-            "this run began with {key} = {}, the command says {key} = {value}: leave it out, or begin again in another folder \
-             than {} (--out)",
-            shown(stored.get(key)),
-            folder.display()
-        ),
-        None => Ok(()),
-    }
-}
-
 fn yes() -> bool {
     true
 }
 
-fn to_table(settings: &Settings) -> Result<Table> {
+pub(super) fn to_table(settings: &Settings) -> Result<Table> {
     Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
 }
 
-fn one_line(e: &impl ToString) -> String {
+pub(super) fn one_line(e: &impl ToString) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -169,12 +90,13 @@ fn decimal(x: f32) -> f64 {
 }
 
 impl Settings {
-    fn defaults(spec: &Spec) -> Settings {
+    pub(super) fn defaults(spec: &Spec) -> Settings {
         Settings {
             dataset: spec.name.clone(),
             data: None,
             image_size: spec.image_size,
             limit_per_class: None,
+            skip_unreadable: false,
             seed: 0,
             poisoned: None,
             attack: ATTACKS[0].name.into(),
@@ -192,6 +114,8 @@ impl Settings {
             precision: Precision::F32,
             momentum: 0.9,
             weight_decay: decimal(spec.train.weight_decay),
+            mean: Channels(spec.mean.map(decimal)),
+            std: Channels(spec.std.map(decimal)),
             crop_pad: spec.crop_pad,
             flip: spec.flip,
             prefilter: Prefilter::Ridge,
@@ -211,7 +135,7 @@ impl Settings {
     }
 
     /// `runs/cifar-10-badnets-0`.
-    fn default_out(&self) -> PathBuf {
+    pub(super) fn default_out(&self) -> PathBuf {
         let name = format!("{}-{}-{}", self.dataset, self.attack, self.seed).to_lowercase();
         Path::new("runs").join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
     }
@@ -220,7 +144,14 @@ impl Settings {
     ///
     /// # Errors
     /// A missing or unknown key, a value out of range.
-    pub fn from_run(table: Table, path: &Path) -> Result<Settings> {
+    pub fn from_run(mut table: Table, path: &Path) -> Result<Settings> {
+        // Runs of versions that had but the dataset's normalisation do not say.
+        if let Some(spec) = table.get("dataset").and_then(Value::as_str).and_then(|name| Spec::find(name).ok()) {
+            let defaults = to_table(&Settings::defaults(&spec))?;
+            for (key, value) in defaults.into_iter().filter(|(key, _)| ["mean", "std"].contains(&key.as_str())) {
+                table.entry(key).or_insert(value);
+            }
+        }
         let settings: Settings =
             table.try_into().map_err(|e: toml::de::Error| anyhow!("{}: {}", path.display(), one_line(&e)))?;
         settings.check()?;
@@ -228,7 +159,7 @@ impl Settings {
     }
 
     /// Values that no part below checks: those would run, and mean nothing.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.poisoned.is_none() {
             let entry = attacks::find(&self.attack)?;
             entry.complete(&self.options)?;
@@ -254,6 +185,11 @@ impl Settings {
         for (name, value) in [("weight-decay", self.weight_decay), ("unlearn-lambda", self.unlearn_lambda)] {
             ensure!(value.is_finite() && value >= 0.0, "--{name} {value} does not do: give 0 or more");
         }
+        let Channels(mean) = self.mean;
+        ensure!(mean.iter().all(|m| m.is_finite()), "--mean {mean:?} does not do: give numbers, 0 for no normalisation");
+        let Channels(std) = self.std;
+        let above = std.iter().all(|s| s.is_finite() && *s as f32 > 0.0);
+        ensure!(above, "--std {std:?} does not do: give numbers above 0, 1 for no normalisation");
         for (name, value) in [("momentum", self.momentum), ("burn-in", self.burn_in)] {
             ensure!((0.0..1.0).contains(&value), "--{name} {value} does not do: give a share from 0 to below 1");
         }
@@ -272,7 +208,14 @@ impl Settings {
             image_size: Some(self.image_size),
             limit_per_class: self.limit_per_class,
             seed: self.seed,
+            skip_unreadable: self.skip_unreadable,
+            cache: image_cache(),
         }
+    }
+
+    pub fn normalisation(&self) -> Normalisation {
+        let [mean, std] = [self.mean, self.std].map(|Channels(values)| values.map(|value| value as f32));
+        Normalisation { mean, std }
     }
 
     pub fn poison_options(&self) -> PoisonOptions {
@@ -339,139 +282,5 @@ impl Settings {
             crop_pad: self.crop_pad,
             flip: self.flip,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::super::flags::known_keys;
-    use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        flags: Flags,
-    }
-
-    fn flags(args: &[&str]) -> Flags {
-        Line::try_parse_from(std::iter::once(&"dau").chain(args)).expect("parsed").flags
-    }
-
-    fn config(text: &str) -> (tempfile::TempDir, String) {
-        let place = tempfile::tempdir().expect("a folder");
-        let path = place.path().join("c.toml");
-        std::fs::write(&path, text).expect("written");
-        let shown = path.display().to_string();
-        (place, shown)
-    }
-
-    fn refusal(args: &[&str]) -> String {
-        resolve(&Table::new(), &flags(args)).expect_err("refused").to_string()
-    }
-
-    #[test]
-    fn later_layers_win() {
-        let (_place, path) = config("dataset = \"cifar10\"\nepochs = 7\nweight-decay = 0\nlr = 0.5\n[run]\nversion = \"1\"\n");
-        let preset = toml::toml! { out = "there"
-        epochs = 5 };
-        let found = resolve(&preset, &flags(&["--config", &path, "--lr", "0.25", "--draw", "non-target"])).expect("resolved");
-        let s = found.settings;
-        assert_eq!((s.dataset.as_str(), s.epochs, s.lr, s.weight_decay), ("CIFAR-10", 7, 0.25, 0.0));
-        assert_eq!((s.out.to_str(), s.draw, s.flip, s.image_size), (Some("there"), Draw::NonTarget, true, 32));
-        assert_eq!(found.given["weight_decay"], Value::Float(0.0));
-    }
-
-    #[test]
-    fn defaults_are_digits_and_badnets_in_their_own_folder() {
-        let settings = resolve(&Table::new(), &Flags::default()).expect("resolved").settings;
-        assert_eq!((settings.dataset.as_str(), settings.attack.as_str()), ("digits", "BadNets"));
-        assert_eq!(settings.out, Path::new("runs/digits-badnets-0"));
-        assert_eq!(settings.lr.to_string(), "0.02", "as the dataset's file has it");
-    }
-
-    #[test]
-    fn an_attacks_options_and_usual_mode_are_filled_in() {
-        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings;
-        let badnets = of(&["--patch", "5"]);
-        assert_eq!(toml::to_string(&badnets.options).expect("toml"), "patch = 5\npattern = \"white\"\n");
-        assert_eq!(badnets.target_mode, TargetMode::AllToOne);
-        assert_eq!(of(&["--attack", "sig"]).target_mode, TargetMode::CleanLabel);
-        assert_eq!(of(&["--attack", "sig", "--target-mode", "all-to-one"]).target_mode, TargetMode::AllToOne);
-        assert_eq!(refusal(&["--surrogate", "s"]), "BadNets is made without a clean network: leave out --surrogate");
-        assert_eq!(refusal(&["--attack", "sig", "--alpha", "0.1"]), "SIG has no option `alpha`; it takes strength, frequency");
-    }
-
-    #[test]
-    fn settings_survive_run_toml() {
-        let args = ["--attack", "blended", "--alpha", "0.1", "--limit-per-class", "9", "--unlearn-loss", "gga", "--data", "x"];
-        let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
-        let text = toml::to_string(&settings).expect("toml");
-        let table: Table = toml::from_str(&text).expect("toml");
-        assert_eq!(Settings::from_run(table, Path::new("run.toml")).expect("read"), settings);
-    }
-
-    #[test]
-    fn every_flag_is_a_setting_and_every_setting_a_flag() {
-        let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
-        let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
-        settings.poisoned = Some("p".into());
-        let options = ATTACKS.iter().flat_map(|entry| entry.options);
-        settings.options = AttackOptions(options.map(|option| (option.name.to_string(), option.default())).collect());
-        let mut known = known_keys();
-        known.sort();
-        assert_eq!(to_table(&settings).expect("table").keys().cloned().collect::<Vec<_>>(), known);
-    }
-
-    #[test]
-    fn an_unknown_key_is_answered_with_the_nearest() {
-        for (key, nearest) in [("epoch", "epochs"), ("poisonrate", "poison_rate"), ("unlearning-lr", "unlearn_lr")] {
-            let (_place, path) = config(&format!("{key} = 1\n"));
-            let message = refusal(&["--config", &path]);
-            assert!(message.ends_with(&format!("unknown key `{key}`; the nearest known one is `{nearest}`")), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_type_or_damaged_file_is_named() {
-        let (_place, path) = config("epochs = \"many\"\n");
-        let message = refusal(&["--config", &path]);
-        assert!(message.starts_with(&path) && message.contains("epochs"), "{message}");
-        let (_place, path) = config("epochs = 3\nlr = = 1\n");
-        let message = refusal(&["--config", &path]);
-        assert!(message.starts_with(&format!("{path}, line 2: ")), "{message}");
-        let (_place, path) = config("batch-size = 3\nlr = nan\n");
-        assert!(refusal(&["--config", &path]).contains("nearest known one is `batch`"));
-    }
-
-    #[test]
-    fn values_that_mean_nothing_are_refused() {
-        for (args, expected) in [
-            (["--poison-rate", "1.5"], "--poison-rate 1.5 is outside 0..1"),
-            (["--poison-rate", "NaN"], "--poison-rate NaN is outside 0..1"),
-            (["--lr", "nan"], "--lr NaN does not do"),
-            (["--lr", "-1"], "--lr -1 does not do: give a number above 0"),
-            (["--epochs", "0"], "--epochs 0 does not do"),
-            (["--momentum", "1"], "--momentum 1 does not do"),
-            (["--crop-pad", "16"], "--crop-pad 16 does not do for images of 16 pixels"),
-            (["--model", "vgg"], "unknown model `vgg`; known are resnet18"),
-            (["--dataset", "mnist"], "unknown dataset `mnist`"),
-        ] {
-            let message = refusal(&args);
-            assert!(message.starts_with(expected), "{args:?}: {message}");
-        }
-    }
-
-    #[test]
-    fn only_a_changed_setting_is_a_contradiction() {
-        let began = resolve(&Table::new(), &flags(&["--epochs", "3"])).expect("resolved").settings;
-        let now = |args: &[&str]| agree(&resolve(&Table::new(), &flags(args)).expect("resolved").given, &began, Path::new("r"));
-        assert!(now(&["--attack", "badnets", "--out", "elsewhere", "--epochs", "3"]).is_ok());
-        let message = now(&["--epochs", "4"]).expect_err("refused").to_string();
-        assert!(message.starts_with("this run began with epochs = 3, the command says epochs = 4"), "{message}");
-        assert!(
-            now(&["--patch", "5"]).expect_err("refused").to_string().contains("began with patch = 3, the command says patch = 5")
-        );
     }
 }

@@ -9,7 +9,8 @@ use toml::Table;
 
 use super::flags::{Flags, word};
 use super::job::{Job, show};
-use super::settings::{Settings, agree, resolve};
+use super::layers::{agree, resolve};
+use super::settings::Settings;
 use super::{Global, Refuse};
 use crate::report::{BACKDOORED, DEFENDED, POISON, Part, RUN, RunFolder, SPLIT};
 

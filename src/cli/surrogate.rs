@@ -9,7 +9,7 @@ use super::Global;
 use super::progress::Progress;
 use super::settings::Settings;
 use crate::attacks::{AttackError, Pull, Response, Surrogate};
-use crate::data::{Dataset, Spec};
+use crate::data::Dataset;
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, ParamKind};
@@ -39,7 +39,7 @@ impl NetworkSurrogate {
     ///
     /// # Errors
     /// A checkpoint of another network; what stops training.
-    pub fn make(settings: &Settings, spec: &Spec, clean: &Dataset, checkpoint: Option<&Path>, global: &Global) -> Result<Self> {
+    pub fn make(settings: &Settings, clean: &Dataset, checkpoint: Option<&Path>, global: &Global) -> Result<Self> {
         let model = settings.model_spec(clean);
         let kernels = global.open(settings.precision)?;
         let network = match checkpoint {
@@ -54,7 +54,7 @@ impl NetworkSurrogate {
                 let config = settings.anti_learn_config().train;
                 // Not the network that the job will train: another seed.
                 let seed = settings.seed.wrapping_add(1);
-                let network = Network::new(&kernels, &model, &Normalisation { mean: spec.mean, std: spec.std }, seed)?;
+                let network = Network::new(&kernels, &model, &settings.normalisation(), seed)?;
                 let progress = Progress::new(Part::AntiLearning);
                 fit(&kernels, &network, clean, &config, &Named(&progress), |_| Ok(()))?;
                 progress.finish()?;
@@ -170,7 +170,7 @@ impl Observer for Named<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{LoadOptions, load};
+    use crate::data::{LoadOptions, Spec, load};
     use crate::gpu::{AdapterChoice, Gpu};
     use crate::rng;
 

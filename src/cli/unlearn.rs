@@ -14,7 +14,7 @@ use super::predict::class_names;
 use super::progress::Progress;
 use super::settings::Settings;
 use super::{Global, Refuse, announce};
-use crate::data::{Dataset, Spec, load_classes};
+use crate::data::{Dataset, LoadOptions, Spec, load_classes};
 use crate::defenses::dau::{Split, UnlearnConfig, unlearn};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
@@ -126,7 +126,8 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Sett
             None => class_names(&checkpoint, classes)?,
         };
         let spec = Spec::find(&settings.dataset)?;
-        let bad = load_classes(&spec, &suspects, image_size, &names).map_err(|e| {
+        let options = LoadOptions { image_size: Some(image_size), limit_per_class: None, ..settings.load_options() };
+        let bad = load_classes(&spec, &suspects, &options, &names).map_err(|e| {
             anyhow!("{e}; the folders in {} are to be called as the classes are: {}", suspects.display(), names.join(", "))
         })?;
         match splits {

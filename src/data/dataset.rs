@@ -21,6 +21,8 @@ pub struct Dataset {
 pub struct Splits {
     pub train: Dataset,
     pub test: Dataset,
+    /// What [`super::LoadOptions::skip_unreadable`] left out of both, a message each; empty without it.
+    pub left_out: Vec<String>,
 }
 
 impl Dataset {

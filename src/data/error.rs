@@ -41,8 +41,20 @@ pub enum DataError {
     #[error("cannot read {}: {cause}", path.display())]
     Io { path: PathBuf, cause: std::io::Error },
 
-    #[error("cannot read the image {}: {cause}; repair or remove it", path.display())]
+    #[error("cannot read the image {}: {cause}; repair or remove it, or leave it out with --skip-unreadable", path.display())]
     Image { path: PathBuf, cause: image::ImageError },
+
+    #[error("{first} ({} of {of} images cannot be read)", others + 1)]
+    Unreadable { first: Box<DataError>, others: usize, of: usize },
+
+    #[error("no image of class `{class}` below {} can be read: repair some or remove the class; the first: {first}", dir.display())]
+    NothingReadable { dir: PathBuf, class: String, first: String },
+
+    #[error("{} is not the published file: its {kind} is {found}, not {expected}", path.display())]
+    Checksum { path: PathBuf, kind: &'static str, expected: String, found: String },
+
+    #[error("{}, line {line}: {why}; fetch it again", path.display())]
+    List { path: PathBuf, line: usize, why: String },
 
     #[error("the built-in {file} is damaged: {why}; run its make.py and build again")]
     Embedded { file: &'static str, why: String },

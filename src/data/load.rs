@@ -1,5 +1,5 @@
-use super::layouts::{self, Source, cifar10, digits, folder};
-use super::{DataError, Dataset, Layout, Spec, Splits};
+use super::layouts::{self, Layout, Source, folder};
+use super::{DataError, Dataset, Spec, Splits};
 use std::path::{Path, PathBuf};
 
 /// The largest side that images are resized to, in pixels; beyond it a slip of the hand is likelier than a wish.
@@ -16,6 +16,10 @@ pub struct LoadOptions {
     pub limit_per_class: Option<usize>,
     /// Which training images a limit keeps.
     pub seed: u64,
+    /// Go on without image files that cannot be read; [`Splits::left_out`] says which.
+    pub skip_unreadable: bool,
+    /// A folder to keep decoded images in, for the next start; it is made where it is missing.
+    pub cache: Option<PathBuf>,
 }
 
 /// Loads a dataset in the first of its layouts that is there.
@@ -24,78 +28,80 @@ pub struct LoadOptions {
 /// A missing, truncated or unreadable file, a folder that holds none of the layouts, too few classes or images, options
 /// out of range: see [`DataError`].
 pub fn load(spec: &Spec, opts: &LoadOptions) -> Result<Splits, DataError> {
-    let all = source(spec, opts.image_size.unwrap_or(spec.image_size))?;
-    if opts.limit_per_class == Some(0) {
-        return Err(DataError::NoImagesKept);
-    }
-    let source = Source { limit: opts.limit_per_class, seed: opts.seed, ..all };
-    let Some(dir) = &opts.dir else {
-        if spec.layouts.contains(&Layout::Digits) {
-            return digits::load(&source);
-        }
-        return Err(DataError::NeedsDir { dataset: spec.name.clone(), wanted: wanted(spec) });
-    };
-    if spec.layouts == [Layout::Digits] {
-        return Err(DataError::TakesNoDir { dataset: spec.name.clone(), dir: dir.clone() });
-    }
-    std::fs::read_dir(dir).map_err(layouts::io(dir))?;
-    for layout in &spec.layouts {
-        match layout {
-            Layout::Digits => {}
-            Layout::Cifar10 => {
-                if let Some(found) = cifar10::marker(dir) {
-                    return cifar10::load(&source, &found);
-                }
-            }
-            Layout::Folder => {
-                if folder::marker(dir) {
-                    return folder::load(&source, dir);
-                }
-            }
+    let source = source(spec, opts)?;
+    let built_in = spec.layouts.iter().find(|layout| layout.find.is_none());
+    match (&opts.dir, built_in) {
+        (None, Some(layout)) => (layout.load)(&source, Path::new("")),
+        (None, None) => Err(DataError::NeedsDir { dataset: spec.name.clone(), wanted: wanted(spec) }),
+        (Some(dir), Some(_)) => Err(DataError::TakesNoDir { dataset: spec.name.clone(), dir: dir.clone() }),
+        (Some(dir), None) => {
+            let (layout, place) = find(spec, dir)?;
+            (layout.load)(&source, &place)
         }
     }
-    Err(DataError::NoLayout { dataset: spec.name.clone(), dir: dir.clone(), wanted: wanted(spec) })
 }
 
-/// Loads `dir/{train,test}/<class>/*`, whatever the spec's layouts are, in images of `size` pixels a side.
+/// The first of the dataset's layouts that `dir` holds, and where in it.
+///
+/// # Errors
+/// A folder that cannot be read or holds none of them.
+pub fn find(spec: &Spec, dir: &Path) -> Result<(&'static Layout, PathBuf), DataError> {
+    std::fs::read_dir(dir).map_err(layouts::io(dir))?;
+    let found = spec.layouts.iter().find_map(|layout| Some((*layout, layout.find?(dir)?)));
+    found.ok_or_else(|| DataError::NoLayout { dataset: spec.name.clone(), dir: dir.into(), wanted: wanted(spec) })
+}
+
+/// Loads `dir/{train,test}/<class>/*` or `dir/<class>/*`, whatever the spec's layouts are; `opts.dir` says nothing here.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_folder(spec: &Spec, dir: &Path, size: usize) -> Result<Splits, DataError> {
-    folder::load_parts(&source(spec, size)?, dir)
+pub fn load_folder(spec: &Spec, dir: &Path, opts: &LoadOptions) -> Result<Splits, DataError> {
+    (folder::LAYOUT.load)(&source(spec, opts)?, dir)
+}
+
+/// As [`load_folder`], and both parts must be there.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_parts(spec: &Spec, dir: &Path, opts: &LoadOptions) -> Result<Splits, DataError> {
+    folder::load_parts(&source(spec, opts)?, dir)
 }
 
 /// Loads `dir/<class>/*` with the labels that `classes` gives their folders; some classes may be missing.
 ///
 /// # Errors
 /// As [`load`], or a folder that is none of the classes.
-pub fn load_classes(spec: &Spec, dir: &Path, size: usize, classes: &[String]) -> Result<Dataset, DataError> {
-    folder::load_classes(&source(spec, size)?, dir, classes)
+pub fn load_classes(spec: &Spec, dir: &Path, opts: &LoadOptions, classes: &[String]) -> Result<Dataset, DataError> {
+    folder::load_classes(&source(spec, opts)?, dir, classes)
 }
 
 /// Loads every image below `dir`, in the order of their paths and whatever their folders are called. `classes` are what a network
-/// may take them for; every label is 0 and means nothing.
+/// may take them for; every label is 0 and means nothing. Beside them, as [`Splits::left_out`], what was left out.
 ///
 /// # Errors
 /// As [`load`], or no image at all.
-pub fn load_unlabelled(spec: &Spec, dir: &Path, size: usize, classes: &[String]) -> Result<Dataset, DataError> {
-    folder::load_unlabelled(&source(spec, size)?, dir, classes)
+pub fn load_unlabelled(
+    spec: &Spec,
+    dir: &Path,
+    opts: &LoadOptions,
+    classes: &[String],
+) -> Result<(Dataset, Vec<String>), DataError> {
+    folder::load_unlabelled(&source(spec, opts)?, dir, classes)
 }
 
-/// All images of a dataset, in `size` pixels a side.
-fn source(spec: &Spec, size: usize) -> Result<Source<'_>, DataError> {
+fn source<'a>(spec: &'a Spec, opts: &'a LoadOptions) -> Result<Source<'a>, DataError> {
+    let size = opts.image_size.unwrap_or(spec.image_size);
     if !(1..=MAX_IMAGE_SIZE).contains(&size) {
         return Err(DataError::ImageSize { size, max: MAX_IMAGE_SIZE });
     }
-    Ok(Source { spec, size, limit: None, seed: 0 })
+    if opts.limit_per_class == Some(0) {
+        return Err(DataError::NoImagesKept);
+    }
+    let (limit, seed, skip_unreadable) = (opts.limit_per_class, opts.seed, opts.skip_unreadable);
+    Ok(Source { spec, size, limit, seed, cache: opts.cache.as_deref(), skip_unreadable })
 }
 
 /// What the dataset's layouts look for in a folder, in words.
 fn wanted(spec: &Spec) -> String {
-    let words = spec.layouts.iter().map(|layout| match layout {
-        Layout::Digits => "nothing",
-        Layout::Cifar10 => cifar10::LOOKS_LIKE,
-        Layout::Folder => folder::LOOKS_LIKE,
-    });
-    words.collect::<Vec<_>>().join(", or ")
+    spec.layouts.iter().map(|layout| layout.looks_like).collect::<Vec<_>>().join(", or ")
 }

@@ -2,16 +2,24 @@
 //!
 //! Everything is 8-bit RGB of one square size; normalising and augmenting is the trainer's business.
 
+mod cache;
+mod checksum;
 mod dataset;
 mod error;
+#[cfg(feature = "fetch")]
+pub mod fetch;
+mod images;
 pub mod layouts;
 mod load;
 mod paint;
 mod spec;
 mod split;
+mod verify;
 
 pub use dataset::{Dataset, Splits};
 pub use error::DataError;
-pub use load::{LoadOptions, MAX_IMAGE_SIZE, load, load_classes, load_folder, load_unlabelled};
+pub use layouts::Layout;
+pub use load::{LoadOptions, MAX_IMAGE_SIZE, find, load, load_classes, load_folder, load_parts, load_unlabelled};
 pub use paint::paint;
-pub use spec::{Layout, SPECS, Spec, TrainDefaults, UnlearnDefaults};
+pub use spec::{Archive, SPECS, Spec, TrainDefaults, UnlearnDefaults};
+pub use verify::{Verified, verify};

@@ -1,10 +1,13 @@
-use super::DataError;
+use super::{DataError, Layout};
 use serde::{Deserialize, Serialize};
 
 /// The datasets that `dau` knows, as (name, TOML). To add one: a file in `datasets/` and a line here.
 pub static SPECS: &[(&str, &str)] = &[
     ("digits", include_str!("../../datasets/digits.toml")),
     ("CIFAR-10", include_str!("../../datasets/cifar10.toml")),
+    ("CIFAR-100", include_str!("../../datasets/cifar100.toml")),
+    ("GTSRB", include_str!("../../datasets/gtsrb.toml")),
+    ("Tiny-ImageNet", include_str!("../../datasets/tiny_imagenet.toml")),
     ("folder", include_str!("../../datasets/folder.toml")),
 ];
 
@@ -16,7 +19,7 @@ pub struct Spec {
     /// Other names under which it is found.
     pub aliases: Vec<String>,
     /// How it may lie on disk; the first whose marker is there is read.
-    pub layouts: Vec<Layout>,
+    pub layouts: Vec<&'static Layout>,
     /// Height and width in pixels to which images are resized unless the user says otherwise.
     pub image_size: usize,
     /// Number of classes; 0: as many as the folder has.
@@ -33,6 +36,11 @@ pub struct Spec {
     pub source: String,
     /// Under what terms.
     pub license: String,
+    /// Images as published, (training, test); none: as many as the folder has.
+    pub images: Option<(usize, usize)>,
+    /// What `dau data fetch` fetches.
+    #[serde(default)]
+    pub archives: Vec<Archive>,
     pub train: TrainDefaults,
     pub unlearn: UnlearnDefaults,
 }
@@ -59,13 +67,24 @@ pub struct UnlearnDefaults {
     pub batch_poison: usize,
 }
 
-/// How a dataset lies on disk; see [`super::layouts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Layout {
-    Digits,
-    Cifar10,
-    Folder,
+/// A published file to fetch and unpack.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// Its name is what follows the last slash; it ends in `.tar.gz` or `.zip`.
+    pub url: String,
+    /// Hexadecimal. Where the publisher gives an MD5 only, there is no other.
+    pub sha256: Option<String>,
+    pub md5: Option<String>,
+    /// The folder to unpack it into, below the data folder.
+    #[serde(default)]
+    pub into: String,
+}
+
+impl Archive {
+    pub fn file_name(&self) -> &str {
+        self.url.rsplit('/').next().unwrap_or(&self.url)
+    }
 }
 
 impl Spec {
@@ -107,6 +126,14 @@ mod tests {
             assert!(spec.image_size > 0 && !spec.layouts.is_empty() && spec.classes != 1);
             assert!(spec.std.iter().all(|s| *s > 0.0) && spec.mean.iter().all(|m| (0.0..=1.0).contains(m)));
             assert!(spec.train.width > 0 && spec.train.epochs > 0 && spec.train.batch > 0 && spec.train.lr > 0.0);
+            for archive in &spec.archives {
+                let hexadecimal = |sum: &Option<String>, digits: usize| {
+                    sum.as_ref().is_none_or(|sum| sum.len() == digits && sum.bytes().all(|b| b"0123456789abcdef".contains(&b)))
+                };
+                assert!(hexadecimal(&archive.sha256, 64) && hexadecimal(&archive.md5, 32), "{archive:?}");
+                assert!(archive.sha256.is_some() || archive.md5.is_some(), "{archive:?} cannot be checked");
+                assert!([".tar.gz", ".zip"].iter().any(|end| archive.file_name().ends_with(end)), "{archive:?}");
+            }
             assert!(spec.unlearn.steps > 0 && spec.unlearn.batch_clean > 0 && spec.unlearn.batch_poison > 0);
         }
     }
@@ -121,7 +148,7 @@ mod tests {
     #[test]
     fn an_unknown_dataset_is_answered_with_the_list() {
         let message = Spec::find("mnist").expect_err("not known").to_string();
-        assert_eq!(message, "unknown dataset `mnist`; known are digits, CIFAR-10, folder");
+        assert_eq!(message, "unknown dataset `mnist`; known are digits, CIFAR-10, CIFAR-100, GTSRB, Tiny-ImageNet, folder");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use super::{POISON, PREVIEW, ReportError};
 use crate::attacks::{AttackError, Poisoned, Role, TargetMode, TriggeredTest};
-use crate::data::{Dataset, Spec, load_classes, load_folder};
+use crate::data::{Dataset, LoadOptions, Spec, load_classes, load_parts};
 use crate::files::write_atomic;
 
 /// How the images were poisoned: settings of `dau poison`.
@@ -92,15 +92,21 @@ impl PoisonedFolder {
     ///
     /// # Errors
     /// Images that cannot be read, a record that names others, no poisoned image, no such target class.
-    pub fn read(dir: &Path, spec: &Spec, size: usize, mode: TargetMode, target: u32) -> Result<PoisonedFolder, ReportError> {
-        let splits = load_folder(spec, dir, size)?;
+    pub fn read(
+        dir: &Path,
+        spec: &Spec,
+        opts: &LoadOptions,
+        mode: TargetMode,
+        target: u32,
+    ) -> Result<PoisonedFolder, ReportError> {
+        let splits = load_parts(spec, dir, opts)?;
         let classes = splits.train.classes.clone();
         if target as usize >= classes.len() {
             return Err(AttackError::Target { target, classes: classes.len() }.into());
         }
         let triggered = match dir.join(TRIGGERED) {
             place if place.is_dir() => {
-                let all = load_classes(spec, &place, size, &classes)?;
+                let all = load_classes(spec, &place, opts, &classes)?;
                 let tested: Vec<usize> = (0..all.len()).filter(|&i| mode.tests(all.labels[i], target)).collect();
                 Some(TriggeredTest::new(all.subset(&tested), mode, target)).filter(|t| !t.data.is_empty())
             }

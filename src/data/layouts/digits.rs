@@ -1,9 +1,11 @@
 //! The embedded digits, `datasets/digits`: a sheet of 8x8 grey digits and their labels (see its README).
 
-use super::{Source, to_square};
+use super::{Layout, Source, to_square};
 use crate::data::split::hold_out;
 use crate::data::{DataError, Dataset, Splits};
 use image::{GrayImage, ImageFormat};
+
+pub static LAYOUT: Layout = Layout { name: "digits", looks_like: "nothing", find: None, load: |source, _| load(source) };
 
 static SHEET: &[u8] = include_bytes!("../../../datasets/digits/digits.png");
 static LABELS: &str = include_str!("../../../datasets/digits/labels.txt");
@@ -13,10 +15,10 @@ const SIDE: usize = 8;
 const TEST_PER_CLASS: usize = 50;
 
 /// Loads the digits: 1,297 training and 500 test images, the same in every run.
-pub fn load(source: &Source) -> Result<Splits, DataError> {
+fn load(source: &Source) -> Result<Splits, DataError> {
     let all = enlarged(source)?;
     let (train, test) = hold_out(&all.labels, all.classes.len(), |_| TEST_PER_CLASS);
-    Ok(Splits { train: source.limited(all.subset(&train)), test: all.subset(&test) })
+    Ok(Splits { train: source.limited(all.subset(&train)), test: all.subset(&test), left_out: Vec::new() })
 }
 
 fn enlarged(source: &Source) -> Result<Dataset, DataError> {
@@ -57,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_digits_are_those_of_the_uci_set() {
-        let Splits { train, test } = digits(LoadOptions { image_size: Some(8), ..Default::default() });
+        let Splits { train, test, .. } = digits(LoadOptions { image_size: Some(8), ..Default::default() });
         // The class sizes of optdigits.tes as its documentation gives them.
         let whole: Vec<_> = train.class_counts().iter().zip(test.class_counts()).map(|(a, b)| a + b).collect();
         assert_eq!(whole, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);

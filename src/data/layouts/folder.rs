@@ -1,30 +1,21 @@
 //! Folders of images: `DIR/{train,test}/<class>/*`, or `DIR/<class>/*` of which every class gives a fifth to the test set.
 //! Classes are numbered in the alphabetical order of their folders' names; names that begin with a dot are passed over.
 
-use super::{Source, io, to_square};
-use crate::data::split::{choose_per_class, hold_out};
+use super::{Layout, Source, io};
+use crate::data::images::{EXTENSIONS, Listing, is_image};
+use crate::data::split::hold_out;
 use crate::data::{DataError, Dataset, Splits};
-use image::ImageReader;
-use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-pub const LOOKS_LIKE: &str = "image folders {train,test}/<class>/ or <class>/";
-const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "ppm"];
-
-/// Image files found on disk, not yet read.
-struct Listing {
-    classes: Vec<String>,
-    files: Vec<PathBuf>,
-    labels: Vec<u32>,
-}
-
-/// Whether `dir` holds a folder at all.
-pub fn marker(dir: &Path) -> bool {
-    entries(dir).is_ok_and(|found| found.iter().any(|path| path.is_dir()))
-}
+pub static LAYOUT: Layout = Layout {
+    name: "folder",
+    looks_like: "image folders {train,test}/<class>/ or <class>/",
+    find: Some(|dir| is_part(dir).then(|| dir.into())),
+    load,
+};
 
 /// Loads the images below `dir`; those that a limit drops are not even opened.
-pub fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
+fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
     let (train, test) = match (is_part(&dir.join("train")), is_part(&dir.join("test"))) {
         (true, true) => {
             let (train, test) = (list(source, &dir.join("train"))?, list(source, &dir.join("test"))?);
@@ -37,11 +28,7 @@ pub fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
         (false, true) => return Err(DataError::HalfSplit { present: dir.join("test"), missing: "train" }),
         (false, false) => halve(list(source, dir)?)?,
     };
-    let train = match source.limit {
-        Some(n) => pick(&train, &choose_per_class(&train.labels, train.classes.len(), n, source.seed)),
-        None => train,
-    };
-    Ok(Splits { train: read(source, train)?, test: read(source, test)? })
+    Splits::read(source, train, test)
 }
 
 /// Loads `dir/{train,test}/<class>/*`, both of which must be there.
@@ -55,23 +42,21 @@ pub fn load_parts(source: &Source, dir: &Path) -> Result<Splits, DataError> {
 
 /// Loads `dir/<class>/*`, classes numbered as in `classes`; some may have no folder.
 pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<Dataset, DataError> {
-    let mut listing = Listing { classes: classes.to_vec(), files: Vec::new(), labels: Vec::new() };
+    let mut listing = Listing::new(dir, classes.to_vec());
     for path in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         let Some(label) = classes.iter().position(|class| *class == name(&path)) else {
             return Err(DataError::ClassesDiffer { dir: dir.into(), other: "train", class: name(&path) });
         };
-        let images: Vec<_> = entries(&path)?.into_iter().filter(|path| is_image(path)).collect();
-        listing.labels.extend(std::iter::repeat_n(label as u32, images.len()));
-        listing.files.extend(images);
+        listing.add(label as u32, images(&path)?);
     }
     if listing.files.is_empty() {
         return Err(DataError::EmptyClass { path: dir.into(), extensions: EXTENSIONS.join(", ") });
     }
-    read(source, listing)
+    listing.read(source, &mut Vec::new())
 }
 
-/// Loads all images below `dir` with the label 0.
-pub fn load_unlabelled(source: &Source, dir: &Path, classes: &[String]) -> Result<Dataset, DataError> {
+/// Loads all images below `dir` with the label 0, and says what was left out.
+pub fn load_unlabelled(source: &Source, dir: &Path, classes: &[String]) -> Result<(Dataset, Vec<String>), DataError> {
     let mut files = Vec::new();
     let mut folders = vec![dir.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -83,13 +68,15 @@ pub fn load_unlabelled(source: &Source, dir: &Path, classes: &[String]) -> Resul
         return Err(DataError::EmptyClass { path: dir.into(), extensions: EXTENSIONS.join(", ") });
     }
     files.sort();
-    let labels = vec![0; files.len()];
-    read(source, Listing { classes: classes.to_vec(), files, labels })
+    let mut listing = Listing::new(dir, classes.to_vec());
+    listing.add(0, files);
+    let mut left_out = Vec::new();
+    Ok((listing.read(source, &mut left_out)?, left_out))
 }
 
 /// `train/` and `test/` are parts of a dataset if they hold folders; otherwise they are classes that happen to be called so.
 fn is_part(dir: &Path) -> bool {
-    marker(dir)
+    entries(dir).is_ok_and(|found| found.iter().any(|path| path.is_dir()))
 }
 
 /// What a folder holds, by name.
@@ -105,25 +92,24 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(found)
 }
 
+/// The images of a folder, by name.
+pub(super) fn images(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
+    Ok(entries(dir)?.into_iter().filter(|path| is_image(path)).collect())
+}
+
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    EXTENSIONS.contains(&extension.as_str()) && path.is_file()
-}
-
 fn list(source: &Source, dir: &Path) -> Result<Listing, DataError> {
-    let mut listing = Listing { classes: Vec::new(), files: Vec::new(), labels: Vec::new() };
+    let mut listing = Listing::new(dir, Vec::new());
     for (label, path) in (0..).zip(entries(dir)?.into_iter().filter(|path| path.is_dir())) {
-        let images: Vec<_> = entries(&path)?.into_iter().filter(|path| is_image(path)).collect();
+        let images = images(&path)?;
         if images.is_empty() {
             return Err(DataError::EmptyClass { path, extensions: EXTENSIONS.join(", ") });
         }
         listing.classes.push(name(&path));
-        listing.labels.extend(std::iter::repeat_n(label, images.len()));
-        listing.files.extend(images);
+        listing.add(label, images);
     }
     let (dir, found, expected) = (dir.to_path_buf(), listing.classes.len(), source.spec.classes);
     if found < 2 {
@@ -143,49 +129,10 @@ fn only_in_one(a: &[String], b: &[String]) -> Option<String> {
 /// Sets a fifth of each class, rounded and at least one image, aside for testing.
 fn halve(all: Listing) -> Result<(Listing, Listing), DataError> {
     let (train, test) = hold_out(&all.labels, all.classes.len(), |n| ((n + 2) / 5).max(1));
-    let parts = (pick(&all, &train), pick(&all, &test));
+    let parts = (all.pick(&train), all.pick(&test));
     // A class of one image went to the test set whole.
-    match (0..).zip(&all.classes).find(|(label, _)| !parts.0.labels.contains(label)) {
-        Some((label, _)) => {
-            let lone = all.labels.iter().position(|l| *l == label).map(|i| &all.files[i]);
-            Err(DataError::TooFewToSplit { path: lone.and_then(|f| f.parent()).unwrap_or(Path::new("")).into() })
-        }
+    match parts.0.empty_class() {
+        Some(class) => Err(DataError::TooFewToSplit { path: all.root.join(class) }),
         None => Ok(parts),
     }
-}
-
-fn pick(from: &Listing, indices: &[usize]) -> Listing {
-    Listing {
-        classes: from.classes.clone(),
-        files: indices.iter().map(|&i| from.files[i].clone()).collect(),
-        labels: indices.iter().map(|&i| from.labels[i]).collect(),
-    }
-}
-
-fn read(source: &Source, listing: Listing) -> Result<Dataset, DataError> {
-    let mut pixels = source.pixels(listing.files.len())?;
-    let failed = pixels
-        .par_chunks_exact_mut(source.size * source.size * 3)
-        .zip(&listing.files)
-        .filter_map(|(pixels, path)| decode(path, source.size, pixels).err())
-        .find_first(|_| true); // the first by name, however the threads ran
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    Ok(Dataset {
-        name: source.spec.name.clone(),
-        size: source.size,
-        classes: listing.classes,
-        pixels,
-        labels: listing.labels,
-        paths: listing.files.iter().map(|path| path.display().to_string()).collect(),
-    })
-}
-
-/// Reads one image into `pixels`; its format is told by its first bytes, not by its name.
-fn decode(path: &Path, size: usize, pixels: &mut [u8]) -> Result<(), DataError> {
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(io(path))?;
-    let image = reader.decode().map_err(|cause| DataError::Image { path: path.into(), cause })?;
-    pixels.copy_from_slice(&to_square(image.into_rgb8(), size));
-    Ok(())
 }

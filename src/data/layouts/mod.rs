@@ -1,20 +1,55 @@
-//! How datasets lie on disk, one file a layout. A layout tells by a marker whether a folder holds it, and loads it.
+//! How datasets lie on disk, one file a layout. A layout tells whether a folder holds it, and loads it.
 
-pub mod cifar10;
-pub mod digits;
-pub mod folder;
+mod cifar;
+mod digits;
+pub(super) mod folder;
+mod gtsrb;
+mod tiny_imagenet;
 
-use super::{DataError, Dataset, Spec};
+use super::{DataError, Dataset, Spec, Splits};
 use image::imageops::{FilterType, resize};
 use image::{ImageBuffer, Pixel};
-use std::path::Path;
+use serde::{Deserialize, Deserializer};
+use std::path::{Path, PathBuf};
 
-/// What a layout is asked for: the dataset, its image size in pixels, the training images of each class to keep.
+/// The layouts that `datasets/*.toml` name. To add one: a file beside this one and a line here.
+pub static LAYOUTS: &[&Layout] =
+    &[&digits::LAYOUT, &cifar::CIFAR10, &cifar::CIFAR100, &gtsrb::LAYOUT, &tiny_imagenet::LAYOUT, &folder::LAYOUT];
+
+/// How a dataset lies on disk.
+#[derive(Debug)]
+pub struct Layout {
+    pub name: &'static str,
+    /// What it looks like, for messages.
+    pub looks_like: &'static str,
+    /// The folder to load, if this folder is it or holds it; part of what belongs there is enough, so that the rest can be
+    /// missed by name. None: the dataset is built in and needs no folder.
+    pub find: Option<fn(&Path) -> Option<PathBuf>>,
+    pub load: fn(&Source, &Path) -> Result<Splits, DataError>,
+}
+
+impl<'de> Deserialize<'de> for &'static Layout {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        LAYOUTS.iter().find(|layout| layout.name == name).copied().ok_or_else(|| {
+            let known: Vec<_> = LAYOUTS.iter().map(|layout| layout.name).collect();
+            serde::de::Error::custom(format!("unknown layout `{name}`; known are {}", known.join(", ")))
+        })
+    }
+}
+
+/// What a layout is asked for.
 pub struct Source<'a> {
     pub spec: &'a Spec,
+    /// Height and width in pixels.
     pub size: usize,
+    /// Training images of each class to keep, chosen by `seed`.
     pub limit: Option<usize>,
     pub seed: u64,
+    /// Where decoded images are kept between runs.
+    pub cache: Option<&'a Path>,
+    /// Whether to go on without images that cannot be read.
+    pub skip_unreadable: bool,
 }
 
 impl Source<'_> {
@@ -27,7 +62,7 @@ impl Source<'_> {
     }
 
     /// Room for `images` images, zeroed; an error rather than an abort where there is none.
-    fn pixels(&self, images: usize) -> Result<Vec<u8>, DataError> {
+    pub(super) fn pixels(&self, images: usize) -> Result<Vec<u8>, DataError> {
         let bytes = images * self.size * self.size * 3;
         let mut pixels = Vec::new();
         if pixels.try_reserve_exact(bytes).is_err() {
@@ -40,7 +75,7 @@ impl Source<'_> {
 }
 
 /// Scales to `size` x `size` with the triangle filter: bilinear when enlarging, an average when shrinking.
-fn to_square<P>(image: ImageBuffer<P, Vec<u8>>, size: usize) -> ImageBuffer<P, Vec<u8>>
+pub(super) fn to_square<P>(image: ImageBuffer<P, Vec<u8>>, size: usize) -> ImageBuffer<P, Vec<u8>>
 where
     P: Pixel<Subpixel = u8> + Send + Sync + 'static,
 {

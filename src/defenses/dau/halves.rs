@@ -208,7 +208,7 @@ mod tests {
 
     /// The digits; with `poison` every eleventh has a white corner and the label 0.
     fn digits(poison: bool) -> (Dataset, Vec<bool>) {
-        let options = LoadOptions { dir: None, image_size: None, limit_per_class: None, seed: 0 };
+        let options = LoadOptions::default();
         let mut data = load(&Spec::find("digits").unwrap(), &options).unwrap().train;
         let truth: Vec<bool> = (0..data.len()).map(|i| poison && i % 11 == 3).collect();
         let side = data.size;

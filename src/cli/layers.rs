@@ -1,0 +1,250 @@
+//! Settings in layers: the dataset's defaults, `--config FILE.toml`, flags. The later layer wins.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail};
+use toml::{Table, Value};
+
+use super::flags::{Flags, read_config};
+use super::inputs::poisoned_as;
+use super::settings::{Settings, one_line, to_table};
+use crate::attacks;
+use crate::data::Spec;
+
+/// Settings, and which of them the user gave.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    pub settings: Settings,
+    /// What the file and the flags say, in the settings' spelling.
+    pub given: Table,
+}
+
+/// Lays the dataset's defaults, `preset`, the configuration file and the flags over each other.
+///
+/// # Errors
+/// A file that cannot be read, an unknown key or name, a value of the wrong type or out of range.
+pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
+    let mut given = preset.clone();
+    let mut source = "the command line".to_string();
+    if let Some(path) = &flags.config {
+        given.extend(read_config(path)?);
+        source = path.display().to_string();
+    }
+    let flags = Table::try_from(flags).map_err(|e| anyhow!("{}", one_line(&e)))?;
+    given.extend(flags.clone());
+    let poisoned = given.get("poisoned").and_then(Value::as_str).map(PathBuf::from);
+    if let Some(dir) = &poisoned {
+        let recorded = poisoned_as(dir, &given, &flags)?;
+        given.extend(recorded);
+    }
+
+    let spec = match given.get("dataset") {
+        Some(Value::String(name)) => Spec::find(name)?,
+        Some(other) => bail!("{source}: dataset must be a name, got {other}"),
+        None => Spec::find(Spec::names()[0])?,
+    };
+    if given.contains_key("dataset") {
+        given.insert("dataset".into(), spec.name.clone().into());
+    }
+
+    let mut all = to_table(&Settings::defaults(&spec))?;
+    all.extend(given.clone());
+    let mut settings: Settings = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
+    match attacks::find(&settings.attack) {
+        Ok(entry) => {
+            settings.attack = entry.name.into();
+            settings.options = entry.complete(&settings.options)?;
+            if !given.contains_key("target_mode") {
+                settings.target_mode = entry.mode;
+            }
+        }
+        // Another tool's images may be of an attack that we do not know.
+        Err(_) if poisoned.is_some() => {}
+        Err(unknown) => return Err(unknown.into()),
+    }
+    if !given.contains_key("out") {
+        settings.out = settings.default_out();
+    }
+    settings.check()?;
+    // As `Settings` spells them: `lr = 1` becomes 1.0.
+    let spelled = to_table(&settings)?;
+    for (key, value) in given.iter_mut() {
+        if let Some(spelled) = spelled.get(key) {
+            *value = spelled.clone();
+        }
+    }
+    Ok(Resolved { settings, given })
+}
+
+/// Refuses what was given now if it is not what a run began with; `out` may differ, for a folder may be moved.
+///
+/// # Errors
+/// The first setting that differs, with both values.
+pub fn agree(given: &Table, began_with: &Settings, folder: &Path) -> Result<()> {
+    let stored = to_table(began_with)?;
+    let shown = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
+    match given.iter().find(|(key, value)| *key != "out" && stored.get(*key) != Some(value)) {
+        Some((key, value)) => bail!(
+            "this run began with {key} = {}, the command says {key} = {value}: leave it out, or begin again in another folder \
+             than {} (--out)",
+            shown(stored.get(key)),
+            folder.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::flags::known_keys;
+    use super::*;
+    use crate::attacks::{ATTACKS, AttackOptions, Draw, TargetMode};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn flags(args: &[&str]) -> Flags {
+        Line::try_parse_from(std::iter::once(&"dau").chain(args)).expect("parsed").flags
+    }
+
+    fn config(text: &str) -> (tempfile::TempDir, String) {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("c.toml");
+        std::fs::write(&path, text).expect("written");
+        let shown = path.display().to_string();
+        (place, shown)
+    }
+
+    fn refusal(args: &[&str]) -> String {
+        resolve(&Table::new(), &flags(args)).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let (_place, path) = config("dataset = \"cifar10\"\nepochs = 7\nweight-decay = 0\nlr = 0.5\n[run]\nversion = \"1\"\n");
+        let preset = toml::toml! { out = "there"
+        epochs = 5 };
+        let found = resolve(&preset, &flags(&["--config", &path, "--lr", "0.25", "--draw", "non-target"])).expect("resolved");
+        let s = found.settings;
+        assert_eq!((s.dataset.as_str(), s.epochs, s.lr, s.weight_decay), ("CIFAR-10", 7, 0.25, 0.0));
+        assert_eq!((s.out.to_str(), s.draw, s.flip, s.image_size), (Some("there"), Draw::NonTarget, true, 32));
+        assert_eq!(found.given["weight_decay"], Value::Float(0.0));
+    }
+
+    #[test]
+    fn defaults_are_digits_and_badnets_in_their_own_folder() {
+        let settings = resolve(&Table::new(), &Flags::default()).expect("resolved").settings;
+        assert_eq!((settings.dataset.as_str(), settings.attack.as_str()), ("digits", "BadNets"));
+        assert_eq!(settings.out, Path::new("runs/digits-badnets-0"));
+        assert_eq!(settings.lr.to_string(), "0.02", "as the dataset's file has it");
+    }
+
+    #[test]
+    fn an_attacks_options_and_usual_mode_are_filled_in() {
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings;
+        let badnets = of(&["--patch", "5"]);
+        assert_eq!(toml::to_string(&badnets.options).expect("toml"), "patch = 5\npattern = \"white\"\n");
+        assert_eq!(badnets.target_mode, TargetMode::AllToOne);
+        assert_eq!(of(&["--attack", "sig"]).target_mode, TargetMode::CleanLabel);
+        assert_eq!(of(&["--attack", "sig", "--target-mode", "all-to-one"]).target_mode, TargetMode::AllToOne);
+        assert_eq!(refusal(&["--surrogate", "s"]), "BadNets is made without a clean network: leave out --surrogate");
+        assert_eq!(refusal(&["--attack", "sig", "--alpha", "0.1"]), "SIG has no option `alpha`; it takes strength, frequency");
+    }
+
+    #[test]
+    fn normalisation_is_the_datasets_unless_given_as_a_number_or_three() {
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings.normalisation();
+        assert_eq!(of(&["--dataset", "cifar10"]).mean, [0.4914, 0.4822, 0.4465]);
+        let none = of(&["--mean", "0", "--std", "1"]);
+        assert_eq!((none.mean, none.std), ([0.0; 3], [1.0; 3]));
+        let (_place, path) = config("mean = [0.1, 0.2, 0.3]\nstd = 0.5\n");
+        let given = of(&["--config", &path]);
+        assert_eq!((given.mean, given.std), ([0.1, 0.2, 0.3], [0.5; 3]));
+        assert_eq!(of(&["--mean", "0.1, 0.2,0.3"]).mean, [0.1, 0.2, 0.3]);
+        let two = Line::try_parse_from(["dau", "--mean", "1,2"]).err().expect("refused").to_string();
+        assert!(two.contains("`1,2` is neither a number nor three"), "{two}");
+    }
+
+    #[test]
+    fn settings_survive_run_toml() {
+        let args = ["--attack", "blended", "--alpha", "0.1", "--limit-per-class", "9", "--unlearn-loss", "gga", "--data", "x"];
+        let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        let text = toml::to_string(&settings).expect("toml");
+        let table: Table = toml::from_str(&text).expect("toml");
+        assert_eq!(Settings::from_run(table.clone(), Path::new("run.toml")).expect("read"), settings);
+        // Versions before there was a choice wrote none.
+        let mut old = table;
+        old.retain(|key, _| !["mean", "std", "skip_unreadable"].contains(&key));
+        assert_eq!(Settings::from_run(old, Path::new("run.toml")).expect("read"), settings);
+    }
+
+    #[test]
+    fn every_flag_is_a_setting_and_every_setting_a_flag() {
+        let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
+        let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        settings.poisoned = Some("p".into());
+        let options = ATTACKS.iter().flat_map(|entry| entry.options);
+        settings.options = AttackOptions(options.map(|option| (option.name.to_string(), option.default())).collect());
+        let mut known = known_keys();
+        known.sort();
+        assert_eq!(to_table(&settings).expect("table").keys().cloned().collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_nearest() {
+        for (key, nearest) in [("epoch", "epochs"), ("poisonrate", "poison_rate"), ("unlearning-lr", "unlearn_lr")] {
+            let (_place, path) = config(&format!("{key} = 1\n"));
+            let message = refusal(&["--config", &path]);
+            assert!(message.ends_with(&format!("unknown key `{key}`; the nearest known one is `{nearest}`")), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_or_damaged_file_is_named() {
+        let (_place, path) = config("epochs = \"many\"\n");
+        let message = refusal(&["--config", &path]);
+        assert!(message.starts_with(&path) && message.contains("epochs"), "{message}");
+        let (_place, path) = config("epochs = 3\nlr = = 1\n");
+        let message = refusal(&["--config", &path]);
+        assert!(message.starts_with(&format!("{path}, line 2: ")), "{message}");
+        let (_place, path) = config("batch-size = 3\nlr = nan\n");
+        assert!(refusal(&["--config", &path]).contains("nearest known one is `batch`"));
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused() {
+        for (args, expected) in [
+            (["--poison-rate", "1.5"], "--poison-rate 1.5 is outside 0..1"),
+            (["--poison-rate", "NaN"], "--poison-rate NaN is outside 0..1"),
+            (["--lr", "nan"], "--lr NaN does not do"),
+            (["--lr", "-1"], "--lr -1 does not do: give a number above 0"),
+            (["--epochs", "0"], "--epochs 0 does not do"),
+            (["--momentum", "1"], "--momentum 1 does not do"),
+            (["--mean", "nan"], "--mean [NaN, NaN, NaN] does not do"),
+            (["--std", "1,0,1"], "--std [1.0, 0.0, 1.0] does not do: give numbers above 0"),
+            (["--crop-pad", "16"], "--crop-pad 16 does not do for images of 16 pixels"),
+            (["--model", "vgg"], "unknown model `vgg`; known are resnet18"),
+            (["--dataset", "mnist"], "unknown dataset `mnist`"),
+        ] {
+            let message = refusal(&args);
+            assert!(message.starts_with(expected), "{args:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn only_a_changed_setting_is_a_contradiction() {
+        let began = resolve(&Table::new(), &flags(&["--epochs", "3"])).expect("resolved").settings;
+        let now = |args: &[&str]| agree(&resolve(&Table::new(), &flags(args)).expect("resolved").given, &began, Path::new("r"));
+        assert!(now(&["--attack", "badnets", "--out", "elsewhere", "--epochs", "3"]).is_ok());
+        let message = now(&["--epochs", "4"]).expect_err("refused").to_string();
+        assert!(message.starts_with("this run began with epochs = 3, the command says epochs = 4"), "{message}");
+        assert!(
+            now(&["--patch", "5"]).expect_err("refused").to_string().contains("began with patch = 3, the command says patch = 5")
+        );
+    }
+}
