@@ -113,6 +113,10 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         Err(_) if poisoned.is_some() => {}
         Err(unknown) => return Err(unknown.into()),
     }
+    // The data set's width is in channels.
+    if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == settings.model)) {
+        settings.width = (settings.width / model.unit).max(1);
+    }
     if !given.contains_key("out") {
         settings.out = settings.default_out();
     }
