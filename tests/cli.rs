@@ -114,13 +114,18 @@ fn help_lists_the_commands_and_the_originals_command_line() {
     assert_eq!(nothing.status.code(), Some(2));
     assert!(stderr(&nothing).contains("Usage: dau"));
     assert!(succeed(place.path(), &["run", "--help"]).contains("--unlearn-lambda"));
+    for command in ["run", "import"] {
+        let help = succeed(place.path(), &[command, "--help"]);
+        let unnamed: Vec<&str> = dau::nn::MODELS.iter().map(|m| m.name).filter(|name| !help.contains(name)).collect();
+        assert!(unnamed.is_empty(), "dau {command} --help does not name {unnamed:?}");
+    }
 }
 
 #[test]
 fn a_pytorch_state_dict_goes_in_and_comes_out_again() {
     let place = place();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/preact_zip.pt");
-    let import = |rest: &[&str]| [&["import", file, "--out", "m.safetensors"], rest].concat();
+    let import = |rest: &[&'static str]| [&["import", file, "--out", "m.safetensors"], rest].concat();
     refused(place.path(), &import(&["--model", "vgg"]), &["no model \"vgg\"", "preact-resnet18"]);
     refused(place.path(), &import(&["--model", "resnet18"]), &["has no tensor bn1.weight, which a resnet18 of width 4 needs"]);
     refused(place.path(), &import(&["--model", "preact-resnet18", "--std", "1,0,1"]), &["--std [1.0, 0.0, 1.0] does not do"]);

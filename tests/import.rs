@@ -153,7 +153,7 @@ fn a_pickle_that_would_run_something_is_refused_by_its_name_and_nothing_runs() {
 
 #[test]
 fn a_tensor_that_reaches_out_of_its_storage_is_refused() {
-    let persistent = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x04tQ";
+    let persistent = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0\x30X\x03\0\0\0cpuK\x04tQ";
     let rebuilt = |offset: u8, extent: u8, stride: u8| {
         let mut pickle = b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
         pickle.extend(persistent);

@@ -23,11 +23,11 @@ pub struct ImportArgs {
     #[arg(long, value_name = "NAME", default_value = "CIFAR-10")]
     dataset: String,
     /// Mean of red, green and blue that was used instead, of pixels in 0..1
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 3)]
-    mean: Option<Vec<f32>>,
+    #[arg(long, value_name = "R,G,B", value_parser = three, allow_negative_numbers = true)]
+    mean: Option<[f32; 3]>,
     /// Standard deviation of red, green and blue that was used instead
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 3)]
-    std: Option<Vec<f32>>,
+    #[arg(long, value_name = "R,G,B", value_parser = three, allow_negative_numbers = true)]
+    std: Option<[f32; 3]>,
     /// Height and width of its images [default: 64 where the stem is 7x7, else 32]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
@@ -45,6 +45,12 @@ pub struct ExportArgs {
     /// The state dict to write, a safetensors file
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
+}
+
+/// `0.5,0.5,0.5`.
+fn three(text: &str) -> Result<[f32; 3], String> {
+    let numbers: Option<Vec<f32>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    numbers.and_then(|x| x.try_into().ok()).ok_or_else(|| "three numbers with commas between, such as 0.5,0.5,0.5".into())
 }
 
 pub fn import(args: &ImportArgs, global: &Global) -> Result<()> {
@@ -68,10 +74,9 @@ pub fn import(args: &ImportArgs, global: &Global) -> Result<()> {
 fn read(args: &ImportArgs, global: &Global) -> Result<(Network, Normalisation)> {
     writable(&args.out)?;
     let data = Spec::find(&args.dataset)?;
-    let three = |given: &Option<Vec<f32>>, known: [f32; 3]| given.as_deref().and_then(|x| x.try_into().ok()).unwrap_or(known);
-    let norm = Normalisation { mean: three(&args.mean, data.mean), std: three(&args.std, data.std) };
+    let norm = Normalisation { mean: args.mean.unwrap_or(data.mean), std: args.std.unwrap_or(data.std) };
     ensure!(norm.std.iter().all(|s| s.is_finite() && *s > 0.0), "--std {:?} does not do: give numbers above 0", norm.std);
-    ensure!(norm.mean.iter().all(|m| m.is_finite()), "--mean {:?} does not do: give numbers", norm.mean);
+    ensure!(norm.mean.iter().all(|m| m.is_finite()), "--mean {:?} does not do: give finite numbers", norm.mean);
     let network = Network::import(&global.open(Precision::F32)?, &args.file, &args.model, args.image_size, norm)?;
     let (classes, known) = (network.spec.classes, data.classes);
     let chosen = args.mean.is_some() && args.std.is_some();
