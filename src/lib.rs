@@ -15,4 +15,5 @@ pub mod nn;
 pub mod ops;
 pub mod report;
 pub mod rng;
+pub mod torch;
 pub mod train;

@@ -105,6 +105,8 @@ fn help_lists_the_commands_and_the_originals_command_line() {
         "bench",
         "data",
         "predict",
+        "import",
+        "export",
         "--adapter",
         "--subtask anti_learning",
         "Exit codes",
@@ -115,6 +117,29 @@ fn help_lists_the_commands_and_the_originals_command_line() {
     assert_eq!(nothing.status.code(), Some(2));
     assert!(stderr(&nothing).contains("Usage: dau"));
     assert!(succeed(place.path(), &["run", "--help"]).contains("--unlearn-lambda"));
+    for command in ["run", "import"] {
+        let help = succeed(place.path(), &[command, "--help"]);
+        let unnamed: Vec<&str> = dau::nn::MODELS.iter().map(|m| m.name).filter(|name| !help.contains(name)).collect();
+        assert!(unnamed.is_empty(), "dau {command} --help does not name {unnamed:?}");
+    }
+}
+
+#[test]
+fn a_pytorch_state_dict_goes_in_and_comes_out_again() {
+    let place = place();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/preact_zip.pt");
+    let import = |rest: &[&'static str]| [&["import", file, "--out", "m.safetensors"], rest].concat();
+    refused(place.path(), &import(&["--model", "vgg"]), &["no model \"vgg\"", "preact-resnet18"]);
+    refused(place.path(), &import(&["--model", "resnet18"]), &["has no tensor bn1.weight, which a resnet18 of width 4 needs"]);
+    refused(place.path(), &import(&["--model", "preact-resnet18", "--std", "1,0,1"]), &["--std [1.0, 0.0, 1.0] does not do"]);
+    refused(place.path(), &["export", file, "--out", "w.safetensors"], &["preact_zip.pt", "not a whole safetensors file"]);
+    let said = succeed(place.path(), &import(&["--model", "preact-resnet18"]));
+    assert!(said.contains("preact-resnet18 of width 4, 10 classes, images of 32 pixels, mean [0.4914, "), "{said}");
+    assert!(succeed(place.path(), &["export", "m.safetensors", "--out", "w.safetensors"]).contains("102 tensors"));
+    let back = ["import", "w.safetensors", "--model", "preact-resnet18", "--out", "again.safetensors"];
+    succeed(place.path(), &back);
+    let read = |name: &str| fs::read(place.path().join(name)).expect("written");
+    assert_eq!(read("m.safetensors"), read("again.safetensors"));
 }
 
 #[test]

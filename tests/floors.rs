@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each floor and those it may use. `lib.rs` and `main.rs` stand above all.
-const FLOORS: [(&str, &[&str]); 13] = [
+const FLOORS: [(&str, &[&str]); 14] = [
     ("rng", &[]),
     ("files", &[]),
+    ("torch", &[]),
     ("gpu", &["rng"]),
     ("kernel", &["rng", "files", "gpu"]),
     ("graph", &["rng", "gpu", "kernel"]),
@@ -14,7 +15,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("nn", &["rng", "gpu", "kernel", "graph", "ops"]),
     ("data", &["rng", "files"]),
     ("attacks", &["rng", "data"]),
-    ("train", &["rng", "files", "gpu", "kernel", "graph", "ops", "nn", "data"]),
+    ("train", &["rng", "files", "torch", "gpu", "kernel", "graph", "ops", "nn", "data"]),
     // Neither the attacks nor what they poisoned: see `defenses_never_mention_the_attacks`.
     ("defenses", &["rng", "gpu", "kernel", "graph", "ops", "nn", "data", "train"]),
     ("report", &["rng", "files", "gpu", "kernel", "graph", "ops", "nn", "data", "attacks", "train", "defenses"]),

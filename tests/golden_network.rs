@@ -4,15 +4,14 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{nhwc, resnet_w8};
+use common::{Golden, assert_near, fetch, nhwc, resnet_w8};
 use dau::data::Dataset;
 use dau::gpu::Staging;
-use dau::graph::{Elem, Graph, Plan, Shape, Tensor, Value};
+use dau::graph::{Graph, Plan, Shape, Tensor, Value};
 use dau::kernel::Kernels;
-use dau::nn::{ModelSpec, Param, ParamKind, ParamSet};
+use dau::nn::{ModelSpec, Param, ParamSet};
 use dau::ops::{Loss, LossKind};
 use dau::train::{Batch, Network, Normalisation, Part, SgdConfig, TrainStep};
-use safetensors::{Dtype, SafeTensors};
 
 /// Activations, gradients and logits of one batch.
 const ALLOWED: f64 = 1e-4;
@@ -20,70 +19,6 @@ const ALLOWED: f64 = 1e-4;
 const ALLOWED_TRAINED: f64 = 1e-3;
 /// Height and width of the images of the training steps.
 const STEP_SIZE: usize = 6;
-
-struct Golden {
-    bytes: Vec<u8>,
-}
-
-impl Golden {
-    fn open() -> Golden {
-        let bytes = std::fs::read("tests/golden/resnet_w8.safetensors").expect("the golden file is part of the repository");
-        Golden { bytes }
-    }
-
-    fn file(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).expect("a safetensors file")
-    }
-
-    /// What follows `prefix` in the names that begin with it.
-    fn names(&self, prefix: &str) -> BTreeSet<String> {
-        self.file().names().iter().filter_map(|name| name.strip_prefix(prefix)).map(String::from).collect()
-    }
-
-    /// A tensor in PyTorch's layout.
-    fn get(&self, name: &str) -> Tensor {
-        let file = self.file();
-        let view = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let elem = if view.dtype() == Dtype::I32 { Elem::U32 } else { Elem::F32 };
-        Tensor::from_bytes(Shape { dims: view.shape().to_vec(), elem }, view.data())
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.get(name).data.iter().map(|x| *x as f32).collect()
-    }
-
-    fn labels(&self, name: &str) -> Vec<u32> {
-        self.get(name).data.iter().map(|x| *x as u32).collect()
-    }
-
-    /// Writes init/* to the parameters, which must be the same ones by name.
-    fn initialise(&self, params: &ParamSet) {
-        let ours: BTreeSet<String> = params.params().iter().map(|p| p.name.clone()).collect();
-        assert_eq!(ours, self.names("init/"));
-        for p in params.params().iter().filter(|p| p.kind != ParamKind::Counter) {
-            assert_eq!(self.get(&format!("init/{}", p.name)).shape.dims, p.kind.torch_shape(), "{}", p.name);
-            params.write(p, &self.floats(&format!("init/{}", p.name)));
-        }
-    }
-}
-
-fn assert_near(what: &str, found: &Tensor, expected: &Tensor, allowed: f64) {
-    assert_eq!(found.shape, expected.shape, "{what}");
-    let error = found.relative_error(expected);
-    println!("{what}: {error:.1e}");
-    assert!(error <= allowed, "{what}: relative error {error:.2e}, allowed {allowed:.0e}");
-}
-
-/// `batch/x` as the network takes it: NHWC with a fourth channel of 0.
-fn batch(golden: &Golden) -> Vec<f32> {
-    let x = nhwc(golden.get("batch/x"));
-    x.data.chunks_exact(3).flat_map(|rgb| [rgb[0] as f32, rgb[1] as f32, rgb[2] as f32, 0.0]).collect()
-}
-
-fn fetch(plan: &mut Plan, graph: &Graph, values: &[Value]) -> Vec<Tensor> {
-    let bytes = plan.run_and_fetch(values).unwrap().wait(plan.gpu()).unwrap();
-    values.iter().zip(bytes).map(|(v, b)| Tensor::from_bytes(graph.shape(*v).clone(), &b)).collect()
-}
 
 /// What a batch norm gives, found by the name of its scale.
 fn after_norm(graph: &Graph, name: &str) -> Value {
@@ -94,7 +29,7 @@ fn after_norm(graph: &Graph, name: &str) -> Value {
 
 /// Activations and loss to within `forward`, gradients to within `backward`.
 fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64; 2]) {
-    let golden = Golden::open();
+    let golden = Golden::open("resnet_w8");
     let mut graph = Graph::new();
     let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
     let labels = graph.input("labels", Shape::u32(&[6]));
@@ -115,7 +50,7 @@ fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64;
     golden.initialise(&set);
     let keep: Vec<Value> = wanted.iter().map(|(_, v)| *v).chain([loss[0]]).chain(values.iter().map(|v| grads[v])).collect();
     let mut plan = Plan::new(kernels, &graph, &keep, set.variables()).unwrap();
-    plan.write(images, &batch(&golden)).unwrap();
+    plan.write(images, &golden.images("batch/x")).unwrap();
     plan.write(labels, &golden.labels("batch/labels")).unwrap();
     plan.write(weight, &[1.0f32 / 6.0; 6]).unwrap();
     plan.set("n_valid", 6.0).unwrap();
@@ -164,14 +99,14 @@ fn activations_and_all_gradients_agree_with_pytorch_with_cooperative_matrices() 
 fn logits_in_evaluation_agree_with_pytorch() {
     let forced = [Staging::WorkgroupTile, Staging::RegisterBlock].map(common::kernels_with);
     for kernels in std::iter::once(common::kernels()).chain(forced) {
-        let golden = Golden::open();
+        let golden = Golden::open("resnet_w8");
         let mut graph = Graph::new();
         let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
         let (out, params) = resnet_w8().build(&mut graph, images, false).unwrap();
         let set = ParamSet::new(kernels.gpu(), params).unwrap();
         golden.initialise(&set);
         let mut plan = Plan::new(&kernels, &graph, &[out.logits], set.variables()).unwrap();
-        plan.write(images, &batch(&golden)).unwrap();
+        plan.write(images, &golden.images("batch/x")).unwrap();
         let found = fetch(&mut plan, &graph, &[out.logits]).remove(0);
         assert_near("eval_logits", &found, &golden.get("eval_logits"), ALLOWED);
     }
@@ -191,7 +126,7 @@ fn pool(golden: &Golden) -> Dataset {
 }
 
 fn twenty_steps_agree(kernels: &Kernels) {
-    let golden = Golden::open();
+    let golden = Golden::open("resnet_w8");
     let norm = Normalisation { mean: [0.4914, 0.4822, 0.4465], std: [0.2470, 0.2430, 0.2610] };
     let spec = ModelSpec { image_size: STEP_SIZE, ..resnet_w8() };
     let network = Network::new(kernels, &spec, &norm, 0).unwrap();

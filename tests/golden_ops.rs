@@ -9,7 +9,7 @@ use dau::gpu::Staging;
 use dau::graph::{Elem, Graph, Plan, Shape, Tensor, Value, Variables};
 use dau::kernel::Kernels;
 use dau::nn::ParamKind;
-use dau::ops::{Adam, BatchNorm, BatchNormEval, Conv2d, GlobalAvgPool, Linear, Loss, LossKind, Sgd};
+use dau::ops::{Adam, BatchNorm, BatchNormEval, Conv2d, GlobalAvgPool, Linear, Loss, LossKind, MaxPool, Sgd, Window};
 use safetensors::{Dtype, SafeTensors};
 
 const ALLOWED: f64 = 1e-5;
@@ -196,6 +196,17 @@ fn global_avg_pool_agrees_with_pytorch() {
         let mut bench = Bench::new();
         let inputs = bench.variables(&golden, &["x", "gy"]);
         let y = bench.graph.apply(GlobalAvgPool, &inputs[..1]).unwrap()[0];
+        let grads = bench.graph.backward(&[(y, inputs[1])], &inputs[..1]).unwrap();
+        bench.compare(&golden, &[], &[("y", y), ("dx", grads[&inputs[0]])]);
+    }
+}
+
+#[test]
+fn max_pool_agrees_with_pytorch_ties_included() {
+    for golden in Golden::cases("max_pool") {
+        let mut bench = Bench::new();
+        let inputs = bench.variables(&golden, &["x", "gy"]);
+        let y = bench.graph.apply(MaxPool(Window { kernel: 3, stride: 2, pad: 1 }), &inputs[..1]).unwrap()[0];
         let grads = bench.graph.backward(&[(y, inputs[1])], &inputs[..1]).unwrap();
         bench.compare(&golden, &[], &[("y", y), ("dx", grads[&inputs[0]])]);
     }

@@ -1,7 +1,7 @@
 //! Gradient nodes against slopes: central differences of the f64 oracle, no GPU.
 
 use dau::graph::{Graph, Interpreter, Shape, Tensor, Value};
-use dau::ops::{BatchNorm, BatchNormEval, GlobalAvgPool, Linear, Loss, LossKind};
+use dau::ops::{BatchNorm, BatchNormEval, GlobalAvgPool, Linear, Loss, LossKind, MaxPool, Window};
 use dau::rng;
 use rand::RngExt;
 
@@ -194,6 +194,15 @@ fn features_are_standardised_with_the_right_gradient() {
     let op = BatchNorm { eps: 1e-5, momentum: 0.1, relu: false, residual: false };
     let y = setup.graph.apply(op, &inputs).unwrap()[0];
     setup.check("rank 2", LossKind::Complementary, y, &[x, norm[0], norm[1]]);
+}
+
+#[test]
+fn max_pooling_has_its_slopes_as_gradient() {
+    let mut setup = Setup::new(6, 3);
+    let x = setup.normal("x", &[3, 5, 4, 4], 0.0, 1.0);
+    let y = setup.graph.apply(MaxPool(Window { kernel: 3, stride: 2, pad: 1 }), &[x]).unwrap()[0];
+    let pooled = setup.graph.apply(GlobalAvgPool, &[y]).unwrap()[0];
+    setup.check("max pool", LossKind::CrossEntropy, pooled, &[x]);
 }
 
 /// What padding a batch relies on: a sample that weighs nothing cannot spoil the gradient.

@@ -64,14 +64,14 @@ fn lowered(out: &mut Vec<Wanted>, what: &str, op: &dyn Op, inputs: &[Shape], cap
     out.extend(launches.map(wanted));
 }
 
-/// A training step and an evaluation of ResNet-18, as `train` builds them: constants that no case may have.
-fn network(width: usize, train: bool) -> Graph {
-    let (batch, size) = (64, 32);
+/// A training step or an evaluation of a network, as `train` builds them: constants that no case may have.
+fn network(name: &str, width: usize, size: usize, train: bool) -> Graph {
+    let batch = 64;
     let mut g = Graph::new();
     let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
     let augment = Augment { mean: [0.5; 3], std: [0.25; 3], pad: 4, flip: true };
     let images = g.apply(augment, &[pixels]).unwrap()[0];
-    let spec = ModelSpec { name: "resnet18".into(), width, classes: 10, image_size: size };
+    let spec = ModelSpec { name: name.into(), width, classes: 10, image_size: size };
     let (out, params) = spec.build(&mut g, images, train).unwrap();
     if train {
         let labels = g.input("labels", Shape::u32(&[batch]));
@@ -92,9 +92,12 @@ fn network(width: usize, train: bool) -> Graph {
 
 /// Every launch of every op's cases and of the networks, on every kind of adapter.
 fn all_wanted() -> Vec<Wanted> {
-    let networks: Vec<(String, Graph)> = [8, 16, 64]
+    let sizes = [("resnet18", 8, 32), ("resnet18", 16, 32), ("resnet18", 64, 32), ("resnet18", 64, 64), ("wrn-16", 10, 32)];
+    let networks: Vec<(String, Graph)> = sizes
         .into_iter()
-        .flat_map(|width| [true, false].map(|train| (format!("resnet18, width {width}"), network(width, train))))
+        .flat_map(|(name, width, size)| {
+            [true, false].map(|train| (format!("{name}, width {width}, {size}x{size}"), network(name, width, size, train)))
+        })
         .collect();
     let mut out = Vec::new();
     for caps in all_caps() {

@@ -122,10 +122,10 @@ pub struct Flags {
 /// Which network, and how it is trained.
 #[derive(Args, Serialize, Clone, Debug, Default)]
 pub struct TrainingFlags {
-    /// Network [default: resnet18]
+    /// Network: resnet18, resnet34, preact-resnet18, wrn-16, wrn-28 or wrn-40 [default: resnet18]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Channels of its first stage, a multiple of 4; 64 is the standard network
+    /// Channels of its first stage, a multiple of 4; 64 is the standard network. Of a wide ResNet the factor: 10 for WRN-28-10
     #[arg(long, value_name = "CHANNELS")]
     pub width: Option<usize>,
     /// Of training

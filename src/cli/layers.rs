@@ -10,6 +10,7 @@ use super::inputs::poisoned_as;
 use super::settings::{Settings, one_line, to_table};
 use crate::attacks;
 use crate::data::Spec;
+use crate::nn::MODELS;
 
 /// Settings, and which of them the user gave.
 #[derive(Clone, Debug)]
@@ -61,6 +62,10 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         // Another tool's images may be of an attack that we do not know.
         Err(_) if poisoned.is_some() => {}
         Err(unknown) => return Err(unknown.into()),
+    }
+    // The data set's width is in channels.
+    if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == settings.model)) {
+        settings.width = (settings.width / model.unit).max(1);
     }
     if !given.contains_key("out") {
         settings.out = settings.default_out();

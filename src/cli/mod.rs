@@ -7,6 +7,7 @@ mod defend;
 mod demo;
 mod devices;
 mod flags;
+mod import;
 mod inputs;
 mod job;
 mod layers;
@@ -86,6 +87,10 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Writes a checkpoint's logits on a dataset, or what it takes the images of a folder for
     Predict(predict::PredictArgs),
+    /// Makes a checkpoint of a PyTorch state dict
+    Import(import::ImportArgs),
+    /// Makes a PyTorch state dict of a checkpoint
+    Export(import::ExportArgs),
 }
 
 /// Flags of every subcommand.
@@ -245,6 +250,8 @@ pub fn main() -> ExitCode {
         Command::Selftest => selftest::run(global),
         Command::Bench(args) => bench::run(args, global),
         Command::Predict(args) => predict::run(args, global),
+        Command::Import(args) => import::import(args, global),
+        Command::Export(args) => import::export(args, global),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     if let Some(TrainError::Cancelled) = error.downcast_ref() {

@@ -41,6 +41,7 @@ shaders![
     "global_avg_pool",
     "linear",
     "loss",
+    "max_pool",
     "optimizer",
     "reduce",
     "roof",

@@ -3,11 +3,14 @@
 mod init;
 mod layers;
 mod params;
+mod preact_resnet;
 mod resnet;
+mod wide_resnet;
 
 pub use init::initialise;
 pub use layers::Builder;
 pub use params::{Param, ParamKind, ParamSet};
+pub use resnet::LARGE;
 
 use crate::graph::{Graph, GraphError, Value};
 
@@ -16,7 +19,7 @@ use crate::graph::{Graph, GraphError, Value};
 pub struct ModelSpec {
     /// A name from [`MODELS`].
     pub name: String,
-    /// Channels of the first stage; 64 is the standard network.
+    /// Channels of the first stage, 64 in the standard network; of a wide ResNet the factor that widens it.
     pub width: usize,
     pub classes: usize,
     /// Height and width of the images, pixels.
@@ -27,12 +30,31 @@ pub struct ModelSpec {
 pub struct ModelEntry {
     pub name: &'static str,
     pub summary: &'static str,
+    /// Channels of the first stage that a width of 1 stands for.
+    pub unit: usize,
+    /// The convolution that has these channels.
+    pub first: &'static str,
     build: fn(&mut Builder, &ModelSpec, Value) -> Result<Outputs, GraphError>,
 }
 
+const WIDE: usize = wide_resnet::CHANNELS;
+const FIRST_WIDE: &str = "block1.layer.0.conv1";
+
 /// Every architecture. A new one is a file and a line here.
-pub static MODELS: &[ModelEntry] =
-    &[ModelEntry { name: "resnet18", summary: "ResNet-18 with the CIFAR stem (3x3, no pooling)", build: resnet::resnet18 }];
+pub static MODELS: &[ModelEntry] = &[
+    ModelEntry { name: "resnet18", summary: "ResNet-18", unit: 1, first: "conv1", build: resnet::resnet18 },
+    ModelEntry { name: "resnet34", summary: "ResNet-34", unit: 1, first: "conv1", build: resnet::resnet34 },
+    ModelEntry {
+        name: "preact-resnet18",
+        summary: "PreActResNet-18",
+        unit: 1,
+        first: "conv1",
+        build: preact_resnet::preact_resnet18,
+    },
+    ModelEntry { name: "wrn-16", summary: "WRN-16-width", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn16 },
+    ModelEntry { name: "wrn-28", summary: "WRN-28-width", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn28 },
+    ModelEntry { name: "wrn-40", summary: "WRN-40-width", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn40 },
+];
 
 /// What a network gives for a batch of N images.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +83,7 @@ impl ModelSpec {
     /// An unknown name, a width that is not a multiple of 4, images too small.
     pub fn build(&self, graph: &mut Graph, images: Value, train: bool) -> Result<(Outputs, Vec<Param>), GraphError> {
         let entry = self.entry()?;
-        if self.width == 0 || !self.width.is_multiple_of(4) {
+        if self.width == 0 || !(entry.unit * self.width).is_multiple_of(4) {
             let why =
                 format!("the width must be a multiple of 4, got {}; try {}", self.width, self.width.next_multiple_of(4).max(4));
             return Err(GraphError::Shape { op: entry.name, why });

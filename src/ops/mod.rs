@@ -11,6 +11,7 @@ mod conv2d;
 mod global_avg_pool;
 mod linear;
 mod loss;
+mod max_pool;
 mod optimizer;
 mod roof;
 mod tune;
@@ -26,6 +27,7 @@ pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad, matrices_add_up};
 pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
 pub use linear::{Linear, LinearGrad, LinearInputGrad};
 pub use loss::{Loss, LossKind};
+pub use max_pool::{MaxPool, MaxPoolGrad, Window};
 pub use optimizer::{Adam, Sgd};
 pub use roof::{RoofCopy, RoofMultiplyAdd};
 pub use tune::{TUNING_TIME, tune};
@@ -48,6 +50,8 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "batch_norm_eval_grad", cases: batch_norm_eval::grad_cases },
     OpEntry { name: "global_avg_pool", cases: global_avg_pool::cases },
     OpEntry { name: "global_avg_pool_grad", cases: global_avg_pool::grad_cases },
+    OpEntry { name: "max_pool", cases: max_pool::cases },
+    OpEntry { name: "max_pool_grad", cases: max_pool::grad_cases },
     OpEntry { name: "linear", cases: linear::cases },
     OpEntry { name: "linear_input_grad", cases: linear::input_grad_cases },
     OpEntry { name: "linear_grad", cases: linear::grad_cases },

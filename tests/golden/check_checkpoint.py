@@ -4,7 +4,7 @@
     python tests/golden/check_checkpoint.py M.safetensors LOGITS.safetensors
 
 M.safetensors holds the weights under PyTorch's names and, in its header, `dau`: a JSON object with "model", "width",
-"classes", and the "mean" and "std" of pixels scaled to 0..1. LOGITS.safetensors holds `images` (uint8 [N, S, S, 3]) and dau's
+"classes", "image_size", and the "mean" and "std" of pixels scaled to 0..1. LOGITS.safetensors holds `images` (uint8 [N, S, S, 3]) and dau's
 `logits` (float32 [N, K]) for them. The weights are loaded with strict=True and the logits computed again in evaluation
 mode, in float64. Exit code: 0 if they agree, 1 if the relative error is above 1e-4, 2 if a file is not as described.
 """
@@ -15,9 +15,8 @@ import sys
 import torch
 from safetensors import SafetensorError, safe_open
 
-from resnet import resnet18
+from networks import build
 
-MODELS = {"resnet18": resnet18}
 TOLERANCE = 1e-4
 BATCH = 250
 
@@ -42,9 +41,10 @@ def load(path):
     if "dau" not in header:
         refuse(f"{path}: the header lacks `dau`; it has {header}")
     header = json.loads(header["dau"])
-    if header["model"] not in MODELS:
-        refuse(f"{path}: model {header['model']!r} is not one of {', '.join(MODELS)}")
-    model = MODELS[header["model"]](int(header["width"]), int(header["classes"])).double().eval()
+    try:
+        model = build(header["model"], int(header["width"]), int(header["classes"]), int(header["image_size"])).double().eval()
+    except KeyError:
+        refuse(f"{path}: there is no model {header['model']!r} here")
     # strict=True forgives a missing num_batches_tracked when it is given a plain dict; this does not.
     if state.keys() != model.state_dict().keys():
         refuse(f"{path}: missing or unexpected tensors: {', '.join(sorted(state.keys() ^ model.state_dict().keys()))}")

@@ -171,6 +171,18 @@ def global_avg_pool(golden):
         golden.add(f"global_avg_pool/{case}", x=x, gy=gy, y=y, dx=x.grad)
 
 
+def max_pool(golden):
+    """The stem's windows: 3x3, stride 2, padding 1; in `ties` most windows have several maxima."""
+    for case, shape in [("even", (2, 8, 8, 6)), ("odd", (3, 12, 7, 5)), ("ties", (3, 8, 8, 7))]:
+        draw = Draw(f"max_pool/{case}")
+        values = draw.normal(*shape)
+        (x,) = leaves(values.round() if case == "ties" else values)
+        y = F.max_pool2d(x, 3, 2, 1)
+        gy = draw.normal(*y.shape)
+        y.backward(gy)
+        golden.add(f"max_pool/{case}", x=x, gy=gy, y=y, dx=x.grad)
+
+
 def linear(golden):
     for case, n, d, k in [("10_classes", 6, 64, 10), ("odd", 5, 36, 43)]:
         draw = Draw(f"linear/{case}")
@@ -313,9 +325,8 @@ MEAN = torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64)
 STD = torch.tensor([0.2470, 0.2430, 0.2610], dtype=torch.float64)
 
 
-def initial_state(draw):
-    """He-normal (fan out) convolutions; nothing of the rest is left at a trivial 0 or 1."""
-    state = resnet18(WIDTH, CLASSES).double().state_dict()
+def initial_values(draw, state):
+    """Fills a state dict: He-normal (fan out) convolutions; nothing of the rest is left at a trivial 0 or 1."""
     for name, tensor in state.items():
         if name.endswith("num_batches_tracked"):
             continue  # an int64 zero
@@ -326,8 +337,8 @@ def initial_state(draw):
         elif tensor.dim() == 4:
             outputs, _, size, _ = tensor.shape
             values = draw.normal(*tensor.shape, std=math.sqrt(2 / (outputs * size * size)))
-        elif name.startswith("linear"):
-            bound = 1 / math.sqrt(8 * WIDTH)
+        elif name.startswith(("linear", "fc")):
+            bound = 1 / math.sqrt(state[name.replace("bias", "weight")].shape[1])
             values = draw.uniform(*tensor.shape, low=-bound, high=bound)
         elif name.endswith("weight"):
             values = draw.normal(*tensor.shape, mean=1, std=0.1)
@@ -432,12 +443,12 @@ def main():
     torch.use_deterministic_algorithms(True)
 
     ops = Golden()
-    for add in [conv2d, batch_norm, global_avg_pool, linear, losses, optimizers]:
+    for add in [conv2d, batch_norm, global_avg_pool, max_pool, linear, losses, optimizers]:
         add(ops)
     ops.save("ops.safetensors")
 
     net = Golden()
-    state = initial_state(Draw("resnet/init"))
+    state = initial_values(Draw("resnet/init"), resnet18(WIDTH, CLASSES).double().state_dict())
     net.add("init", **state)
     one_batch(net, state)
     twenty_steps(net, state)

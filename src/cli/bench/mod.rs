@@ -27,7 +27,7 @@ pub struct BenchArgs {
     /// Network
     #[arg(long, value_name = "NAME", default_value = "resnet18")]
     pub model: String,
-    /// Channels of its first stage
+    /// Channels of its first stage; of a wide ResNet the factor
     #[arg(long, value_name = "CHANNELS", default_value_t = 64)]
     pub width: usize,
     /// Images a step

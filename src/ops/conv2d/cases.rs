@@ -23,6 +23,8 @@ const SIZES: &[[usize; 7]] = &[
     [2, 5, 35, 12, 20, 3, 1],
     [2, 129, 129, 20, 36, 1, 1],
     [2, 257, 259, 4, 12, 3, 2],
+    [2, 64, 64, 4, 8, 7, 2],
+    [3, 21, 18, 4, 64, 7, 2],
 ];
 
 /// Long sums of whole numbers: f16 holds them and f32 their sums, so what comes out is exact or wrong.

@@ -1,0 +1,349 @@
+//! A pickle's stack machine, without the part that calls anything: what a pickle names and applies is handed to a [`Host`], which knows
+//! a few names. Values lie in a list and refer to each other by number, so that cycles and depth do no harm.
+
+use std::collections::HashMap;
+
+use super::TorchError;
+
+/// Items of a tuple that is copied. A pickle can name one value as often as it has bytes; copies of long ones would fill the memory.
+pub const MOST: usize = 16;
+
+/// A value by number.
+pub type Id = usize;
+
+#[derive(Clone, Debug)]
+pub enum Value<T> {
+    None,
+    Bool(bool),
+    Int(i128),
+    Float,
+    Text(String),
+    Tuple(Vec<Id>),
+    List(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    /// What the host makes of names and their application.
+    Host(T),
+}
+
+/// Gives meaning to what a pickle does not contain.
+pub trait Host {
+    type Thing: Clone;
+    /// `module.name`.
+    ///
+    /// # Errors
+    /// A name that is not on the host's list.
+    fn global(&mut self, name: &str) -> Result<Self::Thing, TorchError>;
+    /// Applies `function` to the tuple `args`.
+    ///
+    /// # Errors
+    /// Arguments that it does not take.
+    fn apply(&mut self, p: &Pickle<Self::Thing>, function: &Self::Thing, args: &[Id]) -> Result<Value<Self::Thing>, TorchError>;
+    /// What the pickle knows by the persistent `id`.
+    ///
+    /// # Errors
+    /// Another kind of thing than the host keeps.
+    fn persistent(&mut self, p: &Pickle<Self::Thing>, id: &[Id]) -> Result<Self::Thing, TorchError>;
+}
+
+/// A pickle's values once it has been read.
+#[derive(Debug)]
+pub struct Pickle<T> {
+    values: Vec<Value<T>>,
+    root: Id,
+    /// Where the bytes after it begin.
+    pub end: usize,
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn broken(&self, why: &str) -> TorchError {
+        TorchError::Broken { at: self.at, why: why.into() }
+    }
+
+    fn take(&mut self, n: usize) -> Result<&'a [u8], TorchError> {
+        let end = self.at.checked_add(n).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or_else(|| self.broken("the end in the middle of a pickle"))?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    /// A little-endian unsigned number of `n` bytes, at most 8.
+    fn unsigned(&mut self, n: usize) -> Result<usize, TorchError> {
+        let number = self.take(n)?.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        usize::try_from(number).map_err(|_| self.broken("a length that no file has"))
+    }
+
+    /// A little-endian number of `n` bytes in two's complement.
+    fn signed(&mut self, n: usize) -> Result<i128, TorchError> {
+        if n > 16 {
+            return Err(self.broken("a number of more than 128 bits"));
+        }
+        let bytes = self.take(n)?;
+        let start = if bytes.last().is_some_and(|top| top & 0x80 != 0) { -1 } else { 0 };
+        Ok(bytes.iter().rev().fold(start, |number, byte| number << 8 | i128::from(*byte)))
+    }
+
+    fn text(&mut self, n: usize) -> Result<String, TorchError> {
+        Ok(String::from_utf8_lossy(self.take(n)?).into_owned())
+    }
+
+    fn line(&mut self) -> Result<String, TorchError> {
+        let length = self.bytes[self.at..].iter().position(|byte| *byte == b'\n');
+        let length = length.ok_or_else(|| self.broken("a name without an end"))?;
+        let line = self.text(length)?;
+        self.at += 1;
+        Ok(line)
+    }
+}
+
+/// The machine while it runs.
+struct Stack<T> {
+    pickle: Pickle<T>,
+    items: Vec<Id>,
+    /// Heights of `items` where something begins.
+    marks: Vec<usize>,
+    memo: HashMap<usize, Id>,
+}
+
+/// An operation on a stack that lacks what it needs.
+struct Empty;
+
+impl<T: Clone> Stack<T> {
+    fn push(&mut self, value: Value<T>) {
+        self.items.push(self.pickle.values.len());
+        self.pickle.values.push(value);
+    }
+
+    fn pop(&mut self) -> Result<Id, Empty> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.items.len() <= floor {
+            return Err(Empty);
+        }
+        self.items.pop().ok_or(Empty)
+    }
+
+    fn top(&self) -> Result<Id, Empty> {
+        self.items.last().copied().ok_or(Empty)
+    }
+
+    fn pop_text(&mut self) -> Result<String, Empty> {
+        let id = self.pop()?;
+        match &self.pickle.values[id] {
+            Value::Text(text) => Ok(text.clone()),
+            _ => Err(Empty),
+        }
+    }
+
+    fn pop_tuple(&mut self) -> Result<Vec<Id>, Empty> {
+        let id = self.pop()?;
+        match &self.pickle.values[id] {
+            Value::Tuple(items) if items.len() <= MOST => Ok(items.clone()),
+            _ => Err(Empty),
+        }
+    }
+
+    /// The items since the last mark.
+    fn pop_marked(&mut self) -> Result<Vec<Id>, Empty> {
+        let mark = self.marks.pop().filter(|mark| *mark <= self.items.len()).ok_or(Empty)?;
+        Ok(self.items.split_off(mark))
+    }
+
+    fn pop_last(&mut self, n: usize) -> Result<Vec<Id>, Empty> {
+        let start = self.items.len().checked_sub(n).ok_or(Empty)?;
+        Ok(self.items.split_off(start))
+    }
+
+    fn append(&mut self, items: Vec<Id>) -> Result<(), Empty> {
+        let list = self.top()?;
+        match &mut self.pickle.values[list] {
+            Value::List(list) => list.extend(items),
+            _ => return Err(Empty),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, items: Vec<Id>) -> Result<(), Empty> {
+        let dict = self.top()?;
+        match &mut self.pickle.values[dict] {
+            Value::Dict(entries) => entries.extend(pairs(&items)),
+            _ => return Err(Empty),
+        }
+        Ok(())
+    }
+}
+
+fn pairs(items: &[Id]) -> impl Iterator<Item = (Id, Id)> {
+    items.chunks_exact(2).map(|pair| (pair[0], pair[1]))
+}
+
+impl<T: Clone> Pickle<T> {
+    /// Runs the pickle that begins at byte `start`.
+    ///
+    /// # Errors
+    /// What the host refuses; an operation that is not among those that tensors and containers need; the end before a stop.
+    pub fn read<H: Host<Thing = T>>(bytes: &[u8], start: usize, host: &mut H) -> Result<Pickle<T>, TorchError> {
+        let mut r = Reader { bytes, at: start.min(bytes.len()) };
+        let pickle = Pickle { values: Vec::new(), root: 0, end: 0 };
+        let mut s = Stack { pickle, items: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+        loop {
+            let at = r.at;
+            match step(&mut r, &mut s, host)? {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(Empty) => return Err(TorchError::Broken { at, why: "an operation without its operands".into() }),
+            }
+        }
+        s.pickle.root = s.top().map_err(|Empty| r.broken("a pickle of nothing"))?;
+        s.pickle.end = r.at;
+        Ok(s.pickle)
+    }
+
+    pub fn get(&self, id: Id) -> &Value<T> {
+        &self.values[id]
+    }
+
+    pub fn root(&self) -> &Value<T> {
+        self.get(self.root)
+    }
+
+    /// What `dict` has under `key`: the last of several, as in Python.
+    pub fn entry(&self, dict: &Value<T>, key: &str) -> Option<&Value<T>> {
+        let Value::Dict(entries) = dict else { return None };
+        let named = |id: &Id| matches!(self.get(*id), Value::Text(text) if text == key);
+        entries.iter().rev().find(|(id, _)| named(id)).map(|(_, value)| self.get(*value))
+    }
+}
+
+/// One operation; true at the last.
+fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Result<Result<bool, Empty>, TorchError> {
+    // Two kinds of errors: the file's and the host's go out, a stack that lacks something is told by the caller.
+    macro_rules! need {
+        ($e:expr) => {
+            match $e {
+                Ok(value) => value,
+                Err(Empty) => return Ok(Err(Empty)),
+            }
+        };
+    }
+    let code = r.take(1)?[0];
+    match code {
+        0x80 => drop(r.take(1)?), // PROTO
+        0x95 => drop(r.take(8)?), // FRAME
+        b'.' => return Ok(Ok(true)),
+        b'(' => s.marks.push(s.items.len()),
+        b'0' => drop(need!(s.pop())),
+        b'1' => drop(need!(s.pop_marked())),
+        b'2' => {
+            let top = need!(s.top());
+            s.items.push(top);
+        }
+        b'N' => s.push(Value::None),
+        0x88 => s.push(Value::Bool(true)),
+        0x89 => s.push(Value::Bool(false)),
+        b'J' => s.push(Value::Int(r.signed(4)?)),
+        b'K' => s.push(Value::Int(r.unsigned(1)? as i128)),
+        b'M' => s.push(Value::Int(r.unsigned(2)? as i128)),
+        0x8a => {
+            let n = r.unsigned(1)?;
+            s.push(Value::Int(r.signed(n)?));
+        }
+        b'G' => {
+            r.take(8)?;
+            s.push(Value::Float);
+        }
+        b'U' | 0x8c => {
+            let n = r.unsigned(1)?;
+            s.push(Value::Text(r.text(n)?));
+        }
+        b'T' | b'X' => {
+            let n = r.unsigned(4)?;
+            s.push(Value::Text(r.text(n)?));
+        }
+        b')' => s.push(Value::Tuple(Vec::new())),
+        b't' => {
+            let items = need!(s.pop_marked());
+            s.push(Value::Tuple(items));
+        }
+        0x85..=0x87 => {
+            let items = need!(s.pop_last(usize::from(code - 0x84)));
+            s.push(Value::Tuple(items));
+        }
+        b']' => s.push(Value::List(Vec::new())),
+        b'l' => {
+            let items = need!(s.pop_marked());
+            s.push(Value::List(items));
+        }
+        b'a' => {
+            let item = need!(s.pop());
+            need!(s.append(vec![item]));
+        }
+        b'e' => {
+            let items = need!(s.pop_marked());
+            need!(s.append(items));
+        }
+        b'}' => s.push(Value::Dict(Vec::new())),
+        b'd' => {
+            let items = need!(s.pop_marked());
+            s.push(Value::Dict(pairs(&items).collect()));
+        }
+        b's' => {
+            let items = need!(s.pop_last(2));
+            need!(s.set(items));
+        }
+        b'u' => {
+            let items = need!(s.pop_marked());
+            need!(s.set(items));
+        }
+        b'h' | b'j' => {
+            let key = r.unsigned(if code == b'h' { 1 } else { 4 })?;
+            let id = need!(s.memo.get(&key).copied().ok_or(Empty));
+            s.items.push(id);
+        }
+        b'q' | b'r' | 0x94 => {
+            let key = match code {
+                b'q' => r.unsigned(1)?,
+                b'r' => r.unsigned(4)?,
+                _ => s.memo.len(),
+            };
+            let top = need!(s.top());
+            s.memo.insert(key, top);
+        }
+        b'c' => {
+            let name = format!("{}.{}", r.line()?, r.line()?);
+            s.push(Value::Host(host.global(&name)?));
+        }
+        0x93 => {
+            let name = need!(s.pop_text());
+            let module = need!(s.pop_text());
+            s.push(Value::Host(host.global(&format!("{module}.{name}"))?));
+        }
+        b'R' => {
+            let args = need!(s.pop_tuple());
+            let function = need!(s.pop());
+            let Value::Host(function) = s.pickle.get(function).clone() else { return Ok(Err(Empty)) };
+            let made = host.apply(&s.pickle, &function, &args)?;
+            s.push(made);
+        }
+        // The attributes of an OrderedDict: a state dict's `_metadata`.
+        b'b' => {
+            need!(s.pop());
+            let Value::Dict(_) = s.pickle.get(need!(s.top())) else { return Ok(Err(Empty)) };
+        }
+        b'Q' => {
+            let id = need!(s.pop_tuple());
+            s.push(Value::Host(host.persistent(&s.pickle, &id)?));
+        }
+        other => {
+            return Err(TorchError::Broken {
+                at: r.at - 1,
+                why: format!("pickle operation {other:#04x}, which no state dict needs,"),
+            });
+        }
+    }
+    Ok(Ok(false))
+}
