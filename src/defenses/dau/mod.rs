@@ -27,10 +27,17 @@ use crate::train::{Network, Observer, Predictor, TrainConfig, TrainError, fit, p
 /// The verdict on every training sample, in data order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
+    /// Not to be learned as it is: held to be poisoned or, by evidence, too doubtful (D(x) over [`DOUBT`]).
     pub flagged: Vec<bool>,
     /// D(x), 0 to 1: the discriminator's belief that the sample is poisoned.
     pub score: Vec<f32>,
 }
+
+/// A sample of a class with a backdoor is flagged from this belief on: a poisoned image that is kept does more harm than seven clean
+/// ones that are not.
+const DOUBT: f32 = 1.0 / 8.0;
+/// Belief over which a sample is more likely poisoned than not.
+const MAJORITY: f32 = 0.5;
 
 /// What stage 1 found.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,9 +173,10 @@ fn split_by_evidence(
                 split.score[i] = 1.0 / (1.0 + (1.0 - d) / d * (-EVIDENCE * e).exp());
             }
         }
-        split.flagged = verdict(&split.score);
+        split.flagged = over(MAJORITY, &split.score);
         believed.clone_from(&split.flagged);
     }
+    split.flagged = over(DOUBT, &split.score);
     Ok(split)
 }
 
@@ -185,7 +193,7 @@ fn split_by_loss(
     let mut split = Split { flagged: first.to_vec(), score: Vec::new() };
     let mut round = |split: &mut Split| -> Result<(), TrainError> {
         split.score = discriminator.round(&split.flagged, observer)?;
-        split.flagged = verdict(&split.score);
+        split.flagged = over(MAJORITY, &split.score);
         Ok(())
     };
     for _ in 0..config.discriminator.rounds {
@@ -198,6 +206,6 @@ fn split_by_loss(
     Ok(split)
 }
 
-fn verdict(score: &[f32]) -> Vec<bool> {
-    score.iter().map(|d| *d > 0.5).collect()
+fn over(belief: f32, score: &[f32]) -> Vec<bool> {
+    score.iter().map(|d| *d > belief).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::Split;
+use super::{MAJORITY, Split};
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::ops::LossKind;
@@ -64,7 +64,8 @@ impl Cycle {
     }
 }
 
-/// Unlearns what `split` flags from `network` as stage 1 left it. With nothing flagged there is nothing to do.
+/// Unlearns what `split` flags from `network` as stage 1 left it; what is flagged in doubt only is in neither part, unless all is. With
+/// nothing flagged there is nothing to do.
 ///
 /// # Errors
 /// Everything flagged; a loss that is not finite; a wish to stop; the driver's.
@@ -77,10 +78,12 @@ pub fn unlearn(
     observer: &dyn Observer,
 ) -> Result<(), TrainError> {
     const STAGE: &str = "unlearn";
-    let (poisoned, clean): (Vec<usize>, Vec<usize>) = (0..data.len()).partition(|&i| split.flagged[i]);
-    if poisoned.is_empty() {
+    let (flagged, clean): (Vec<usize>, Vec<usize>) = (0..data.len()).partition(|&i| split.flagged[i]);
+    if flagged.is_empty() {
         return Ok(());
     }
+    let sure: Vec<usize> = flagged.iter().copied().filter(|&i| split.score[i] > MAJORITY).collect();
+    let poisoned = if sure.is_empty() { flagged } else { sure };
     if clean.is_empty() && config.batch_clean > 0 {
         return Err(TrainError::Data(format!("all {} training samples are flagged: nothing clean to learn from", data.len())));
     }
