@@ -229,12 +229,13 @@ fn only_the_gpus_floor_says_wgpu() {
 }
 
 #[test]
-fn there_is_no_unsafe_code_but_wgpus_token_for_experimental_features() {
+fn unsafe_code_is_wgpus_token_for_experimental_features_and_one_environment_variable() {
     let sources = files("src", ".rs");
     for file in &sources {
         let mut code = file.code().replace("deny(unsafe_code)", "");
         if file.path == "src/gpu/adapter.rs" {
-            code = code.replacen("allow(unsafe_code)", "", 1).replacen("unsafe { wgpu::ExperimentalFeatures::enabled() }", "", 1);
+            code = code.replacen("allow(unsafe_code)", "", 2).replacen("unsafe { wgpu::ExperimentalFeatures::enabled() }", "", 1);
+            code = code.replacen("unsafe { std::env::set_var(NAME, (2 * cores).to_string()) }", "", 1);
         }
         assert!(!code.contains("unsafe"), "{} says unsafe", file.path);
     }

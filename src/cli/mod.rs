@@ -30,7 +30,7 @@ use anyhow::{Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging};
+use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging, give_lavapipe_more_threads};
 use crate::kernel::{Kernels, Tuning};
 use crate::ops::matrices_add_up;
 use crate::train::TrainError;
@@ -232,8 +232,10 @@ fn log_to_stderr(verbose: u8) {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
 }
 
-/// `dau`: parses the arguments, runs the command, says what went wrong.
+/// `dau`: parses the arguments, runs the command, says what went wrong. It sets an environment variable and so is to be called before
+/// any thread starts.
 pub fn main() -> ExitCode {
+    give_lavapipe_more_threads();
     let cli = Cli::parse_from(subtask::as_subcommand(std::env::args_os()));
     log_to_stderr(cli.global.verbose);
     let global = &cli.global;

@@ -399,6 +399,19 @@ fn experimental() -> wgpu::ExperimentalFeatures {
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
+/// Has lavapipe, Mesa's software Vulkan, start two threads a core unless the user says how many (`LP_NUM_THREADS`). It deals a dispatch
+/// out in one piece a thread, and Linux leaves two threads that wake together on one core for long stretches while another idles:
+/// twice the pieces go to whichever core is free. To be called before any other thread starts; where there is no lavapipe it does nothing.
+#[allow(unsafe_code)]
+pub(crate) fn give_lavapipe_more_threads() {
+    const NAME: &str = "LP_NUM_THREADS";
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > 1 && std::env::var_os(NAME).is_none() {
+        // SAFETY: there is no other thread yet that could look at the environment meanwhile.
+        unsafe { std::env::set_var(NAME, (2 * cores).to_string()) }
+    }
+}
+
 /// The word `dau devices` prints for a device type.
 pub(crate) fn device_type(t: wgpu::DeviceType) -> &'static str {
     match t {
