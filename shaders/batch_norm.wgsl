@@ -20,6 +20,7 @@ const LANES_C = 4u;
 const LANES_R = 2u;
 const RELU = 0u;
 const RESIDUAL = 0u;
+const KEEP = 0u;
 const QUADS = 1u;
 //: include load{QUADS}
 const LANES = LANES_C * LANES_R;
@@ -238,23 +239,6 @@ fn masked(gy: vec4f, y: vec4f) -> vec4f {
     return select(vec4f(), gy, y > vec4f());
 }
 
-// gresidual = masked gy; the launches after it read that in place of gy and y.
-@compute @workgroup_size(LANES)
-fn mask(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
-    let t = part(g, ng, l);
-    var i = t.first * (p.c4 / QUADS) + t.c;
-    for (var r = t.first; r < t.end; r += LANES_R) {
-        let of_y = gy[i];
-        let at_y = y[i];
-        gresidual[i] = load(
-//: for q in 0..QUADS
-            masked(quad{q}(of_y), quad{q}(at_y)),
-//: end
-        );
-        i += LANES_R * (p.c4 / QUADS);
-    }
-}
-
 // Sums of g and of g * (x - mean).
 struct Sums { g: vec4f, gx: vec4f }
 var<workgroup> lane_sums: array<Sums, LANES * QUADS>;
@@ -273,19 +257,21 @@ fn add_lanes(own: Sums, lane: u32, quad: u32) -> Sums {
     return lane_sums[l];
 }
 
+// With KEEP = 1 also gresidual = masked gy, in all rows: apply_gradient then reads that in place of gy and y.
 @compute @workgroup_size(LANES)
 fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
     let end = min(t.end, valid_rows());
+    var i = t.first * (p.c4 / QUADS) + t.c;
+    var r = t.first;
 //: for q in 0..QUADS
     var s{q} = Sums(vec4f(), vec4f());
 //: end
-    if t.first < end {
+    if r < end {
 //: for q in 0..QUADS
         let center{q} = mean[t.c * QUADS + {q}u];
 //: end
-        var i = t.first * (p.c4 / QUADS) + t.c;
-        for (var r = t.first; r < end; r += LANES_R) {
+        for (; r < end; r += LANES_R) {
             let of_y = gy[i];
             let at_y = y[i];
             let row = x[i];
@@ -294,9 +280,28 @@ fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
             s{q}.g += v{q};
             s{q}.gx += v{q} * (quad{q}(row) - center{q});
 //: end
+//: for k in 0..KEEP
+            gresidual[i] = load(
+//: for q in 0..QUADS
+                v{q},
+//: end
+            );
+//: end
             i += LANES_R * (p.c4 / QUADS);
         }
     }
+//: for k in 0..KEEP
+    for (; r < t.end; r += LANES_R) {
+        let of_y = gy[i];
+        let at_y = y[i];
+        gresidual[i] = load(
+//: for q in 0..QUADS
+            masked(quad{q}(of_y), quad{q}(at_y)),
+//: end
+        );
+        i += LANES_R * (p.c4 / QUADS);
+    }
+//: end
 //: for q in 0..QUADS
     s{q} = add_lanes(s{q}, l, {q}u);
 //: end
@@ -362,7 +367,7 @@ fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: 
     }
 }
 
-// With the running statistics: gx = gamma / sqrt(variance + eps) * g, in all rows.
+// With the running statistics: gx = gamma / sqrt(variance + eps) * g and, with KEEP = 1, gresidual = g, in all rows.
 @compute @workgroup_size(LANES)
 fn apply_gradient_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let t = part(g, ng, l);
@@ -376,11 +381,21 @@ fn apply_gradient_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgrou
     for (var r = t.first; r < t.end; r += LANES_R) {
         let of_y = gy[i];
         let at_y = y[i];
+//: for q in 0..QUADS
+        let v{q} = masked(quad{q}(of_y), quad{q}(at_y));
+//: end
         gx[i] = load(
 //: for q in 0..QUADS
-            scale{q} * masked(quad{q}(of_y), quad{q}(at_y)),
+            scale{q} * v{q},
 //: end
         );
+//: for k in 0..KEEP
+        gresidual[i] = load(
+//: for q in 0..QUADS
+            v{q},
+//: end
+        );
+//: end
         i += LANES_R * (p.c4 / QUADS);
     }
 }

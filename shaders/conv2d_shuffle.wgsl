@@ -4,8 +4,8 @@
 //
 // gather:           y[n, oy, ox, co] = sum over ky, kx, ci of x[n, iy, ix, ci] w[ky, kx, ci, co],
 //                   div = 2^shift, iy = (oy mul + ky - off) / div where that is whole and inside the image, likewise ix.
-//                   Forward: mul = stride, div = 1, off = pad. Input gradient: x is the upstream gradient, w flipped and
-//                   transposed, mul = 1, div = stride, off = kernel - 1 - pad.
+//                   Forward: mul = stride, div = 1, off = pad. Input gradient: x is the upstream gradient, mul = 1, div = stride,
+//                   off = kernel - 1 - pad; TURNED = 1: w flipped and transposed, `turned` [kernel, kernel, 4 co4, 4 ci4].
 // weight_gradient:  slices[s, ky, kx, ci, co] = sum over the image rows (n, oy) of slice s and over ox of
 //                   x[n, oy stride + ky - pad, ox stride + kx - pad, ci] gy[n, oy, ox, co]; reduce.sum_slices adds the slices.
 //
@@ -24,6 +24,7 @@ const CL = 8u;
 const MT = 32u;
 const XW = 4u;
 const YW = 4u;
+const TURNED = 0u;
 
 //: include extents
 //: include quads
@@ -78,7 +79,9 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
             let in{j} = ty{j} >= 0 && tx{j} >= 0 && iy{j} < p.ih && ix{j} < p.iw;
             let at{j} = select(0u, ((base{j} + iy{j}) * p.iw + ix{j}) * ci, in{j});
 //: end
-            var row = (ky * p.kernel + kx) * p.ci4 * 4u * co + column;
+            let tap = ky * p.kernel + kx;
+            var row = tap * p.ci4 * 4u * co + column;
+            let back = ((p.kernel * p.kernel - 1u - tap) * co + column) * YW * ci;
             for (var c = 0u; c < ci; c++) {
 //: for j in 0..MT / CL
                 let x{j} = x[at{j} + c];
@@ -86,10 +89,21 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
                 let x{j}_{h} = select(vec4f(), quad(x{j}[{h * 2}], x{j}[{h * 2 + 1}]), in{j});
 //: end
 //: end
+                // One of the two is not used, and so not loaded.
 //: for r in 0..XW
                 let w{r} = w[row + {r}u * co];
+//: end
+//: for r in 0..YW
+                let t{r} = turned[back + {r}u * ci + c];
+//: for h in 0..XW / 4
+                let t{r}_{h} = quad(t{r}[{h * 2}], t{r}[{h * 2 + 1}]);
+//: end
+//: end
+//: for r in 0..XW
 //: for k in 0..YW / 4
-                let b{r}_{k} = quad(w{r}[{k * 2}], w{r}[{k * 2 + 1}]);
+                let b{r}_{k} = select(quad(w{r}[{k * 2}], w{r}[{k * 2 + 1}]), vec4f(
+                    t{k * 4}_{r / 4}[{r % 4}], t{k * 4 + 1}_{r / 4}[{r % 4}], t{k * 4 + 2}_{r / 4}[{r % 4}], t{k * 4 + 3}_{r / 4}[{r % 4}]),
+                    TURNED == 1u);
 //: end
 //: end
 //: for i in 0..MT
@@ -122,8 +136,6 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
 
 // product: y[b, m, co] = sum over ci of x[b, m, ci] w[b, ci, co], b = g.z: Winograd's (winograd.wgsl). x [B, n, 4 ci4], w [B, 4 ci4,
 // 4 co4] or, with TURNED = 1, transposed, `turned` [B, 4 co4, 4 ci4], y [B, n, 4 co4], each b `pitch` after the last; tiles as in gather.
-const TURNED = 0u;
-
 @compute @workgroup_size(SG, 4)
 fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let lane = l.x % CL;

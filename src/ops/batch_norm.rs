@@ -142,16 +142,19 @@ impl Op for BatchNormGrad {
         let [x, gamma, mean, inv_std, gy] = [0, 1, 2, 3, 4].map(Slot::In);
         let [gx, ggamma, gbeta] = [0, 1, 2].map(Slot::Out);
         let (partial, coefficient) = (("partial", Slot::Scratch(0)), ("coefficient", Slot::Scratch(1)));
-        let masking = masking(&t, self.relu, self.keep_masked.then_some(Slot::Out(3)), gy, Slot::In(5));
-        let with_gy = |binds: &[Bind]| [binds, &masking.bind].concat();
-
-        let mut launches: Vec<Launch> = masking.first.into_iter().collect();
-        let sums = with_gy(&[("x", x), ("mean", mean), partial]);
-        launches.push(t.over_rows("sum_gradient", &masking.flags, sums, N_VALID, 0.0));
+        let kept = self.keep_masked.then_some(Slot::Out(3));
+        let (relu, masked) = masking(gy, self.relu.then_some(Slot::In(5)));
+        let (keep, kept_as) = keeping(kept);
+        let sums = [("x", x), ("mean", mean), partial].into_iter().chain(masked).chain(kept_as).collect();
         let vectors = vec![partial, ("gamma", gamma), ("inv_std", inv_std), ("ggamma", ggamma), ("gbeta", gbeta), coefficient];
-        launches.push(t.over_chunks("finish_gradient", vectors, 0.0, 0.0));
-        let apply = with_gy(&[("x", x), ("mean", mean), coefficient, ("gx", gx)]);
-        launches.push(t.over_rows("apply_gradient", &masking.flags, apply, N_VALID, 0.0));
+        // What was kept is masked already.
+        let (apply_relu, masked) = kept.map_or((relu, masked), |kept| masking(kept, None));
+        let apply = [("x", x), ("mean", mean), coefficient, ("gx", gx)].into_iter().chain(masked).collect();
+        let launches = vec![
+            t.over_rows("sum_gradient", &[relu, keep], sums, N_VALID, 0.0),
+            t.over_chunks("finish_gradient", vectors, 0.0, 0.0),
+            t.over_rows("apply_gradient", &[apply_relu], apply, N_VALID, 0.0),
+        ];
         Lowered { scratch: vec![t.partial(), Shape::f32(&[t.c4, 12])], launches }
     }
 
@@ -202,6 +205,9 @@ pub(super) fn check_inputs(op: &'static str, inputs: &[Shape], vectors: usize, l
 }
 
 const N_VALID: Param = Param::Scalar("n_valid");
+
+/// A constant of a kernel.
+type Flag = (&'static str, u32);
 
 /// How rows and channels are dealt out to workgroups and lanes.
 #[derive(Clone, Copy)]
@@ -262,14 +268,7 @@ impl Tiling {
     }
 
     /// A launch with a workgroup a chunk and block of channels.
-    pub(super) fn over_rows(
-        &self,
-        entry: &'static str,
-        flags: &[(&'static str, u32)],
-        bind: Vec<Bind>,
-        n_valid: Param,
-        eps: f32,
-    ) -> Launch {
+    pub(super) fn over_rows(&self, entry: &'static str, flags: &[Flag], bind: Vec<Bind>, n_valid: Param, eps: f32) -> Launch {
         let blocks = (self.c4 / self.quads).div_ceil(self.lanes[0]);
         let mut launch = self.launch(entry, self.lanes, bind, self.chunks * blocks);
         launch.kernel = launch.kernel.with(&[("QUADS", self.quads as u32)]).with(flags);
@@ -286,27 +285,15 @@ impl Tiling {
     }
 }
 
-/// How a gradient's launches get at gy where y > 0.
-pub(super) struct Masking {
-    /// Writes it out, where the residual wants it; the other launches then read that.
-    pub first: Option<Launch>,
-    pub flags: Vec<(&'static str, u32)>,
-    pub bind: Vec<Bind>,
+/// How a gradient's launch gets at gy where y > 0; without a ReLU `y` is None.
+pub(super) fn masking(gy: Slot, y: Option<Slot>) -> (Flag, [Bind; 2]) {
+    // What is off reads nothing, but its binding needs a buffer: gy's.
+    (("RELU", u32::from(y.is_some())), [("gy", gy), ("y", y.unwrap_or(gy))])
 }
 
-pub(super) fn masking(t: &Tiling, relu: bool, keep_in: Option<Slot>, gy: Slot, y: Slot) -> Masking {
-    // What is off reads nothing, but its binding needs a buffer: gy's.
-    let (flags, bind) = match relu {
-        true => (vec![("RELU", 1)], vec![("gy", gy), ("y", y)]),
-        false => (vec![("RELU", 0)], vec![("gy", gy), ("y", gy)]),
-    };
-    match keep_in {
-        None => Masking { first: None, flags, bind },
-        Some(kept) => {
-            let first = t.over_rows("mask", &flags, [&bind[..], &[("gresidual", kept)]].concat(), Param::U32(0), 0.0);
-            Masking { first: Some(first), ..masking(t, false, None, kept, kept) }
-        }
-    }
+/// Has a launch also write gy where y > 0 to `kept`.
+pub(super) fn keeping(kept: Option<Slot>) -> (Flag, Option<Bind>) {
+    (("KEEP", u32::from(kept.is_some())), kept.map(|slot| ("gresidual", slot)))
 }
 
 /// gy where y > 0, else 0; all of gy without a ReLU.

@@ -1,8 +1,8 @@
 //! Batch normalisation with the running statistics, and its gradient. Shader: `shaders/batch_norm.wgsl`.
 
-use super::batch_norm::{Tiling, check_inputs, masked, masking};
+use super::batch_norm::{Tiling, check_inputs, keeping, masked, masking};
 use super::{Case, Fill};
-use crate::graph::{Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value};
+use crate::graph::{Backward, Graph, GraphError, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value};
 
 /// y = relu?(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual?).
 ///
@@ -89,11 +89,11 @@ impl Op for BatchNormEvalGrad {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let t = Tiling::new(&l.inputs[0], l.caps);
-        let masking = masking(&t, self.relu, self.keep_masked.then_some(Slot::Out(1)), Slot::In(0), Slot::In(3));
+        let (relu, masked) = masking(Slot::In(0), self.relu.then_some(Slot::In(3)));
+        let (keep, kept) = keeping(self.keep_masked.then_some(Slot::Out(1)));
         let own = [("gamma", Slot::In(1)), ("variance", Slot::In(2)), ("gx", Slot::Out(0))];
-        let apply = t.over_rows("apply_gradient_running", &masking.flags, [&own[..], &masking.bind].concat(), NONE, self.eps);
-        let launches: Vec<Launch> = masking.first.into_iter().chain([apply]).collect();
-        Lowered { scratch: Vec::new(), launches }
+        let bind = own.into_iter().chain(masked).chain(kept).collect();
+        t.over_rows("apply_gradient_running", &[relu, keep], bind, NONE, self.eps).into()
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {

@@ -5,10 +5,13 @@
 mod cases;
 mod matrix;
 mod strip;
+mod tile;
 mod winograd;
 
 pub use cases::matrices_add_up;
 pub(super) use cases::{cases, input_grad_cases, weight_grad_cases};
+
+use tile::Tile;
 
 use crate::gpu::{Caps, Staging};
 use crate::graph::{
@@ -147,31 +150,6 @@ fn lanes(subgroup: u32, loads: usize) -> u32 {
     (loads.next_power_of_two() as u32).min(subgroup)
 }
 
-/// What a workgroup of workgroup-tile computes: 16 `each` rows by `channels`. An invocation owns `each` rows, 4 or 8, by
-/// 4 channels.
-struct Tile {
-    each: usize,
-    channels: usize,
-}
-
-impl Tile {
-    /// As wide as there are channels to fill it.
-    fn new(each: usize, channels: usize) -> Tile {
-        Tile { each, channels: channels.next_power_of_two().clamp(16, 64) }
-    }
-
-    /// Tiles along rows and channels.
-    fn grid(&self, rows: usize, channels: usize) -> [usize; 2] {
-        [rows.div_ceil(16 * self.each), channels.div_ceil(self.channels)]
-    }
-
-    fn kernel(&self, entry: &'static str) -> KernelId {
-        let loads = (8 * self.each / self.channels).max(1);
-        let consts = [("BN", self.channels), ("TM", self.each), ("LOADS", loads)];
-        KernelId::new("conv2d_tile", entry).with(&consts.map(|(name, x)| (name, x as u32)))
-    }
-}
-
 /// Workgroups below which a GPU would idle: smaller tiles are better, though each multiply-add then takes more loads.
 const FEW_GROUPS: usize = 256;
 /// Pixels of a slice below which a weight gradient's tile would spend more on being written and summed than on multiplying.
@@ -206,8 +184,8 @@ fn shuffle_weights(entry: &'static str, subgroup: u32, lanes: u32, ci: usize, co
     (KernelId::new("conv2d_shuffle", entry).with(&consts), own.map(|c| c as usize))
 }
 
-/// The launch of `gather`: y from x and w, which are bound as given. `map` is [mul, div, off].
-fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], caps: Caps, w: Slot) -> Launch {
+/// The launch of `gather`: y from inputs x and w. `map` is [mul, div, off].
+fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], caps: Caps) -> Launch {
     let div = map[1];
     let co4 = to.1 / 4;
     // The largest residue class: all classes get its grid.
@@ -235,12 +213,11 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
             (KernelId::new("conv2d_register", "gather").with(&[("MT", REGISTER_PIXELS as u32)]), [x, y, classes])
         }
     };
-    Launch {
-        kernel,
-        bind: vec![("x", Slot::In(0)), ("w", w), ("y", Slot::Out(0))],
-        params: e.params(from, to, map, [0, 0]),
-        groups: grid,
+    let mut bind = vec![("x", Slot::In(0)), ("w", Slot::In(1)), ("y", Slot::Out(0))];
+    if kernel.file == "conv2d_shuffle" {
+        bind.push(("turned", Slot::In(1)));
     }
+    Launch { kernel, bind, params: e.params(from, to, map, [0, 0]), groups: grid }
 }
 
 /// `main`, whose `slices` are [slices, 4 n4], and their sum.
@@ -277,13 +254,13 @@ impl Op for Conv2d {
         if let Some(subgroup) = strip::wins(&e, l.caps) {
             return strip::gather(&e, from, to, subgroup, false);
         }
-        gather(&e, from, to, [e.stride, 1, e.pad], l.caps, Slot::In(1)).into()
+        gather(&e, from, to, [e.stride, 1, e.pad], l.caps).into()
     }
 
     fn lower_measuring(&self, l: &Lowering) -> Option<Lowered> {
         let e = self.extents(l.inputs).ok()?;
         let mut launch = match l.caps.staging {
-            Staging::WorkgroupTile => gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps, Slot::In(1)),
+            Staging::WorkgroupTile => gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps),
             _ => return None,
         };
         let &(_, each) = launch.kernel.consts.iter().find(|(name, _)| *name == "TM")?;
@@ -355,6 +332,13 @@ impl Op for Conv2dInputGrad {
         if let Some(subgroup) = strip::wins(&e, l.caps) {
             return strip::gather(&e, from, to, subgroup, true);
         }
+        let map = [1, e.stride, e.kernel - 1 - e.pad];
+        let mut main = gather(&e, from, to, map, l.caps);
+        if let (Staging::SubgroupShuffle, Some(_)) = (l.caps.staging, l.caps.subgroup) {
+            // These lanes read the weights as they lie.
+            main.kernel = main.kernel.with(&[("TURNED", 1)]);
+            return main.into();
+        }
         let taps = e.kernel * e.kernel;
         let flip = Launch {
             kernel: KernelId::new("conv2d_weights", "flip"),
@@ -362,8 +346,7 @@ impl Op for Conv2dInputGrad {
             params: vec![("taps", Param::U32(taps as u32)), ("ci", Param::U32(e.ci as u32)), ("co", Param::U32(e.co as u32))],
             groups: groups(taps * e.co * e.ci / 4, 64),
         };
-        let map = [1, e.stride, e.kernel - 1 - e.pad];
-        let main = gather(&e, from, to, map, l.caps, Slot::Scratch(0));
+        main.bind.iter_mut().filter(|(name, _)| *name == "w").for_each(|(_, slot)| *slot = Slot::Scratch(0));
         let lowered = Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] };
         if l.caps.staging == Staging::CooperativeMatrix { matrix::scaled(lowered, 0, &l.inputs[0]) } else { lowered }
     }

@@ -16,7 +16,7 @@ const STRIP: usize = 8 << 20;
 /// Strips, about: each is three launches.
 const MOST_STRIPS: usize = 64;
 /// Bytes of points of weights at a time, in their gradient.
-const BLOCK_BYTES: usize = 2 << 20;
+const BLOCK_BYTES: usize = 5 << 19;
 /// Tiles that the product takes in one workgroup.
 const BLOCK: usize = 128;
 /// Products a tile of 4x4 outputs takes.
