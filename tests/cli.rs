@@ -1,39 +1,19 @@
 //! `dau` as its users meet it: exit codes, messages, what is written and what is not.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
 
+use common::program::{command, dau, stderr, succeed};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// A small network on few images: seconds on a CPU.
 const TINY: [&str; 10] = ["--width", "4", "--epochs", "2", "--limit-per-class", "20", "--batch", "32", "--unlearn-steps", "4"];
-
-fn command(place: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dau"));
-    // Without XDG_RUNTIME_DIR Mesa's OpenGL complains on stderr.
-    command.args(args).current_dir(place).env("XDG_RUNTIME_DIR", std::env::temp_dir()).env_remove("RUST_LOG");
-    // Decoded images are not to be kept among the user's.
-    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
-    command
-}
-
-fn dau(place: &Path, args: &[&str]) -> Output {
-    command(place, args).output().expect("dau starts")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn succeed(place: &Path, args: &[&str]) -> String {
-    let output = dau(place, args);
-    assert!(output.status.success(), "dau {args:?}: {:?}\n{}", output.status, stderr(&output));
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// Every file below `place`.
 fn files(place: &Path) -> BTreeSet<String> {

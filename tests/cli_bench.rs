@@ -1,27 +1,23 @@
 //! `dau bench` as its users meet it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use common::program::{self, stderr};
 use serde_json::Value;
 
 const TINY: [&str; 7] = ["bench", "--width", "4", "--batch", "2", "--image-size", "8"];
 
 fn dau(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dau"));
-    // Without XDG_RUNTIME_DIR Mesa's OpenGL complains on stderr.
-    command.args(args).env("XDG_RUNTIME_DIR", std::env::temp_dir()).env_remove("RUST_LOG");
-    command.output().expect("dau starts")
+    program::dau(Path::new("."), args)
 }
 
 fn json(args: &[&str]) -> Value {
     let output = dau(args);
     assert!(output.status.success(), "dau {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("json")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn stdout(output: &Output) -> String {

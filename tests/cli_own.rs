@@ -1,33 +1,18 @@
 //! `dau defend`, `scan`, `unlearn` and `predict --images` as their users meet them: images of their own, and no ground truth.
 
+mod common;
+
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use common::program::{dau, stderr, succeed};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Settings of the digits, a small network, few steps: seconds on a CPU.
 const TINY: [&str; 8] = ["--dataset", "digits", "--width", "4", "--epochs", "2", "--unlearn-steps", "4"];
-
-fn dau(place: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dau"));
-    // Without XDG_RUNTIME_DIR Mesa's OpenGL complains on stderr.
-    command.args(args).current_dir(place).env("XDG_RUNTIME_DIR", std::env::temp_dir()).env_remove("RUST_LOG");
-    command.output().expect("dau starts")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn succeed(place: &Path, args: &[&str]) -> String {
-    let output = dau(place, args);
-    assert!(output.status.success(), "dau {args:?}: {:?}\n{}", output.status, stderr(&output));
-    String::from_utf8(output.stdout).expect("text")
-}
 
 fn json(place: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&succeed(place, &[args, &["--json"]].concat())).expect("json")

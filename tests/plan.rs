@@ -147,6 +147,34 @@ fn refuses_to_run_with_a_scalar_that_was_never_set_and_knows_its_scalars() {
 }
 
 #[test]
+fn many_runs_in_one_submit_each_have_their_own_scalars() {
+    let (graph, [w, grad, velocity], variables) = sgd();
+    let mut plan = Plan::new(&KERNELS, &graph, &[], &variables).unwrap();
+    assert_eq!(refused(plan.run_many(1, |_, _| Ok(()))), "the scalar \"lr\" was never set");
+    let g = [1.0f32, -0.5, 0.25, 3.0];
+    plan.write(w, &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
+    plan.write(grad, &g).unwrap();
+    plan.write(velocity, &[0.0f32; 4]).unwrap();
+    let rates = [0.5, 0.125, 0.03125];
+    plan.run_many(3, |plan, i| plan.set("lr", rates[i])).unwrap();
+    plan.run().unwrap();
+    // v = .9 v + g, w -= lr v; the run after has the last rate.
+    let expected: Vec<f64> = (0..4)
+        .map(|i| {
+            let mut v = 0.0;
+            rates.iter().chain(&rates[2..]).fold((i + 1) as f64, |w, lr| {
+                v = 0.9 * v + f64::from(g[i]);
+                w - lr * v
+            })
+        })
+        .collect();
+    let found = KERNELS.gpu().read::<f32>(plan.buffer(w).unwrap()).unwrap();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
+    }
+}
+
+#[test]
 fn refuses_to_write_more_than_a_value_holds() {
     let (graph, [_, grad, _], variables) = sgd();
     let plan = Plan::new(&KERNELS, &graph, &[], &variables).unwrap();

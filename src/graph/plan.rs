@@ -313,6 +313,43 @@ impl Plan {
         Ok(())
     }
 
+    /// Runs the plan `times` times in one submit, before each of which `set` gives its scalars: for short steps that follow one another.
+    ///
+    /// # Errors
+    /// As `run`, or what `set` refuses.
+    pub fn run_many(
+        &mut self,
+        times: usize,
+        mut set: impl FnMut(&mut Plan, usize) -> Result<(), GraphError>,
+    ) -> Result<(), GraphError> {
+        let bytes = self.shadow.len();
+        let mut params = Vec::with_capacity(times * bytes);
+        for i in 0..times {
+            set(self, i)?;
+            params.extend_from_slice(&self.shadow);
+        }
+        self.check()?;
+        let staged = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params of many runs"),
+            size: params.len() as u64,
+            usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.gpu.queue.write_buffer(&staged, 0, &params);
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        for i in 0..times {
+            encoder.copy_buffer_to_buffer(&staged, (i * bytes) as u64, &self.uniforms, 0, bytes as u64);
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for d in &self.dispatches {
+                d.encode(&mut pass);
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        // The uniforms are as the last run had them.
+        self.dirty = false;
+        Ok(())
+    }
+
     /// Runs the plan with a timestamped pass a dispatch. `None` without timestamps.
     ///
     /// # Errors
@@ -334,11 +371,16 @@ impl Plan {
         Ok(Some(timed.map(|(d, nanoseconds)| Timing { op: d.op, kernel: d.label.clone(), nanoseconds }).collect()))
     }
 
-    fn flush(&mut self) -> Result<(), GraphError> {
+    fn check(&self) -> Result<(), GraphError> {
         self.gpu.check()?;
-        if let Some((name, _)) = self.scalars.iter().find(|(_, (set, _))| !set) {
-            return Err(GraphError::UnsetScalar(name.to_string()));
+        match self.scalars.iter().find(|(_, (set, _))| !set) {
+            Some((name, _)) => Err(GraphError::UnsetScalar(name.to_string())),
+            None => Ok(()),
         }
+    }
+
+    fn flush(&mut self) -> Result<(), GraphError> {
+        self.check()?;
         if self.dirty {
             self.gpu.queue.write_buffer(&self.uniforms, 0, &self.shadow);
             self.dirty = false;

@@ -1,6 +1,7 @@
 //! What a run leaves behind: its folder ([`RunFolder`]), its figures ([`Results`]), and these as a table ([`render`]).
 
 mod histogram;
+mod image_list;
 mod poisoned_folder;
 mod results;
 mod run_folder;

@@ -10,14 +10,14 @@
 //! Another tool's folder needs `train/`, `test/` and `poison.csv`. The latter may also be a bare list, an image a line, by its
 //! path or by its index in the order of `train/` (class by class, each by file name); a role that is not given is `poisoned`.
 
-use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use csv::{ReaderBuilder, StringRecord, Writer};
+use csv::Writer;
 use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
 
+use super::image_list::{ImageList, places};
 use super::{POISON, PREVIEW, ReportError};
 use crate::attacks::{AttackError, Poisoned, Role, TargetMode, TriggeredTest};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes, load_parts};
@@ -25,7 +25,7 @@ use crate::files::write_atomic;
 
 /// How the images were poisoned: settings of `dau poison`.
 pub const POISON_SETTINGS: &str = "poison.toml";
-const TRAIN: &str = "train";
+pub(super) const TRAIN: &str = "train";
 const TEST: &str = "test";
 const TRIGGERED: &str = "triggered";
 const COLUMNS: [&str; 4] = ["path", "original_label", "given_label", "role"];
@@ -147,43 +147,21 @@ fn write_image(image: &RgbImage, path: &Path) -> Result<(), ReportError> {
     image.save_with_format(path, ImageFormat::Png).map_err(|e| ReportError::Encode { path: path.into(), why: e.to_string() })
 }
 
-/// Training images by their paths below `dir`, with and without `train/`.
-pub(super) fn places(dir: &Path, train: &Dataset) -> HashMap<PathBuf, usize> {
-    let mut places = HashMap::new();
-    for (i, place) in train.paths.iter().enumerate() {
-        let place = Path::new(place);
-        for root in [dir.to_path_buf(), dir.join(TRAIN)] {
-            places.extend(place.strip_prefix(root).map(|tail| (tail.to_path_buf(), i)));
-        }
-    }
-    places
-}
-
 /// The roles and, if all are given, the labels before.
 fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), ReportError> {
     let path = dir.join(POISON);
     let damaged = |line: usize, why: String| ReportError::Record { path: path.clone(), line, why };
     let places = places(dir, train);
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let records: Vec<StringRecord> = reader
-        .records()
-        .collect::<Result<_, _>>()
-        .map_err(|e| damaged(e.position().map_or(1, |p| p.line() as usize), "is no CSV".into()))?;
     // With a heading the columns may be in any order; without one the first is the path or the index.
-    let first = records.first().cloned().unwrap_or_default();
-    let headed = first.iter().any(|cell| cell == "path" || cell == "index");
-    let column = |name: &str| first.iter().position(|cell| headed && cell == name);
-    let (at, original, given, role) =
-        (column("path").or(column("index")).unwrap_or(0), column("original_label"), column("given_label"), column("role"));
+    let list = ImageList::read(text, &path, &["path", "index"])?;
+    let [original, given, role] = ["original_label", "given_label", "role"].map(|name| list.column(name));
     let class = |name: &str| train.classes.iter().position(|class| class == name).map(|label| label as u32);
 
     let mut roles = vec![Role::Clean; train.len()];
     let mut before = Some(train.labels.clone());
-    for record in &records[usize::from(headed)..] {
-        let line = record.position().map_or(0, |p| p.line() as usize);
+    for (line, place, record) in list.images() {
         let cell = |column: Option<usize>| column.and_then(|c| record.get(c)).filter(|cell| !cell.is_empty());
-        let place = record.get(at).unwrap_or_default();
-        let index = places.get(Path::new(&place.replace('\\', "/"))).copied();
+        let index = places.get(Path::new(&place)).copied();
         let Some(i) = index.or_else(|| place.parse().ok().filter(|i| *i < train.len())) else {
             return Err(damaged(line, format!("`{place}` is no image of {TRAIN}/ and no index below {}", train.len())));
         };

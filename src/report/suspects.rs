@@ -4,11 +4,11 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use csv::{ReaderBuilder, StringRecord, Writer};
+use csv::Writer;
 use image::ImageFormat;
 
 use super::histogram::histogram;
-use super::poisoned_folder::places;
+use super::image_list::{ImageList, places};
 use super::run_folder::{CLASSES, HISTOGRAM, SHEET, SUSPECTS, VERDICT};
 use super::sheet::{by_suspicion, sheet};
 use super::split_csv::VERDICTS;
@@ -62,19 +62,10 @@ fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) ->
 pub fn parse_suspects(text: &str, path: &Path, data: &Dataset, dir: &Path) -> Result<Vec<bool>, ReportError> {
     let wrong = |line: usize, why: String| ReportError::Record { path: path.into(), line, why };
     let places = places(dir, data);
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let records: Vec<StringRecord> = reader
-        .records()
-        .collect::<Result<_, _>>()
-        .map_err(|e| wrong(e.position().map_or(1, |p| p.line() as usize), "is no CSV".into()))?;
-    let first = records.first().cloned().unwrap_or_default();
-    let headed = first.iter().any(|cell| cell == "path");
-    let column = |name: &str| first.iter().position(|cell| headed && cell == name);
-    let (at, said) = (column("path").unwrap_or(0), column("verdict").or(column("role")));
+    let list = ImageList::read(text, path, &["path"])?;
+    let said = list.column("verdict").or(list.column("role"));
     let mut flagged = vec![false; data.len()];
-    for record in &records[usize::from(headed)..] {
-        let line = record.position().map_or(0, |p| p.line() as usize);
-        let place = record.get(at).unwrap_or_default().replace('\\', "/");
+    for (line, place, record) in list.images() {
         let whole = || data.paths.iter().position(|known| *known == place);
         let Some(i) = places.get(Path::new(&place)).copied().or_else(whole) else {
             let why = format!("`{place}` is no training image of {}: give paths below that folder", dir.display());

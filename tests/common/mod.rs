@@ -1,6 +1,8 @@
 //! What the integration tests share.
 #![allow(dead_code)]
 
+pub mod program;
+
 use std::collections::BTreeSet;
 
 use dau::data::{Dataset, LoadOptions, Spec, load};

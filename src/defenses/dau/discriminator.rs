@@ -50,6 +50,8 @@ struct HeadStep {
 }
 
 const BETAS: [f64; 2] = [0.9, 0.999];
+/// Few enough that Ctrl-C is heard between, and that no driver takes the device for hung.
+const STEPS_A_SUBMIT: usize = 10;
 const STATE: [&str; 6] = ["weight", "bias", "m/weight", "v/weight", "m/bias", "v/bias"];
 
 impl<'a> Discriminator<'a> {
@@ -105,16 +107,19 @@ impl<'a> Discriminator<'a> {
         let mut rng = rng::stream(self.seed, &format!("head {round}"));
         let w: Vec<f32> = (0..k * d).map(|_| (0.01 * rng::normal(&mut rng)) as f32).collect();
         gpu.upload(&self.variables["weight"], &w);
-        for step in 0..self.config.steps {
+        let steps = self.config.steps;
+        for first in (0..steps).step_by(STEPS_A_SUBMIT) {
             if observer.cancelled() {
                 return Err(TrainError::Cancelled);
             }
-            let t = step as i32 + 1;
-            head.plan.set("lr", cosine(self.config.lr, step, self.config.steps))?;
-            head.plan.set("bias1", 1.0 - BETAS[0].powi(t))?;
-            head.plan.set("bias2", 1.0 - BETAS[1].powi(t))?;
-            head.plan.run()?;
-            observer.advance(n as u64);
+            let count = STEPS_A_SUBMIT.min(steps - first);
+            head.plan.run_many(count, |plan, i| {
+                let step = first + i;
+                plan.set("lr", cosine(self.config.lr, step, steps))?;
+                plan.set("bias1", 1.0 - BETAS[0].powi(step as i32 + 1))?;
+                plan.set("bias2", 1.0 - BETAS[1].powi(step as i32 + 1))
+            })?;
+            observer.advance((count * n) as u64);
         }
         // The loss of a run is that of the weights before its update: one more at learning rate 0 sees the last.
         head.plan.set("lr", 0.0)?;
