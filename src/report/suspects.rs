@@ -34,7 +34,7 @@ pub fn write_findings(
     sheet(data, findings).write_to(&mut png, ImageFormat::Png).map_err(failed)?;
     folder.write(SHEET, png.get_ref())?;
     let title = format!("{} of {} training images flagged", verdict.flagged, data.len());
-    folder.write(HISTOGRAM, histogram(&findings.split.score, &title).as_bytes())?;
+    folder.write(HISTOGRAM, histogram(&findings.split, &title).as_bytes())?;
     folder.write(VERDICT, verdict.text().as_bytes())?;
     folder.write(CLASSES, (data.classes.join("\n") + "\n").as_bytes())
 }

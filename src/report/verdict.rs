@@ -34,6 +34,8 @@ pub struct Accused {
     pub images: usize,
     /// Those of them that are flagged.
     pub flagged: usize,
+    /// Those of the flagged that are more likely clean than poisoned: neither learned nor unlearned.
+    pub doubtful: usize,
     /// Ashman's D between its two halves; 3 is needed. Null by loss.
     pub distinct: Option<f64>,
     /// Share of the greatest possible entropy of the names that unseen suspects are given; .75 is needed. Null where not asked.
@@ -45,7 +47,9 @@ pub struct Accused {
 impl Verdict {
     /// What `findings` say of the training images `data`; `confirm` as the search was told.
     pub fn new(data: &Dataset, findings: &Findings, prefilter: Prefilter, confirm: bool) -> Verdict {
-        let flagged = |class: u32| (0..data.len()).filter(|&i| findings.split.flagged[i] && data.labels[i] == class).count();
+        let split = &findings.split;
+        let count =
+            |class: u32, of: &dyn Fn(usize) -> bool| (0..data.len()).filter(|&i| data.labels[i] == class && of(i)).count();
         let seen = |class: u32| findings.classes.iter().find(|seen| seen.class == class);
         let counts = data.class_counts();
         let mut classes: Vec<Accused> = (0..data.classes.len() as u32)
@@ -55,7 +59,8 @@ impl Verdict {
                     class,
                     name: data.classes[class as usize].clone(),
                     images: counts[class as usize],
-                    flagged: flagged(class),
+                    flagged: count(class, &|i| split.flagged[i]),
+                    doubtful: count(class, &|i| split.doubtful(i)),
                     distinct: seen(class).map(|seen| seen.distinct),
                     entropy,
                     sure: match entropy {
@@ -98,11 +103,15 @@ impl Verdict {
             words.push(format!("Classes in two distinct halves are looked at, but {why}."));
         }
         for accused in &self.classes {
-            let Accused { name, images, flagged, distinct, entropy, sure, .. } = accused;
-            words.push(format!(
-                "It aims at class `{name}`: {flagged} of the {images} images with that label are flagged, {:.1} % of all training images.",
-                percent(*flagged, data.len())
-            ));
+            let Accused { name, images, flagged, doubtful, distinct, entropy, sure, .. } = accused;
+            let share = percent(*flagged, data.len());
+            let mut aim =
+                format!("It aims at class `{name}`: {flagged} of the {images} images with that label are flagged, {share:.1} % ");
+            aim += "of all training images.";
+            if *doubtful > 0 {
+                aim += &format!(" {doubtful} of them are in doubt (a score of 1/2 at most): left out, not unlearned.");
+            }
+            words.push(aim);
             let apart = distinct.map(|d| format!("the two groups in the class lie {d:.1} apart (Ashman's D; 3 is needed)"));
             let names = entropy.map(|e| {
                 format!(
@@ -151,7 +160,11 @@ mod tests {
 
     fn findings(flagged: [usize; 2], classes: Vec<ClassEvidence>) -> Findings {
         let flagged: Vec<bool> = (0..8).map(|i| (flagged[0]..flagged[1]).contains(&i)).collect();
-        Findings { split: Split { score: vec![0.0; 8], flagged }, suspicion: vec![0.0; 8], classes }
+        Findings {
+            split: Split { score: (0..8).map(|i| [0.9, 0.2][i % 2]).collect(), flagged },
+            suspicion: vec![0.0; 8],
+            classes,
+        }
     }
 
     fn seen(class: u32, entropy: f64, finding: Finding) -> ClassEvidence {
@@ -168,6 +181,7 @@ mod tests {
         for part in [
             "A backdoor was found.",
             "class `dog`: 2 of the 3 images with that label are flagged, 25.0 %",
+            "1 of them are in doubt",
             "lie 6.2 apart",
             "91 % of the greatest",
             "`cat` (60 %)",

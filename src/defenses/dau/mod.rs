@@ -33,6 +33,13 @@ pub struct Split {
     pub score: Vec<f32>,
 }
 
+impl Split {
+    /// Whether sample `i` is flagged though it is more likely clean than poisoned.
+    pub fn doubtful(&self, i: usize) -> bool {
+        self.flagged[i] && self.score[i] <= MAJORITY
+    }
+}
+
 /// A sample of a class with a backdoor is flagged from this belief on: a poisoned image that is kept does more harm than seven clean
 /// ones that are not.
 const DOUBT: f32 = 1.0 / 8.0;

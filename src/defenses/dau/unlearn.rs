@@ -5,7 +5,7 @@ use std::time::Instant;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{MAJORITY, Split};
+use super::Split;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::ops::LossKind;
@@ -82,7 +82,7 @@ pub fn unlearn(
     if flagged.is_empty() {
         return Ok(());
     }
-    let sure: Vec<usize> = flagged.iter().copied().filter(|&i| split.score[i] > MAJORITY).collect();
+    let sure: Vec<usize> = flagged.iter().copied().filter(|&i| !split.doubtful(i)).collect();
     let poisoned = if sure.is_empty() { flagged } else { sure };
     if clean.is_empty() && config.batch_clean > 0 {
         return Err(TrainError::Data(format!("all {} training samples are flagged: nothing clean to learn from", data.len())));
