@@ -35,11 +35,13 @@ BadNets --pattern grid --target-mode all-to-all}" | while read -r case; do
         [ -f "$out/results.json" ] || "$dau" run "$@" --attack $case $clean --seed "$seed" --out "$out" >"$out.log" 2>&1 </dev/null
         case=$case awk -v seed="$seed" '
             /^  "/ { part = $1 }
-            $1 ~ /^"(acc|asr|ra|t|precision|recall|auroc|total)":$/ && $2 != "[" { value[part $1] = $2 + 0; known[part $1] = $2 !~ /null/ }
+            $1 ~ /^"(acc|asr|ra|t|precision|recall|auroc|flagged|total)":$/ && $2 != "[" { value[part $1] = $2 + 0; known[part $1] = $2 !~ /null/ }
             $1 == "\"implanted\":" { implanted = $2 ~ /true/ ? "yes" : "no" }
             function cell(part, name, form) { name = "\"" part "\":\"" name "\":"; return known[name] ? sprintf(form, value[name]) : "-" }
             function four(part) { return cell(part, "acc", "%.1f") " | " cell(part, "asr", "%.1f") " | " cell(part, "ra", "%.1f") " | " cell(part, "t", "%.1f") }
             END {
+                # Of nothing flagged no share is right.
+                if (!value["\"split\":\"flagged\":"]) known["\"split\":\"precision\":"] = known["\"split\":\"auroc\":"] = 0
                 printf "| %s | %s | %s | %s | %s | %s | %s | %s | %.1f |\n", ENVIRON["case"], seed, four("undefended"),
                     cell("split", "precision", "%.1f"), cell("split", "recall", "%.1f"), cell("split", "auroc", "%.4f"),
                     four("defended"), implanted, value["\"seconds\":\"total\":"] / 60
