@@ -13,25 +13,30 @@ struct Params { items: u32, ih: u32, iw: u32, oh: u32, ow: u32, c4: u32, kernel:
 @group(0) @binding(5) var<storage, read_write> first: array<vec4u>;
 @group(0) @binding(6) var<storage, read_write> gx: array<vec4f>;
 
+struct Place { n: u32, y: u32, x: u32, c: u32 }
+
+// Invocation i's, in images of h x w pixels.
+fn place(i: u32, h: u32, w: u32) -> Place {
+    let pixel = i / p.c4;
+    return Place(pixel / w / h, pixel / w % h, pixel % w, i % p.c4);
+}
+
 @compute @workgroup_size(64)
 fn take(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let i = linear_index(g, ng, l, 64u);
     if i >= p.items {
         return;
     }
-    let c = i % p.c4;
-    let ox = i / p.c4 % p.ow;
-    let oy = i / p.c4 / p.ow % p.oh;
-    let n = i / p.c4 / p.ow / p.oh;
+    let o = place(i, p.oh, p.ow);
     // Every window holds a pixel: pad < kernel.
     var best = vec4f(-3.4028234e38);
     var at = vec4u(p.kernel * p.kernel);
     for (var ky = 0u; ky < p.kernel; ky++) {
-        let iy = oy * p.stride + ky - p.pad; // wraps above the image, and so is not below ih
+        let iy = o.y * p.stride + ky - p.pad; // wraps above the image, and so is not below ih
         for (var kx = 0u; kx < p.kernel; kx++) {
-            let ix = ox * p.stride + kx - p.pad;
+            let ix = o.x * p.stride + kx - p.pad;
             if iy < p.ih && ix < p.iw {
-                let v = x[((n * p.ih + iy) * p.iw + ix) * p.c4 + c];
+                let v = x[((o.n * p.ih + iy) * p.iw + ix) * p.c4 + o.c];
                 // The first pixel counts even where it is the lowest number.
                 let better = (v > best) | (at == vec4u(p.kernel * p.kernel));
                 best = select(best, v, better);
@@ -49,20 +54,17 @@ fn give(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bu
     if i >= p.items {
         return;
     }
-    let c = i % p.c4;
-    let ix = i / p.c4 % p.iw;
-    let iy = i / p.c4 / p.iw % p.ih;
-    let n = i / p.c4 / p.iw / p.ih;
+    let at = place(i, p.ih, p.iw);
     var sum = vec4f();
     for (var ky = 0u; ky < p.kernel; ky++) {
         // The window in which this pixel is tap ky, if there is one: oy stride = iy + pad - ky.
-        let top = iy + p.pad - ky;
+        let top = at.y + p.pad - ky;
         for (var kx = 0u; kx < p.kernel; kx++) {
-            let left = ix + p.pad - kx;
+            let left = at.x + p.pad - kx;
             let oy = top / p.stride;
             let ox = left / p.stride;
             if top % p.stride == 0u && left % p.stride == 0u && oy < p.oh && ox < p.ow {
-                let o = ((n * p.oh + oy) * p.ow + ox) * p.c4 + c;
+                let o = ((at.n * p.oh + oy) * p.ow + ox) * p.c4 + at.c;
                 sum += select(vec4f(), gy[o], tap[o] == vec4u(ky * p.kernel + kx));
             }
         }

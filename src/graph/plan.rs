@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use wgpu::util::DeviceExt;
+
 use super::layout::{Footprint, layout};
 use super::{Bind, Elem, Graph, GraphError, Launch, Param, Slot, Source, Value};
 use crate::gpu::{Buffer, Gpu, Pending, Spare, Timer};
@@ -287,12 +289,7 @@ impl Plan {
         self.flush()?;
         let buffers = values.iter().map(|v| self.buffer(*v)).collect::<Result<Vec<_>, _>>()?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for d in &self.dispatches {
-                d.encode(&mut pass);
-            }
-        }
+        self.encode(&mut encoder, 1);
         Ok(self.gpu.submit(encoder, &buffers, &self.spare))
     }
 
@@ -303,12 +300,7 @@ impl Plan {
     pub fn repeat(&mut self, times: usize) -> Result<(), GraphError> {
         self.flush()?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for d in (0..times).flat_map(|_| &self.dispatches) {
-                d.encode(&mut pass);
-            }
-        }
+        self.encode(&mut encoder, times);
         self.gpu.queue.submit([encoder.finish()]);
         Ok(())
     }
@@ -329,20 +321,15 @@ impl Plan {
             params.extend_from_slice(&self.shadow);
         }
         self.check()?;
-        let staged = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        let staged = self.gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
             label: Some("params of many runs"),
-            size: params.len() as u64,
-            usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
+            contents: &params,
+            usage: wgpu::BufferUsages::COPY_SRC,
         });
-        self.gpu.queue.write_buffer(&staged, 0, &params);
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         for i in 0..times {
             encoder.copy_buffer_to_buffer(&staged, (i * bytes) as u64, &self.uniforms, 0, bytes as u64);
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for d in &self.dispatches {
-                d.encode(&mut pass);
-            }
+            self.encode(&mut encoder, 1);
         }
         self.gpu.queue.submit([encoder.finish()]);
         // The uniforms are as the last run had them.
@@ -369,6 +356,14 @@ impl Plan {
         self.gpu.queue.submit([encoder.finish()]);
         let timed = self.dispatches.iter().zip(timer.read(&self.gpu)?);
         Ok(Some(timed.map(|(d, nanoseconds)| Timing { op: d.op, kernel: d.label.clone(), nanoseconds }).collect()))
+    }
+
+    /// All dispatches, `times` over, as one pass.
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, times: usize) {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for d in (0..times).flat_map(|_| &self.dispatches) {
+            d.encode(&mut pass);
+        }
     }
 
     fn check(&self) -> Result<(), GraphError> {

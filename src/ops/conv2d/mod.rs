@@ -184,8 +184,9 @@ fn shuffle_weights(entry: &'static str, subgroup: u32, lanes: u32, ci: usize, co
     (KernelId::new("conv2d_shuffle", entry).with(&consts), own.map(|c| c as usize))
 }
 
-/// The launch of `gather`: y from inputs x and w. `map` is [mul, div, off].
-fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], caps: Caps) -> Launch {
+/// `gather`: y from inputs x and w, or gx from gy and w, `back`: then the weights are taken flipped and transposed. `from` and `to` are
+/// (height, width, channels) of what is read and written, `map` is [mul, div, off].
+fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: [usize; 3], back: bool, caps: Caps) -> Lowered {
     let div = map[1];
     let co4 = to.1 / 4;
     // The largest residue class: all classes get its grid.
@@ -197,8 +198,11 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
             (kernel, [x as u32, y as u32, classes])
         }
         (Staging::SubgroupShuffle, Some(sg)) => {
+            // These lanes read the weights as they lie.
             let (kernel, [x, y]) = shuffle("gather", sg, pixels, to.1);
-            (kernel, [x, y, classes])
+            let bind = vec![("x", Slot::In(0)), ("w", Slot::In(1)), ("turned", Slot::In(1)), ("y", Slot::Out(0))];
+            let kernel = kernel.with(&[("TURNED", u32::from(back))]);
+            return Launch { kernel, bind, params: e.params(from, to, map, [0, 0]), groups: [x, y, classes] }.into();
         }
         (Staging::WorkgroupTile, _) => {
             let large = Tile::new(8, to.1);
@@ -213,11 +217,20 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
             (KernelId::new("conv2d_register", "gather").with(&[("MT", REGISTER_PIXELS as u32)]), [x, y, classes])
         }
     };
-    let mut bind = vec![("x", Slot::In(0)), ("w", Slot::In(1)), ("y", Slot::Out(0))];
-    if kernel.file == "conv2d_shuffle" {
-        bind.push(("turned", Slot::In(1)));
+    let w = if back { Slot::Scratch(0) } else { Slot::In(1) };
+    let bind = vec![("x", Slot::In(0)), ("w", w), ("y", Slot::Out(0))];
+    let main = Launch { kernel, bind, params: e.params(from, to, map, [0, 0]), groups: grid };
+    if !back {
+        return main.into();
     }
-    Launch { kernel, bind, params: e.params(from, to, map, [0, 0]), groups: grid }
+    let taps = e.kernel * e.kernel;
+    let flip = Launch {
+        kernel: KernelId::new("conv2d_weights", "flip"),
+        bind: vec![("w", Slot::In(1)), ("wt", w)],
+        params: [("taps", taps), ("ci", e.ci), ("co", e.co)].map(|(name, n)| (name, Param::U32(n as u32))).to_vec(),
+        groups: groups(taps * e.co * e.ci / 4, 64),
+    };
+    Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] }
 }
 
 /// `main`, whose `slices` are [slices, 4 n4], and their sum.
@@ -254,21 +267,22 @@ impl Op for Conv2d {
         if let Some(subgroup) = strip::wins(&e, l.caps) {
             return strip::gather(&e, from, to, subgroup, false);
         }
-        gather(&e, from, to, [e.stride, 1, e.pad], l.caps).into()
+        gather(&e, from, to, [e.stride, 1, e.pad], false, l.caps)
     }
 
     fn lower_measuring(&self, l: &Lowering) -> Option<Lowered> {
         let e = self.extents(l.inputs).ok()?;
-        let mut launch = match l.caps.staging {
-            Staging::WorkgroupTile => gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], l.caps),
-            _ => return None,
-        };
+        if l.caps.staging != Staging::WorkgroupTile {
+            return None;
+        }
+        let mut lowered = gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], false, l.caps);
+        let launch = lowered.launches.last_mut()?;
         let &(_, each) = launch.kernel.consts.iter().find(|(name, _)| *name == "TM")?;
-        launch.kernel = launch.kernel.with(&[("CHUNKS", 16 * each / MOMENT_ROWS as u32)]);
+        launch.kernel.consts.push(("CHUNKS", 16 * each / MOMENT_ROWS as u32));
         launch.bind.push(("moments", Slot::Moments));
         launch.params.retain(|(name, _)| *name != "n_valid");
         launch.params.push(("n_valid", Param::Scalar("n_valid")));
-        Some(launch.into())
+        Some(lowered)
     }
 
     fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
@@ -333,21 +347,7 @@ impl Op for Conv2dInputGrad {
             return strip::gather(&e, from, to, subgroup, true);
         }
         let map = [1, e.stride, e.kernel - 1 - e.pad];
-        let mut main = gather(&e, from, to, map, l.caps);
-        if let (Staging::SubgroupShuffle, Some(_)) = (l.caps.staging, l.caps.subgroup) {
-            // These lanes read the weights as they lie.
-            main.kernel = main.kernel.with(&[("TURNED", 1)]);
-            return main.into();
-        }
-        let taps = e.kernel * e.kernel;
-        let flip = Launch {
-            kernel: KernelId::new("conv2d_weights", "flip"),
-            bind: vec![("w", Slot::In(1)), ("wt", Slot::Scratch(0))],
-            params: vec![("taps", Param::U32(taps as u32)), ("ci", Param::U32(e.ci as u32)), ("co", Param::U32(e.co as u32))],
-            groups: groups(taps * e.co * e.ci / 4, 64),
-        };
-        main.bind.iter_mut().filter(|(name, _)| *name == "w").for_each(|(_, slot)| *slot = Slot::Scratch(0));
-        let lowered = Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] };
+        let lowered = gather(&e, from, to, map, true, l.caps);
         if l.caps.staging == Staging::CooperativeMatrix { matrix::scaled(lowered, 0, &l.inputs[0]) } else { lowered }
     }
 
