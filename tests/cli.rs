@@ -8,44 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::program::{command, dau, stderr, succeed};
+use common::program::{TINY, command, dau, files, place, refused, stderr, succeed, timeless};
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// A small network on few images: seconds on a CPU.
-const TINY: [&str; 10] = ["--width", "4", "--epochs", "2", "--limit-per-class", "20", "--batch", "32", "--unlearn-steps", "4"];
-
-/// Every file below `place`.
-fn files(place: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(place).expect("readable").flatten() {
-        let path = entry.path();
-        found.insert(path.display().to_string());
-        if path.is_dir() {
-            found.extend(files(&path));
-        }
-    }
-    found
-}
-
-/// Refused with exit code 2, one line that begins with `error: ` and holds all of `parts`, and nothing written.
-fn refused(place: &Path, args: &[&str], parts: &[&str]) {
-    let before = files(place);
-    let output = dau(place, args);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "dau {args:?}: {said}");
-    let (error, lines) = (said.lines().last().unwrap_or_default(), said.lines().count());
-    assert!(error.starts_with("error: ") && lines == 1, "dau {args:?} says {lines} lines: {said}");
-    for part in parts {
-        assert!(error.contains(part), "dau {args:?} does not say `{part}`: {error}");
-    }
-    assert!(output.stdout.is_empty(), "dau {args:?} prints {}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!(files(place), before, "dau {args:?} wrote something");
-}
-
-fn place() -> TempDir {
-    tempfile::tempdir().expect("a folder")
-}
 
 fn write(place: &Path, file: &str, bytes: &[u8]) {
     let path = place.join(file);
@@ -342,14 +307,6 @@ fn a_run_leaves_its_folder_and_its_figures() {
     assert!(image::open(folder.join("preview.png")).is_ok());
 }
 
-/// The figures less what differs from run to run.
-fn timeless(json: &str) -> Value {
-    let mut results: Value = serde_json::from_str(json).expect("json");
-    results["seconds"] = Value::Null;
-    results["config"]["out"] = Value::Null;
-    results
-}
-
 #[test]
 fn the_three_subtasks_do_what_run_does() {
     let (place, stdout) = tiny_run();
@@ -374,129 +331,6 @@ fn run_toml_given_as_configuration_repeats_the_run() {
     let (place, stdout) = tiny_run();
     let results = succeed(place.path(), &["run", "--json", "--config", "r/run.toml", "--out", "again"]);
     assert_eq!(timeless(&results), timeless(&stdout));
-}
-
-/// A poisoned folder `p` of 200 digits, 20 poisoned.
-fn poisoned_folder(place: &Path, more: &[&str]) -> Value {
-    let args = ["poison", "--json", "--limit-per-class", "20", "--seed", "3", "--out", "p"];
-    serde_json::from_str(&succeed(place, &[&args[..], more].concat())).expect("json")
-}
-
-/// A tiny run of the folder `p`.
-fn run_poisoned<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let tiny = ["run", "--json", "--width", "4", "--epochs", "2", "--batch", "32", "--unlearn-steps", "4", "--poisoned", "p"];
-    [&tiny[..], more].concat()
-}
-
-#[test]
-fn a_poisoned_folder_is_written_and_run() {
-    let place = place();
-    let made = poisoned_folder(place.path(), &["--attack", "WaNet", "--target", "7"]);
-    let of = |key: &str| made[key].as_u64().expect("a number");
-    assert_eq!((of("train"), of("poisoned"), of("negatives"), of("test"), of("triggered")), (200, 20, 40, 500, 450));
-    let images = |part: &str| files(&place.path().join("p").join(part)).iter().filter(|f| f.ends_with(".png")).count();
-    assert_eq!((images("train"), images("test"), images("triggered")), (200, 500, 450));
-    assert!(!place.path().join("p/triggered/7").exists(), "the target's own images show nothing");
-    let csv = fs::read_to_string(place.path().join("p/poison.csv")).expect("poison.csv");
-    assert_eq!(csv.lines().next(), Some("path,original_label,given_label,role"));
-    assert_eq!(csv.lines().filter(|row| row.ends_with(",7,poisoned") && row.starts_with("train/7/")).count(), 20);
-    assert_eq!(csv.lines().filter(|row| row.ends_with(",negative")).count(), 40);
-    assert!(image::open(place.path().join("p/preview.png")).is_ok());
-    refused(place.path(), &["poison", "--out", "p"], &["p is not empty", "--out"]);
-
-    // The folder says how it was poisoned.
-    refused(place.path(), &["run", "--poisoned", "p", "--target", "0"], &["poisoned already with target = 7", "target = 0"]);
-    refused(place.path(), &["run", "--poisoned", "p", "--alpha", "0.1"], &["poisoned already: leave out alpha = 0.1"]);
-    let output = dau(place.path(), &run_poisoned(&["--out", "r"]));
-    assert!(output.status.success(), "{}", stderr(&output));
-    let results: Value = serde_json::from_slice(&output.stdout).expect("json");
-    let poison = &results["poison"];
-    assert_eq!((&poison["attack"], &poison["target"], &poison["mode"]), (&"WaNet".into(), &7.into(), &"all-to-one".into()));
-    assert_eq!((&poison["count"], &poison["negatives"]), (&20.into(), &40.into()));
-    assert_eq!(results["undefended"]["counts"]["asr"][1], 450);
-    assert_eq!((&results["split"]["counts"]["recall"][1], &results["split"]["counts"]["fpr"][1]), (&20.into(), &180.into()));
-    // A network of two epochs has no backdoor, and that is said everywhere.
-    let asr = results["undefended"]["asr"].as_f64().expect("a share");
-    assert!(asr < 80.0 && results["implanted"] == false, "{results}");
-    let said = format!("done, but the attack did not implant (undefended ASR {asr:.2} %, below 80 %); files: r");
-    assert!(stderr(&output).ends_with(&format!("{said}\n")), "{}", stderr(&output));
-    assert!(stderr(&output).contains("warning: the attack did not implant"), "in the table");
-    assert_eq!(results["warnings"].as_array().map(Vec::len), Some(1 + usize::from(results["split"]["flagged"] == 0)));
-    assert!(!place.path().join("r/preview.png").exists(), "there are no clean images to compare with");
-}
-
-#[test]
-fn another_tools_folder_needs_a_list_and_may_do_without_triggered_images() {
-    let place = place();
-    poisoned_folder(place.path(), &[]);
-    let p = |file: &str| place.path().join("p").join(file);
-    for made_by_us in ["poison.toml", "preview.png"] {
-        fs::remove_file(p(made_by_us)).expect("removed");
-    }
-    fs::remove_dir_all(p("triggered")).expect("removed");
-    let csv = fs::read_to_string(p("poison.csv")).expect("poison.csv");
-    let paths: Vec<&str> = csv.lines().skip(1).filter_map(|row| row.split(',').next()).collect();
-    fs::write(p("poison.csv"), paths.join("\n")).expect("written");
-    let run = run_poisoned(&["--attack", "SSBA", "--image-size", "16", "--out", "r"]);
-    let output = dau(place.path(), &run);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let results: Value = serde_json::from_slice(&output.stdout).expect("json");
-    assert_eq!((&results["poison"]["attack"], &results["poison"]["count"]), (&"SSBA".into(), &20.into()));
-    for unknown in ["asr", "ra"] {
-        assert!(results["undefended"][unknown].is_null() && results["defended"][unknown].is_null(), "{unknown}");
-    }
-    assert!(results["der"].is_null() && results["implanted"].is_null() && results["poison"]["dirty_rate"].is_null());
-    assert_eq!(results["undefended"]["counts"]["acc"][1], 500);
-    assert!(stderr(&output).contains("not available"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("whether the attack implanted is not known"), "{}", stderr(&output));
-
-    // Parts of a job take the folder's images again.
-    let part = |subtask: &'static str| {
-        let of = ["--subtask", subtask, "--poisoned", "p", "--attack", "SSBA", "--image-size", "16"];
-        [&of[..], &["--width", "4", "--epochs", "2", "--batch", "32", "--unlearn-steps", "4"]].concat()
-    };
-    succeed(place.path(), &part("anti_learning"));
-    succeed(place.path(), &part("unlearning"));
-    let parts = succeed(place.path(), &[&part("test")[..], &["--json"]].concat());
-    assert_eq!(timeless(&parts), timeless(&String::from_utf8_lossy(&output.stdout)));
-
-    for (text, expected) in [
-        ("train/0/none.png\n", "p/poison.csv, line 1: `train/0/none.png` is no image of train/ and no index below 200"),
-        ("index\n200\n", "p/poison.csv, line 2: `200` is no image"),
-        ("path,role\n0,odd\n", "line 2: `odd` is no role"),
-        ("index,given_label\n0,9\n", "line 2: 0 lies in `0`, not in `9`"),
-        ("index,original_label\n0,10\n", "line 2: `10` is no class"),
-        ("index,role\n0,clean\n", "no poisoned image is listed"),
-    ] {
-        fs::write(p("poison.csv"), text).expect("written");
-        refused(place.path(), &run, &[expected]);
-    }
-    fs::remove_file(p("poison.csv")).expect("removed");
-    refused(place.path(), &run, &["cannot read p/poison.csv"]);
-    fs::remove_dir_all(p("test")).expect("removed");
-    refused(place.path(), &run, &["p does not hold", "train/<class>/ and test/<class>/"]);
-}
-
-#[test]
-fn an_attack_with_gradients_trains_its_clean_network_and_keeps_it() {
-    let place = place();
-    let lc = ["--attack", "LC", "--poison-rate", "0.05", "--steps", "3"];
-    let args = [&["--json", "--out", "r"], &lc[..], &TINY[..]].concat();
-    let results: Value = serde_json::from_str(&succeed(place.path(), &[&["run"], &args[..]].concat())).expect("json");
-    let poison = &results["poison"];
-    assert_eq!((&poison["mode"], &poison["count"], &poison["dirty_rate"]), (&"clean-label".into(), &10.into(), &0.0.into()));
-    assert_eq!(results["undefended"]["counts"]["asr"][1], 450);
-    assert!(place.path().join("r/surrogate.safetensors").is_file());
-    // Given again, it makes the same images.
-    let again = ["--surrogate", "r/surrogate.safetensors", "--out", "p", "--limit-per-class", "20"];
-    succeed(place.path(), &[&["poison"], &lc[..], &again].concat());
-    let preview = |folder: &str| fs::read(place.path().join(folder).join("preview.png")).expect("preview.png");
-    assert!(preview("r") == preview("p"), "the same clean, triggered and difference images");
-    refused(
-        place.path(),
-        &["predict", "--checkpoint", "r/defended.safetensors", "--out", "l", "--attack", "LC"],
-        &["LC is made with a clean network's gradients"],
-    );
 }
 
 #[test]

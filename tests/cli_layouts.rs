@@ -6,14 +6,9 @@ use std::fs::{create_dir_all, write};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use common::program::succeed;
+use common::program::{place, succeed};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
-use tempfile::TempDir;
-
-fn place() -> TempDir {
-    tempfile::tempdir().expect("a folder")
-}
 
 /// An image of a shade and a slope of its class's own, in the format of `path`'s ending.
 fn save(path: &Path, class: usize, n: usize) {

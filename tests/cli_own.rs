@@ -7,9 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::program::{dau, stderr, succeed};
+use common::program::{dau, place, stderr, succeed};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Settings of the digits, a small network, few steps: seconds on a CPU.
 const TINY: [&str; 8] = ["--dataset", "digits", "--width", "4", "--epochs", "2", "--unlearn-steps", "4"];
@@ -55,10 +54,6 @@ fn defended() -> &'static (PathBuf, Value) {
         let results = json(&place, &[&["defend", "--data", "p", "--out", "r"], &TINY[..]].concat());
         (place, results)
     })
-}
-
-fn place() -> TempDir {
-    tempfile::tempdir().expect("a folder")
 }
 
 #[test]
