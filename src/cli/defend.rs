@@ -47,7 +47,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     record(&folder, &table, &kernels, &[])?;
 
     let progress = Progress::of(Part::AntiLearning, &folder);
-    let network = Network::new(&kernels, &settings.model_spec(&train), &settings.normalisation(), settings.seed)?;
+    let network = Network::new(&kernels, &settings.model_spec(&train), &settings.normalisation()?, settings.seed)?;
     let findings = anti_learn(&kernels, &network, &train, &settings.anti_learn_config(), &progress)?;
     let mut stages = progress.finish()?;
     network.save(&folder.path(UNDEFENDED))?;

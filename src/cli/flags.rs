@@ -12,6 +12,7 @@ use super::attack_flags::AttackFlags;
 use crate::attacks::Draw;
 use crate::defenses::dau::{Prefilter, UnlearnLoss};
 use crate::gpu::Precision;
+use crate::train::Normalisation;
 
 /// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
 const NO_SETTING: &str = "run";
@@ -21,6 +22,18 @@ const NO_SETTING: &str = "run";
 #[serde(try_from = "Written")]
 pub struct Channels(pub [f64; 3]);
 
+/// Normalisation by `mean` and `std`.
+///
+/// # Errors
+/// Numbers that do not normalise.
+pub(super) fn normalisation(Channels(mean): Channels, Channels(std): Channels) -> Result<Normalisation> {
+    ensure!(mean.iter().all(|m| m.is_finite()), "--mean {mean:?} does not do: give numbers, 0 for no normalisation");
+    let above = std.iter().all(|s| s.is_finite() && *s as f32 > 0.0);
+    ensure!(above, "--std {std:?} does not do: give numbers above 0, 1 for no normalisation");
+    let [mean, std] = [mean, std].map(|values| values.map(|value| value as f32));
+    Ok(Normalisation { mean, std })
+}
+
 /// How [`Channels`] may be written: `0.5`, `[0.4, 0.5, 0.6]`, and on the command line `0.4,0.5,0.6`.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -28,6 +41,17 @@ enum Written {
     One(f64),
     Each([f64; 3]),
     Text(String),
+}
+
+impl From<[f32; 3]> for Channels {
+    fn from(values: [f32; 3]) -> Channels {
+        Channels(values.map(decimal))
+    }
+}
+
+/// `x` as it was written: 0.1 for 0.1f32, not 0.10000000149.
+pub(super) fn decimal(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 impl TryFrom<Written> for Channels {

@@ -1,11 +1,12 @@
 //! `dau import` and `dau export`: networks from and for PyTorch.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{Global, Refuse, print, print_json};
+use super::flags::{Channels, normalisation, word};
+use super::{Global, Refuse, print, print_json, writable};
 use crate::data::Spec;
 use crate::gpu::Precision;
 use crate::train::{Network, Normalisation};
@@ -22,12 +23,12 @@ pub struct ImportArgs {
     /// The data set whose mean and standard deviation its images were normalised with
     #[arg(long, value_name = "NAME", default_value = "CIFAR-10")]
     dataset: String,
-    /// Mean of red, green and blue that was used instead, of pixels in 0..1
-    #[arg(long, value_name = "R,G,B", value_parser = three, allow_negative_numbers = true)]
-    mean: Option<[f32; 3]>,
-    /// Standard deviation of red, green and blue that was used instead
-    #[arg(long, value_name = "R,G,B", value_parser = three, allow_negative_numbers = true)]
-    std: Option<[f32; 3]>,
+    /// Mean that was used instead, of pixels in 0..1: a number or one each for red, green, blue; 0 for none
+    #[arg(long, value_name = "MEAN", value_parser = word::<Channels>, allow_negative_numbers = true)]
+    mean: Option<Channels>,
+    /// Standard deviation that was used instead: a number or three; 1 for none
+    #[arg(long, value_name = "STD", value_parser = word::<Channels>, allow_negative_numbers = true)]
+    std: Option<Channels>,
     /// Height and width of its images [default: 64 where the stem is 7x7, else 32]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
@@ -45,12 +46,6 @@ pub struct ExportArgs {
     /// The state dict to write, a safetensors file
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-}
-
-/// `0.5,0.5,0.5`.
-fn three(text: &str) -> Result<[f32; 3], String> {
-    let numbers: Option<Vec<f32>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
-    numbers.and_then(|x| x.try_into().ok()).ok_or_else(|| "three numbers with commas between, such as 0.5,0.5,0.5".into())
 }
 
 pub fn import(args: &ImportArgs, global: &Global) -> Result<()> {
@@ -74,9 +69,7 @@ pub fn import(args: &ImportArgs, global: &Global) -> Result<()> {
 fn read(args: &ImportArgs, global: &Global) -> Result<(Network, Normalisation)> {
     writable(&args.out)?;
     let data = Spec::find(&args.dataset)?;
-    let norm = Normalisation { mean: args.mean.unwrap_or(data.mean), std: args.std.unwrap_or(data.std) };
-    ensure!(norm.std.iter().all(|s| s.is_finite() && *s > 0.0), "--std {:?} does not do: give numbers above 0", norm.std);
-    ensure!(norm.mean.iter().all(|m| m.is_finite()), "--mean {:?} does not do: give finite numbers", norm.mean);
+    let norm = normalisation(args.mean.unwrap_or(data.mean.into()), args.std.unwrap_or(data.std.into()))?;
     let network = Network::import(&global.open(Precision::F32)?, &args.file, &args.model, args.image_size, norm)?;
     let (classes, known) = (network.spec.classes, data.classes);
     let chosen = args.mean.is_some() && args.std.is_some();
@@ -101,10 +94,4 @@ pub fn export(args: &ExportArgs, global: &Global) -> Result<()> {
         return print_json(&serde_json::json!({"out": args.out, "tensors": tensors}));
     }
     print(&format!("{}: {tensors} tensors, for load_state_dict(strict=True)\n", args.out.display()))
-}
-
-fn writable(out: &Path) -> Result<()> {
-    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", out.display(), folder.display());
-    Ok(())
 }

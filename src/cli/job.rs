@@ -44,7 +44,7 @@ impl Job {
         let Inputs { images, preview, surrogate } = Inputs::load(&settings, &spec, earlier, global)?;
         let model = settings.model_spec(&images.test);
         let kernels = open_for(&settings, &model, global)?;
-        let norm = settings.normalisation();
+        let norm = settings.normalisation()?;
         Ok(Job { settings, images, preview, surrogate, kernels, model, norm })
     }
 

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn normalisation_is_the_datasets_unless_given_as_a_number_or_three() {
-        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings.normalisation();
+        let of =
+            |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings.normalisation().expect("numbers");
         assert_eq!(of(&["--dataset", "cifar10"]).mean, [0.4914, 0.4822, 0.4465]);
         let none = of(&["--mean", "0", "--std", "1"]);
         assert_eq!((none.mean, none.std), ([0.0; 3], [1.0; 3]));

@@ -24,6 +24,7 @@ mod surrogate;
 mod unlearn;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
@@ -210,6 +211,13 @@ impl<T, E: Into<anyhow::Error>> Refuse<T> for Result<T, E> {
             if matches!(e.downcast_ref(), Some(TrainError::Cancelled)) { e } else { Refused(e).into() }
         })
     }
+}
+
+/// Refuses a file to write whose folder is not there.
+fn writable(out: &Path) -> Result<()> {
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", out.display(), folder.display());
+    Ok(())
 }
 
 /// Writes to stdout; a reader that has gone away is no error of ours.

@@ -11,7 +11,7 @@ use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
 use super::inputs::{image_cache, note_left_out, noted};
 use super::progress::Progress;
-use super::{Global, Refuse, announce, print, print_json};
+use super::{Global, Refuse, announce, print, print_json, writable};
 use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
 use crate::files::write_atomic;
@@ -130,8 +130,7 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
     let flags = &args.data;
     let spec = Spec::find(flags.dataset.as_deref().unwrap_or(Spec::names()[0]))?;
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
-    let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", args.out.display(), folder.display());
+    writable(&args.out)?;
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &args.checkpoint)?;
 

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::flags::Channels;
+use super::flags::{Channels, decimal, normalisation};
 use super::inputs::image_cache;
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
@@ -84,11 +84,6 @@ pub(super) fn one_line(e: &impl ToString) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `x` as it was written: 0.1 for 0.1f32, not 0.10000000149.
-fn decimal(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(f64::from(x))
-}
-
 impl Settings {
     pub(super) fn defaults(spec: &Spec) -> Settings {
         Settings {
@@ -114,8 +109,8 @@ impl Settings {
             precision: Precision::F32,
             momentum: 0.9,
             weight_decay: decimal(spec.train.weight_decay),
-            mean: Channels(spec.mean.map(decimal)),
-            std: Channels(spec.std.map(decimal)),
+            mean: spec.mean.into(),
+            std: spec.std.into(),
             crop_pad: spec.crop_pad,
             flip: spec.flip,
             prefilter: Prefilter::Ridge,
@@ -185,11 +180,7 @@ impl Settings {
         for (name, value) in [("weight-decay", self.weight_decay), ("unlearn-lambda", self.unlearn_lambda)] {
             ensure!(value.is_finite() && value >= 0.0, "--{name} {value} does not do: give 0 or more");
         }
-        let Channels(mean) = self.mean;
-        ensure!(mean.iter().all(|m| m.is_finite()), "--mean {mean:?} does not do: give numbers, 0 for no normalisation");
-        let Channels(std) = self.std;
-        let above = std.iter().all(|s| s.is_finite() && *s as f32 > 0.0);
-        ensure!(above, "--std {std:?} does not do: give numbers above 0, 1 for no normalisation");
+        self.normalisation()?;
         for (name, value) in [("momentum", self.momentum), ("burn-in", self.burn_in)] {
             ensure!((0.0..1.0).contains(&value), "--{name} {value} does not do: give a share from 0 to below 1");
         }
@@ -213,9 +204,10 @@ impl Settings {
         }
     }
 
-    pub fn normalisation(&self) -> Normalisation {
-        let [mean, std] = [self.mean, self.std].map(|Channels(values)| values.map(|value| value as f32));
-        Normalisation { mean, std }
+    /// # Errors
+    /// Numbers that do not normalise.
+    pub fn normalisation(&self) -> Result<Normalisation> {
+        normalisation(self.mean, self.std)
     }
 
     pub fn poison_options(&self) -> PoisonOptions {

@@ -54,7 +54,7 @@ impl NetworkSurrogate {
                 let config = settings.anti_learn_config().train;
                 // Not the network that the job will train: another seed.
                 let seed = settings.seed.wrapping_add(1);
-                let network = Network::new(&kernels, &model, &settings.normalisation(), seed)?;
+                let network = Network::new(&kernels, &model, &settings.normalisation()?, seed)?;
                 let progress = Progress::new(Part::AntiLearning);
                 fit(&kernels, &network, clean, &config, &Named(&progress), |_| Ok(()))?;
                 progress.finish()?;

@@ -67,11 +67,17 @@ pub fn load_parts(spec: &Spec, dir: &Path, opts: &LoadOptions) -> Result<Splits,
     folder::load_parts(&source(spec, opts)?, dir)
 }
 
-/// Loads `dir/<class>/*` with the labels that `classes` gives their folders; some classes may be missing.
+/// Loads `dir/<class>/*` with the labels that `classes` gives their folders; some classes may be missing. Beside them, as
+/// [`Splits::left_out`], what was left out.
 ///
 /// # Errors
 /// As [`load`], or a folder that is none of the classes.
-pub fn load_classes(spec: &Spec, dir: &Path, opts: &LoadOptions, classes: &[String]) -> Result<Dataset, DataError> {
+pub fn load_classes(
+    spec: &Spec,
+    dir: &Path,
+    opts: &LoadOptions,
+    classes: &[String],
+) -> Result<(Dataset, Vec<String>), DataError> {
     folder::load_classes(&source(spec, opts)?, dir, classes)
 }
 

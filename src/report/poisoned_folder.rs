@@ -106,7 +106,7 @@ impl PoisonedFolder {
         }
         let triggered = match dir.join(TRIGGERED) {
             place if place.is_dir() => {
-                let all = load_classes(spec, &place, opts, &classes)?;
+                let (all, _) = load_classes(spec, &place, opts, &classes)?;
                 let tested: Vec<usize> = (0..all.len()).filter(|&i| mode.tests(all.labels[i], target)).collect();
                 Some(TriggeredTest::new(all.subset(&tested), mode, target)).filter(|t| !t.data.is_empty())
             }

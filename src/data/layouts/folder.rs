@@ -40,8 +40,8 @@ pub fn load_parts(source: &Source, dir: &Path) -> Result<Splits, DataError> {
     load(source, dir)
 }
 
-/// Loads `dir/<class>/*`, classes numbered as in `classes`; some may have no folder.
-pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<Dataset, DataError> {
+/// Loads `dir/<class>/*`, classes numbered as in `classes`, of which some may have no folder; and says what was left out.
+pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<(Dataset, Vec<String>), DataError> {
     let mut listing = Listing::new(dir, classes.to_vec());
     for path in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         let Some(label) = classes.iter().position(|class| *class == name(&path)) else {
@@ -52,7 +52,8 @@ pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<D
     if listing.files.is_empty() {
         return Err(DataError::EmptyClass { path: dir.into(), extensions: EXTENSIONS.join(", ") });
     }
-    listing.read(source, &mut Vec::new())
+    let mut left_out = Vec::new();
+    Ok((listing.read(source, &mut left_out)?, left_out))
 }
 
 /// Loads all images below `dir` with the label 0, and says what was left out.
