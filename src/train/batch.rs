@@ -46,6 +46,12 @@ impl Batch {
         let labels = indices.iter().map(|&i| data.labels[i]).collect();
         Batch { indices, size: data.size, pixels, labels, weights }
     }
+
+    /// The same with the weights in the loss of `part` multiplied by what `times` says of each label.
+    pub fn weighed(mut self, part: usize, times: impl Fn(u32) -> f32) -> Batch {
+        self.weights[part].iter_mut().zip(&self.labels).for_each(|(weight, &label)| *weight *= times(label));
+        self
+    }
 }
 
 /// How many batches are prepared before the device has room for them.
@@ -119,6 +125,8 @@ mod tests {
         assert_eq!(batch.pixels, [0x000b_0a09, 0x0002_0100, 0x0008_0706]);
         assert_eq!(batch.labels, [1, 0, 0]);
         assert_eq!(batch.weights, [[0.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
+        let odd_thrice = batch.weighed(0, |label| [1.0, 3.0][label as usize]);
+        assert_eq!(odd_thrice.weights, [[1.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
     }
 
     /// The batches never end, so that it comes back at all says that the thread which makes them has ended.

@@ -23,7 +23,8 @@ pub enum UnlearnLoss {
     Gga,
 }
 
-/// Stage 2. The objective is CE(clean) + lambda x loss(poisoned).
+/// Stage 2. The objective is CE(clean) + lambda x loss(poisoned), where CE weighs 1 + lambda s for a clean sample whose label a share s
+/// of the poisoned samples has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnlearnConfig {
     pub steps: usize,
@@ -95,6 +96,12 @@ pub fn unlearn(
     observer.begin(STAGE, (config.steps * batch) as u64);
     let start = Instant::now();
     let mut step = TrainStep::new(kernels, network, batch, &[LossKind::CrossEntropy, kind], &config.sgd)?;
+    // Forgetting says "not t" of images of every class. Where the network does not see the trigger, the least of CE + lambda CCE lies at
+    // p_t = q / (1 + lambda), q the share of class t among such images: the accused class would pay. With 1 + lambda before its CE,
+    // p_t = (1 + lambda) q / (1 + lambda + lambda q).
+    let mut share = vec![0.0f32; data.classes.len()];
+    poisoned.iter().for_each(|&i| share[data.labels[i] as usize] += 1.0 / poisoned.len() as f32);
+    let kept = |label: u32| 1.0 + config.lambda * share[label as usize];
     let mut clean = Cycle::new(clean, config.seed, "unlearn clean");
     let mut poisoned = Cycle::new(poisoned, config.seed, "unlearn poisoned");
     let (mut loss_sum, mut hits) = (0.0, 0);
@@ -104,7 +111,7 @@ pub fn unlearn(
             Part { indices: &c, weight: 1.0 / c.len().max(1) as f32 },
             Part { indices: &p, weight: config.lambda / p.len() as f32 },
         ];
-        Batch::new(data, &parts)
+        Batch::new(data, &parts).weighed(0, kept)
     });
     let submit = |index: usize, batch: &Batch| {
         let lr = cosine(config.lr, index, config.steps);
