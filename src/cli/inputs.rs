@@ -21,6 +21,8 @@ pub struct Inputs {
     pub preview: Option<RgbImage>,
     /// The clean network that the attack was made with.
     pub surrogate: Option<Network>,
+    /// How many images cannot be read and were left out.
+    pub left_out: usize,
 }
 
 impl Inputs {
@@ -32,7 +34,7 @@ impl Inputs {
         if let Some(dir) = &settings.poisoned {
             let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..settings.load_options() };
             let images = PoisonedFolder::read(dir, spec, &options, settings.target_mode, settings.target)?;
-            return Ok(Inputs { images, preview: None, surrogate: None });
+            return Ok(Inputs { images, preview: None, surrogate: None, left_out: 0 });
         }
         let Settings { target_mode: mode, target, seed, image_size: size, .. } = *settings;
         let entry = attacks::find(&settings.attack)?;
@@ -55,7 +57,7 @@ impl Inputs {
         drop(attack);
         let preview = Some(contact_sheet(&clean.train, &poisoned));
         let images = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
-        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network) })
+        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network), left_out: clean.left_out.len() })
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Job {
     preview: Option<RgbImage>,
     /// The clean network that the attack was made with.
     surrogate: Option<Network>,
+    left_out: usize,
     kernels: Kernels,
     model: ModelSpec,
     norm: Normalisation,
@@ -41,11 +42,11 @@ impl Job {
     /// All that is wrong with the input.
     pub fn prepare(settings: Settings, earlier: Option<&RunFolder>, global: &Global) -> Result<Job> {
         let spec = Spec::find(&settings.dataset)?;
-        let Inputs { images, preview, surrogate } = Inputs::load(&settings, &spec, earlier, global)?;
+        let Inputs { images, preview, surrogate, left_out } = Inputs::load(&settings, &spec, earlier, global)?;
         let model = settings.model_spec(&images.test);
         let kernels = open_for(&settings, &model, global)?;
         let norm = settings.normalisation()?;
-        Ok(Job { settings, images, preview, surrogate, kernels, model, norm })
+        Ok(Job { settings, images, preview, surrogate, left_out, kernels, model, norm })
     }
 
     /// The training images.
@@ -135,7 +136,12 @@ impl Job {
         let count = self.poisoned().count(Role::Poisoned);
         let mut results = Results {
             version: env!("CARGO_PKG_VERSION").into(),
-            dataset: DatasetFacts { name: train.name.clone(), train: train.len(), test: self.images.test.len() },
+            dataset: DatasetFacts {
+                name: train.name.clone(),
+                train: train.len(),
+                test: self.images.test.len(),
+                left_out: self.left_out,
+            },
             poison: PoisonFacts {
                 attack: settings.attack.clone(),
                 mode: settings.target_mode.name(),

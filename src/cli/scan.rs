@@ -12,7 +12,7 @@ use super::own::{fits, load, record, root, settings};
 use super::progress::Progress;
 use super::settings::Settings;
 use super::{Global, Refuse, announce};
-use crate::data::{Dataset, Splits};
+use crate::data::Splits;
 use crate::defenses::dau::{Prefilter, scan};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
@@ -35,7 +35,7 @@ pub struct ScanArgs {
 }
 
 pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
-    let (kernels, network, settings, train) = inputs(args, global).refuse()?;
+    let (kernels, network, settings, Splits { train, left_out, .. }) = inputs(args, global).refuse()?;
     announce(&kernels);
     let folder = RunFolder::create(&settings.out).refuse()?;
 
@@ -49,7 +49,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "checkpoint": args.checkpoint,
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0 },
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: left_out.len() },
         "classes": train.classes,
         "verdict": verdict,
         "seconds": seconds(&stages),
@@ -61,7 +61,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     show(&verdict.text(), &results, &folder, global)
 }
 
-fn inputs(args: &ScanArgs, global: &Global) -> Result<(Kernels, Network, Settings, Dataset)> {
+fn inputs(args: &ScanArgs, global: &Global) -> Result<(Kernels, Network, Settings, Splits)> {
     let ScanArgs { checkpoint, data, stage_one, out } = args.clone();
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &checkpoint)?;
@@ -72,7 +72,7 @@ fn inputs(args: &ScanArgs, global: &Global) -> Result<(Kernels, Network, Setting
         "--prefilter loss goes by the order of learning, which a finished network does not tell: leave it out, or dau defend"
     );
     RunFolder::vet(&settings.out)?;
-    let Splits { train, .. } = load(&settings)?;
-    fits(&kernels, &network, &checkpoint, &train)?;
-    Ok((kernels, network, settings, train))
+    let splits = load(&settings)?;
+    fits(&kernels, &network, &checkpoint, &splits.train)?;
+    Ok((kernels, network, settings, splits))
 }

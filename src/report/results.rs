@@ -42,6 +42,8 @@ pub struct DatasetFacts {
     pub train: usize,
     /// Number of test images.
     pub test: usize,
+    /// Images that were left out because they cannot be read.
+    pub left_out: usize,
 }
 
 /// How the data was poisoned.

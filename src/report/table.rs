@@ -90,7 +90,7 @@ mod tests {
         let split = SplitMetrics { precision: count(130, 130), recall: count(130, 130), fpr: count(0, 1167), auroc: 1.0 };
         let mut results = Results {
             version: "0.1.0".into(),
-            dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500 },
+            dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500, left_out: 0 },
             poison: PoisonFacts {
                 attack: "BadNets".into(),
                 mode: "all-to-one",
