@@ -5,11 +5,12 @@ use serde::Serialize;
 use crate::data::Dataset;
 use crate::defenses::dau::{ClassEvidence, Finding, Findings, Prefilter};
 
-/// From this share of the greatest possible entropy the names count as strong evidence; a class needs 75 %.
+/// From this share of the greatest possible entropy, or of other classes' images taken along, the evidence counts as strong; a class
+/// needs 75 or 50 %.
 const STRONG: f64 = 0.85;
 
-const LIMITS: &str = "What this cannot see: poison that keeps its label (clean-label), that comes from a single class or goes from \
-each class to the next (all-to-all); fewer than about a dozen poisoned images; a class of which less than 2 % or more than 95 % \
+const LIMITS: &str = "What this cannot see: poison that keeps its label (clean-label) or comes from a single class, unless its trigger \
+is nearly the same in every image; poison that goes from each class to the next (all-to-all); fewer than about a dozen poisoned images; a class of which less than 2 % or more than 95 % \
 is poison; often triggers that are elsewhere in every image. So \"no backdoor found\" does not certify the data.";
 
 /// The verdict on a training set.
@@ -40,6 +41,9 @@ pub struct Accused {
     pub distinct: Option<f64>,
     /// Share of the greatest possible entropy of the names that unseen suspects are given; .75 is needed. Null where not asked.
     pub entropy: Option<f64>,
+    /// Share of other classes' images that the network calls by the class's name once the mean difference of the two halves is added; .5
+    /// is needed, unless the entropy is enough. Null where not asked.
+    pub transfer: Option<f64>,
     /// strong, fair or weak.
     pub sure: &'static str,
 }
@@ -54,7 +58,7 @@ impl Verdict {
         let counts = data.class_counts();
         let mut classes: Vec<Accused> = (0..data.classes.len() as u32)
             .map(|class| {
-                let entropy = seen(class).and_then(|seen| seen.entropy);
+                let (entropy, transfer) = seen(class).map_or((None, None), |seen| (seen.entropy, seen.transfer));
                 Accused {
                     class,
                     name: data.classes[class as usize].clone(),
@@ -63,8 +67,9 @@ impl Verdict {
                     doubtful: count(class, &|i| split.doubtful(i)),
                     distinct: seen(class).map(|seen| seen.distinct),
                     entropy,
-                    sure: match entropy {
-                        Some(e) if e >= STRONG => "strong",
+                    transfer,
+                    sure: match entropy.into_iter().chain(transfer).reduce(f64::max) {
+                        Some(most) if most >= STRONG => "strong",
                         Some(_) if confirm => "fair",
                         _ => "weak",
                     },
@@ -103,7 +108,7 @@ impl Verdict {
             words.push(format!("Classes in two distinct halves are looked at, but {why}."));
         }
         for accused in &self.classes {
-            let Accused { name, images, flagged, doubtful, distinct, entropy, sure, .. } = accused;
+            let Accused { name, images, flagged, doubtful, distinct, entropy, transfer, sure, .. } = accused;
             let share = percent(*flagged, data.len());
             let mut aim =
                 format!("It aims at class `{name}`: {flagged} of the {images} images with that label are flagged, {share:.1} % ");
@@ -115,12 +120,19 @@ impl Verdict {
             let apart = distinct.map(|d| format!("the two groups in the class lie {d:.1} apart (Ashman's D; 3 is needed)"));
             let names = entropy.map(|e| {
                 format!(
-                    "a model that has not seen the suspects calls them by many other classes' names ({:.0} % of the greatest possible \
-                     entropy; 75 % is needed)",
+                    "the names of other classes that a model which has not seen them calls one group by have {:.0} % of the greatest possible \
+                     entropy (75 % are many)",
                     100.0 * e
                 )
             });
-            let why: Vec<String> = [apart, names].into_iter().flatten().collect();
+            let taken = transfer.map(|t| {
+                format!(
+                    "what sets the groups apart, added to images of other classes, has the network call {:.0} % of them `{name}` (50 % is a \
+                     trigger at work); one of the two is needed",
+                    100.0 * t
+                )
+            });
+            let why: Vec<String> = [apart, names, taken].into_iter().flatten().collect();
             let why =
                 if why.is_empty() { "they were learned first, which clean images can be too".into() } else { why.join(", and ") };
             words.push(format!("How sure: the evidence is {sure}; {why}."));
@@ -133,7 +145,8 @@ impl Verdict {
             };
             words.push(format!(
                 "Not flagged, though in two distinct groups: {}. The names that these are given are too few for poison from many \
-                 classes; most often they are varieties. Poison from one class, or with its own label, looks the same: see suspects.png.",
+                 classes, and what sets them apart does not take other images along; most often they are varieties. Poison from one class, or \
+                 with its own label, can look the same: see suspects.png.",
                 varied.iter().map(named).collect::<Vec<_>>().join(", ")
             ));
         }
@@ -168,7 +181,7 @@ mod tests {
     }
 
     fn seen(class: u32, entropy: f64, finding: Finding) -> ClassEvidence {
-        ClassEvidence { class, samples: 3, half: 2, distinct: 6.25, entropy: Some(entropy), finding }
+        ClassEvidence { class, samples: 3, half: 2, distinct: 6.25, entropy: Some(entropy), transfer: Some(0.625), finding }
     }
 
     #[test]
@@ -184,6 +197,7 @@ mod tests {
             "1 of them are in doubt",
             "lie 6.2 apart",
             "91 % of the greatest",
+            "call 62 % of them `dog`",
             "`cat` (60 %)",
             "does not certify",
         ] {

@@ -1,5 +1,6 @@
 //! Which classes hold a backdoor, by evidence that needs no order of learning: a class under attack falls into two halves that a
-//! linear model tells apart, and a model that has not seen the poisoned half calls it everything but the class's name.
+//! linear model tells apart, and either a model that has not seen the poisoned half calls it everything but the class's name, or
+//! what sets it apart takes images of other classes into the class.
 
 use serde::Serialize;
 
@@ -16,6 +17,8 @@ const DISTINCT: f64 = 3.0;
 /// Of the greatest possible entropy over the other classes, ln(K - 1): what a half from many classes has at least.
 const ENTROPY: f64 = 0.75;
 
+/// Of the images of other classes, what the difference of the halves has to take into the class. (Varieties: at most 30 %.)
+const TRANSFER: f64 = 0.5;
 /// With fewer classes a half has too few names to be called by: the entropy says nothing.
 const FEWEST_CLASSES: usize = 4;
 
@@ -32,6 +35,8 @@ pub struct ClassEvidence {
     /// Entropy of the names that the half is given by a model that has not seen it, as a share of the greatest possible; none
     /// where the halves are not distinct or the classes too few.
     pub entropy: Option<f64>,
+    /// Share of other classes' images that what sets the half apart takes into the class; none as for the entropy.
+    pub transfer: Option<f64>,
     pub finding: Finding,
 }
 
@@ -41,7 +46,8 @@ pub struct ClassEvidence {
 pub enum Finding {
     /// No two distinct halves.
     Whole,
-    /// Two distinct halves, of which none is called by many other classes' names: a variety, or poison from one class.
+    /// Two distinct halves, of which none is called by many other classes' names or takes other classes' images along: a variety, or
+    /// poison from one class.
     Varied,
     /// One half is poison.
     Backdoor,
@@ -63,10 +69,17 @@ pub(super) fn evidence(ridge: &Ridge, view: View, flagged: &[bool], of: &[usize]
 
 /// Every class in two halves. Which half is poison is for those to say who have not seen it: easy data has the clean half for
 /// the easier one. Without `confirm` distinct halves are enough, and the easier one is suspected unless the other is confirmed.
+/// `transfer`: of a class, one half and the other, as `Transfer::share`.
 ///
 /// # Errors
-/// A wish to stop; features that are not finite.
-pub(super) fn find(ridge: &Ridge, data: &Dataset, confirm: bool, observer: &dyn Observer) -> Result<Vec<Halves>, TrainError> {
+/// A wish to stop; features that are not finite; those of `transfer`.
+pub(super) fn find(
+    ridge: &Ridge,
+    data: &Dataset,
+    confirm: bool,
+    mut transfer: impl FnMut(u32, &[usize], &[usize]) -> Result<f64, TrainError>,
+    observer: &dyn Observer,
+) -> Result<Vec<Halves>, TrainError> {
     let classes = data.classes.len();
     let ease = ridge.ease(&data.labels, classes);
     let mut found = Vec::new();
@@ -82,23 +95,39 @@ pub(super) fn find(ridge: &Ridge, data: &Dataset, confirm: bool, observer: &dyn 
         let easier = easy.iter().filter(|e| **e).count();
         let share = easier as f64 / members.len() as f64;
         let apart = (SHARE[0]..=SHARE[1]).contains(&share) && distinct >= DISTINCT;
-        let entropy = |side: bool| {
-            let half: Vec<usize> = members.iter().zip(&easy).filter(|(_, e)| **e == side).map(|(i, _)| *i).collect();
-            let names = ridge.leave_group_out(&data.labels, classes, &half)?;
+        let half =
+            |side: bool| -> Vec<usize> { members.iter().zip(&easy).filter(|(_, e)| **e == side).map(|(i, _)| *i).collect() };
+        let entropy = |half: &[usize]| {
+            let names = ridge.leave_group_out(&data.labels, classes, half)?;
             Ok::<_, TrainError>(named(&names, class) / ((classes - 1) as f64).ln())
         };
-        let entropies = if apart && classes >= FEWEST_CLASSES { Some([entropy(true)?, entropy(false)?]) } else { None };
-        let most = entropies.map(|[easier, harder]| easier.max(harder));
-        let confirmed = most.is_some_and(|most| most >= ENTROPY);
-        let side = entropies.is_none_or(|[easier, harder]| easier >= harder) || !(confirmed || confirm);
+        // Of the easier and of the harder half.
+        let (mut entropies, mut transfers) = (None, None);
+        if apart && classes >= FEWEST_CLASSES {
+            let (easier, harder) = (half(true), half(false));
+            entropies = Some([entropy(&easier)?, entropy(&harder)?]);
+            transfers = Some([transfer(class, &easier, &harder)?, transfer(class, &harder, &easier)?]);
+        }
+        // A trigger at work says more than names do: those of a clean half whose class is nearly all poison are many, too.
+        let reaches = |least: f64| move |of: &[f64; 2]| of[0].max(of[1]) >= least;
+        let confirming = transfers.filter(reaches(TRANSFER)).or(entropies.filter(reaches(ENTROPY)));
+        let side = confirming.or(entropies.filter(|_| confirm)).is_none_or(|[easier, harder]| easier >= harder);
         let finding = match apart {
-            true if confirmed || !confirm => Finding::Backdoor,
+            true if confirming.is_some() || !confirm => Finding::Backdoor,
             true => Finding::Varied,
             false => Finding::Whole,
         };
-        let half = if side { easier } else { members.len() - easier };
-        let seen = ClassEvidence { class, samples: members.len(), half, distinct, entropy: most, finding };
-        log::info!("{seen:?}, entropies of the easier and the harder half {entropies:.2?}");
+        let most = |of: Option<[f64; 2]>| of.map(|[easier, harder]| easier.max(harder));
+        let seen = ClassEvidence {
+            class,
+            samples: members.len(),
+            half: if side { easier } else { members.len() - easier },
+            distinct,
+            entropy: most(entropies),
+            transfer: most(transfers),
+            finding,
+        };
+        log::info!("{seen:?}; of the easier and the harder half: entropies {entropies:.2?}, transfers {transfers:.2?}");
         let sign = if side { 1.0 } else { -1.0 };
         found.push(Halves { seen, members: members.iter().zip(&margin).map(|(i, m)| (*i, sign * m)).collect() });
     }
@@ -223,8 +252,17 @@ mod tests {
 
     /// From the images alone: no network was trained.
     fn halves(data: &Dataset, confirm: bool) -> Vec<Halves> {
+        taking(data, confirm, |_, _, _| Ok(0.0))
+    }
+
+    /// The same, with what `transfer` says.
+    fn taking(
+        data: &Dataset,
+        confirm: bool,
+        transfer: impl FnMut(u32, &[usize], &[usize]) -> Result<f64, TrainError>,
+    ) -> Vec<Halves> {
         let ridge = Ridge::new(&super::super::shallow::features(data), &[], data.len()).unwrap();
-        let found = find(&ridge, data, confirm, &Silent).unwrap();
+        let found = find(&ridge, data, confirm, transfer, &Silent).unwrap();
         assert_eq!(found.len(), data.classes.len());
         found.into_iter().filter(|h| h.seen.finding == Finding::Backdoor).collect()
     }
@@ -241,6 +279,21 @@ mod tests {
         let seen = &found[0].seen;
         assert_eq!((seen.half, seen.samples), (flagged, data.labels.iter().filter(|l| **l == 0).count()));
         assert!(seen.distinct >= DISTINCT && seen.entropy.is_some_and(|e| (ENTROPY..=1.0).contains(&e)), "{seen:?}");
+    }
+
+    /// The names speak for the poisoned half; a trigger at work, which here is the other one's, says more.
+    #[test]
+    fn the_half_that_takes_other_classes_along_is_the_poisoned_one() {
+        let (data, truth) = digits(true);
+        let clean = |half: &[usize]| half.iter().filter(|i| truth[**i]).count() * 2 < half.len();
+        let found = taking(&data, true, |class, half, _| Ok(if class == 0 && clean(half) { 0.9 } else { 0.1 }));
+        assert_eq!(found.len(), 1);
+        let seen = &found[0].seen;
+        assert!(seen.class == 0 && seen.transfer == Some(0.9) && seen.entropy.is_some_and(|e| e >= ENTROPY), "{seen:?}");
+        assert!(clean(&found[0].members.iter().filter(|(_, m)| *m > 0.0).map(|(i, _)| *i).collect::<Vec<_>>()));
+        // And it is enough where the names are not: class 1 falls into two natural halves.
+        let found = taking(&digits(false).0, true, |class, _, _| Ok(if class == 1 { TRANSFER } else { 0.0 }));
+        assert_eq!(found.iter().map(|h| h.seen.class).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

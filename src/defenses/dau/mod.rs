@@ -9,6 +9,7 @@ mod halves;
 mod prefilter;
 mod ridge;
 mod shallow;
+mod transfer;
 mod unlearn;
 mod within_class;
 
@@ -18,11 +19,12 @@ use discriminator::Discriminator;
 pub use discriminator::DiscriminatorConfig;
 pub use halves::{ClassEvidence, Finding};
 use ridge::{Ridge, View};
+use transfer::Transfer;
 pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
 use crate::data::Dataset;
 use crate::kernel::Kernels;
-use crate::train::{Network, Observer, Predictor, TrainConfig, TrainError, fit, predict};
+use crate::train::{Network, Observer, Predictions, Predictor, TrainConfig, TrainError, fit, predict};
 
 /// The verdict on every training sample, in data order.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,10 +139,11 @@ pub fn scan(
     observer: &dyn Observer,
 ) -> Result<Findings, TrainError> {
     let count = prefilter::count(config.prefilter_share, data.len())?;
-    let features = predict(kernels, network, data, config.train.batch, observer, "features")?.features;
+    let Predictions { class: called, features, .. } = predict(kernels, network, data, config.train.batch, observer, "features")?;
     observer.begin("ridge regression", 1);
     let ridge = Ridge::new(&shallow::features(data), &features, data.len())?;
-    let halves = halves::find(&ridge, data, config.confirm, observer)?;
+    let mut transfer = Transfer::new(kernels, network, data, &called, config.train.batch)?;
+    let halves = halves::find(&ridge, data, config.confirm, |class, half, rest| transfer.share(class, half, rest), observer)?;
     let mut suspicion = vec![0.0; data.len()];
     halves.iter().flat_map(|h| &h.members).for_each(|(i, m)| suspicion[*i] = *m);
     let classes: Vec<ClassEvidence> = halves.into_iter().map(|h| h.seen).collect();
