@@ -6,7 +6,7 @@ use crate::data::Dataset;
 use crate::defenses::dau::{ClassEvidence, Finding, Findings, Prefilter};
 
 /// From this share of the greatest possible entropy, or of other classes' images taken along, the evidence counts as strong; a class
-/// needs 75 or 50 %.
+/// needs 75 or 40 %.
 const STRONG: f64 = 0.85;
 
 const LIMITS: &str = "What this cannot see: poison that keeps its label (clean-label) or comes from a single class, unless its trigger \
@@ -41,7 +41,7 @@ pub struct Accused {
     pub distinct: Option<f64>,
     /// Share of the greatest possible entropy of the names that unseen suspects are given; .75 is needed. Null where not asked.
     pub entropy: Option<f64>,
-    /// Share of other classes' images that the network calls by the class's name once the mean difference of the two halves is added; .5
+    /// Share of other classes' images that the network calls by the class's name once the mean difference of the two halves is added; .4
     /// is needed, unless the entropy is enough. Null where not asked.
     pub transfer: Option<f64>,
     /// strong, fair or weak.
@@ -127,7 +127,7 @@ impl Verdict {
             });
             let taken = transfer.map(|t| {
                 format!(
-                    "what sets the groups apart, added to images of other classes, has the network call {:.0} % of them `{name}` (50 % is a \
+                    "what sets the groups apart, added to images of other classes, has the network call {:.0} % of them `{name}` (40 % is a \
                      trigger at work); one of the two is needed",
                     100.0 * t
                 )

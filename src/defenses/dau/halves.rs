@@ -17,8 +17,9 @@ const DISTINCT: f64 = 3.0;
 /// Of the greatest possible entropy over the other classes, ln(K - 1): what a half from many classes has at least.
 const ENTROPY: f64 = 0.75;
 
-/// Of the images of other classes, what the difference of the halves has to take into the class. (Varieties: at most 30 %.)
-const TRANSFER: f64 = 0.5;
+/// Of the images of other classes, what the difference of the halves has to take into the class. Varieties: at most 30 %
+/// (docs/method.md).
+const TRANSFER: f64 = 0.4;
 /// With fewer classes a half has too few names to be called by: the entropy says nothing.
 const FEWEST_CLASSES: usize = 4;
 
@@ -90,11 +91,12 @@ pub(super) fn find(
         }
         observer.advance(1);
         let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == class).collect();
-        let Some((easy, margin)) = self_train(ridge, &members, &ease) else { continue };
-        let distinct = ashman(&margin, &easy);
+        let Some(first) = self_train(ridge, &members, &ease, Border::Zero) else { continue };
+        // A faint trigger lets the half under +1 grow over the whole class; a border that moves along holds it.
+        let again = if first.apart { None } else { self_train(ridge, &members, &ease, Border::Otsu) };
+        let faint = again.as_ref().is_some_and(|parted| parted.apart);
+        let Parted { easy, margin, distinct, apart } = again.filter(|_| faint).unwrap_or(first);
         let easier = easy.iter().filter(|e| **e).count();
-        let share = easier as f64 / members.len() as f64;
-        let apart = (SHARE[0]..=SHARE[1]).contains(&share) && distinct >= DISTINCT;
         let half =
             |side: bool| -> Vec<usize> { members.iter().zip(&easy).filter(|(_, e)| **e == side).map(|(i, _)| *i).collect() };
         let entropy = |half: &[usize]| {
@@ -105,7 +107,8 @@ pub(super) fn find(
         let (mut entropies, mut transfers) = (None, None);
         if apart && classes >= FEWEST_CLASSES {
             let (easier, harder) = (half(true), half(false));
-            entropies = Some([entropy(&easier)?, entropy(&harder)?]);
+            // Every class can be cut in two so, and the names of a part are soon many: only a trigger at work counts.
+            entropies = if faint { None } else { Some([entropy(&easier)?, entropy(&harder)?]) };
             transfers = Some([transfer(class, &easier, &harder)?, transfer(class, &harder, &easier)?]);
         }
         // A trigger at work says more than names do: those of a clean half whose class is nearly all poison are many, too.
@@ -113,9 +116,9 @@ pub(super) fn find(
         let confirming = transfers.filter(reaches(TRANSFER)).or(entropies.filter(reaches(ENTROPY)));
         let side = confirming.or(entropies.filter(|_| confirm)).is_none_or(|[easier, harder]| easier >= harder);
         let finding = match apart {
-            true if confirming.is_some() || !confirm => Finding::Backdoor,
-            true => Finding::Varied,
-            false => Finding::Whole,
+            true if confirming.is_some() || !(confirm || faint) => Finding::Backdoor,
+            true if !faint => Finding::Varied,
+            _ => Finding::Whole,
         };
         let most = |of: Option<[f64; 2]>| of.map(|[easier, harder]| easier.max(harder));
         let seen = ClassEvidence {
@@ -134,9 +137,30 @@ pub(super) fn find(
     Ok(found)
 }
 
+/// Where self-training draws the border between the halves.
+#[derive(Clone, Copy)]
+enum Border {
+    /// Between what is on one side and what is on the other.
+    Zero,
+    /// At Otsu's threshold.
+    Otsu,
+}
+
+/// A class in two, sample by sample.
+struct Parted {
+    /// Whether it belongs to the half that began as the easier one.
+    easy: Vec<bool>,
+    /// How far it lies on that half's side.
+    margin: Vec<f32>,
+    /// Ashman's D between the halves.
+    distinct: f64,
+    /// Whether these are two distinct halves.
+    apart: bool,
+}
+
 /// Two halves of a class: begins with the easier samples, then names the half that left-out regressions, on the network's
-/// features too, find most alike. Gives the easier half and the last margins; nothing for a class of fewer than two samples.
-fn self_train(ridge: &Ridge, members: &[usize], ease: &[f32]) -> Option<(Vec<bool>, Vec<f32>)> {
+/// features too, find most alike. Nothing for a class of fewer than two samples.
+fn self_train(ridge: &Ridge, members: &[usize], ease: &[f32], border: Border) -> Option<Parted> {
     let mine: Vec<f32> = members.iter().map(|&i| ease[i]).collect();
     let level = otsu(&mine)?;
     let mut easy: Vec<bool> = mine.iter().map(|s| *s > level).collect();
@@ -145,6 +169,10 @@ fn self_train(ridge: &Ridge, members: &[usize], ease: &[f32]) -> Option<(Vec<boo
     for _ in 0..ROUNDS {
         members.iter().zip(&easy).for_each(|(&i, e)| flagged[i] = *e);
         margin = evidence(ridge, View::All, &flagged, members);
+        if let Border::Otsu = border {
+            let level = otsu(&margin)?;
+            margin.iter_mut().for_each(|m| *m -= level);
+        }
         let next: Vec<bool> = margin.iter().map(|m| *m > 0.0).collect();
         let settled = next == easy;
         easy = next;
@@ -152,7 +180,10 @@ fn self_train(ridge: &Ridge, members: &[usize], ease: &[f32]) -> Option<(Vec<boo
             break;
         }
     }
-    Some((easy, margin))
+    let distinct = ashman(&margin, &easy);
+    let share = easy.iter().filter(|e| **e).count() as f64 / members.len() as f64;
+    let apart = (SHARE[0]..=SHARE[1]).contains(&share) && distinct >= DISTINCT;
+    Some(Parted { easy, margin, distinct, apart })
 }
 
 /// Entropy, in nats, of the classes other than `class` that left-out samples are taken for, over the surer half of them.
@@ -294,6 +325,16 @@ mod tests {
         // And it is enough where the names are not: class 1 falls into two natural halves.
         let found = taking(&digits(false).0, true, |class, _, _| Ok(if class == 1 { TRANSFER } else { 0.0 }));
         assert_eq!(found.iter().map(|h| h.seen.class).collect::<Vec<_>>(), [1]);
+    }
+
+    /// Class 5 has no two halves at zero, but two at Otsu's threshold: these count by a trigger at work only.
+    #[test]
+    fn faint_halves_count_only_if_they_take_other_classes_along() {
+        let (data, _) = digits(false);
+        let found = taking(&data, true, |class, _, _| Ok(if class == 5 { TRANSFER } else { 0.0 }));
+        let seen: Vec<_> = found.iter().map(|h| (h.seen.class, h.seen.entropy, h.seen.transfer)).collect();
+        assert_eq!(seen, [(5, None, Some(TRANSFER))]);
+        assert!(halves(&data, false).iter().all(|h| h.seen.class != 5));
     }
 
     #[test]
