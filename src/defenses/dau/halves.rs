@@ -17,7 +17,7 @@ const DISTINCT: f64 = 3.0;
 /// Of the greatest possible entropy over the other classes, ln(K - 1): what a half from many classes has at least.
 const ENTROPY: f64 = 0.75;
 
-/// Of the images of other classes, what the difference of the halves has to take into the class. Varieties: at most 30 %
+/// Of the images of other classes, what the difference of the halves has to take into the class. Varieties: at most 20 %
 /// (docs/method.md).
 const TRANSFER: f64 = 0.4;
 /// With fewer classes a half has too few names to be called by: the entropy says nothing.

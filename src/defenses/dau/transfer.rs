@@ -7,6 +7,8 @@ use crate::train::{Network, Predictor, Silent, TrainError};
 
 /// So many images of other classes are asked.
 const IMAGES: usize = 400;
+/// The mean of fewer images is a picture of them, and draws their class.
+const FEWEST: usize = 16;
 
 /// A network and the images it was trained on.
 pub(super) struct Transfer<'a> {
@@ -30,14 +32,14 @@ impl<'a> Transfer<'a> {
     }
 
     /// The share of images of other classes, called otherwise too, that the network calls `class` once the mean image of `half` less that
-    /// of `rest` is added to them. 0 where there are none.
+    /// of `rest` is added to them. 0 where there are none, or fewer than sixteen in `half` or `rest`.
     ///
     /// # Errors
     /// The driver's.
     pub fn share(&mut self, class: u32, half: &[usize], rest: &[usize]) -> Result<f64, TrainError> {
         let Transfer { predictor, data, called } = self;
         let others: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] != class && called[i] != class).collect();
-        if others.is_empty() {
+        if others.is_empty() || half.len().min(rest.len()) < FEWEST {
             return Ok(0.0);
         }
         let some: Vec<usize> = others.iter().copied().step_by(others.len().div_ceil(IMAGES)).collect();
@@ -108,7 +110,8 @@ mod tests {
             let variety = transfer.share(class, &left, &right).unwrap();
             assert!(variety < 0.4, "class {class}: {variety}");
         }
-        // Nothing that sets them apart takes nothing along.
+        // Nothing that sets them apart takes nothing along, and of a few nothing is said.
         assert_eq!(transfer.share(0, &clean, &clean).unwrap(), 0.0);
+        assert_eq!(transfer.share(0, &poisoned, &clean[..FEWEST - 1]).unwrap(), 0.0);
     }
 }
