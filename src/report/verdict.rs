@@ -128,7 +128,7 @@ impl Verdict {
             let taken = transfer.map(|t| {
                 format!(
                     "what sets the groups apart, added to images of other classes, has the network call {:.0} % of them `{name}` (40 % is a \
-                     trigger at work); one of the two is needed",
+                     trigger at work)",
                     100.0 * t
                 )
             });
