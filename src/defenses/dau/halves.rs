@@ -111,9 +111,9 @@ pub(super) fn find(
             entropies = if faint { None } else { Some([entropy(&easier)?, entropy(&harder)?]) };
             transfers = Some([transfer(class, &easier, &harder)?, transfer(class, &harder, &easier)?]);
         }
-        // A trigger at work says more than names do: those of a clean half whose class is nearly all poison are many, too.
+        // Names first: what sets a clean half apart from images of other classes draws its class, and takes some along by that.
         let reaches = |least: f64| move |of: &[f64; 2]| of[0].max(of[1]) >= least;
-        let confirming = transfers.filter(reaches(TRANSFER)).or(entropies.filter(reaches(ENTROPY)));
+        let confirming = entropies.filter(reaches(ENTROPY)).or(transfers.filter(reaches(TRANSFER)));
         let side = confirming.or(entropies.filter(|_| confirm)).is_none_or(|[easier, harder]| easier >= harder);
         let finding = match apart {
             true if confirming.is_some() || !(confirm || faint) => Finding::Backdoor,
@@ -312,19 +312,23 @@ mod tests {
         assert!(seen.distinct >= DISTINCT && seen.entropy.is_some_and(|e| (ENTROPY..=1.0).contains(&e)), "{seen:?}");
     }
 
-    /// The names speak for the poisoned half; a trigger at work, which here is the other one's, says more.
+    /// Where the names speak they say which half it is; where they do not, the half that takes other classes along.
     #[test]
-    fn the_half_that_takes_other_classes_along_is_the_poisoned_one() {
+    fn names_decide_and_then_what_takes_other_classes_along() {
         let (data, truth) = digits(true);
-        let clean = |half: &[usize]| half.iter().filter(|i| truth[**i]).count() * 2 < half.len();
-        let found = taking(&data, true, |class, half, _| Ok(if class == 0 && clean(half) { 0.9 } else { 0.1 }));
+        let poison = |half: &[usize]| half.iter().filter(|i| truth[**i]).count() * 2 > half.len();
+        let found = taking(&data, true, |class, half, _| Ok(if class == 0 && !poison(half) { 0.9 } else { 0.1 }));
         assert_eq!(found.len(), 1);
         let seen = &found[0].seen;
         assert!(seen.class == 0 && seen.transfer == Some(0.9) && seen.entropy.is_some_and(|e| e >= ENTROPY), "{seen:?}");
-        assert!(clean(&found[0].members.iter().filter(|(_, m)| *m > 0.0).map(|(i, _)| *i).collect::<Vec<_>>()));
-        // And it is enough where the names are not: class 1 falls into two natural halves.
-        let found = taking(&digits(false).0, true, |class, _, _| Ok(if class == 1 { TRANSFER } else { 0.0 }));
+        assert!(poison(&found[0].members.iter().filter(|(_, m)| *m > 0.0).map(|(i, _)| *i).collect::<Vec<_>>()));
+        // Class 1 falls into two natural halves, which the names do not confirm: the smaller one is taken at its word.
+        let smaller = |half: &[usize], rest: &[usize]| half.len() < rest.len();
+        let found = taking(&digits(false).0, true, |class, half, rest| {
+            Ok(if class == 1 && smaller(half, rest) { TRANSFER } else { 0.0 })
+        });
         assert_eq!(found.iter().map(|h| h.seen.class).collect::<Vec<_>>(), [1]);
+        assert!(2 * found[0].seen.half < found[0].seen.samples, "{:?}", found[0].seen);
     }
 
     /// Class 5 has no two halves at zero, but two at Otsu's threshold: these count by a trigger at work only.
