@@ -191,8 +191,8 @@ pub struct StageOneFlags {
     /// [default: ridge]
     #[arg(long, value_name = "NAME", value_parser = word::<Prefilter>)]
     pub prefilter: Option<Prefilter>,
-    /// Stage 1, by ridge: flag a class only if a model that has not seen its suspects calls them by many other classes' names;
-    /// false finds clean-label poison too, and flags varieties of clean classes [default: true]
+    /// Stage 1, by ridge: flag a class only if a model that has not seen its suspects calls them by many other classes' names,
+    /// or what sets them apart takes other classes' images along; false flags varieties of clean classes, too [default: true]
     #[arg(long, value_name = "BOOL")]
     pub confirm: Option<bool>,
     /// Stage 1: share of the images taken as surely poisoned to begin with [default: 0.01]

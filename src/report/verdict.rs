@@ -10,8 +10,8 @@ use crate::defenses::dau::{ClassEvidence, Finding, Findings, Prefilter};
 const STRONG: f64 = 0.85;
 
 const LIMITS: &str = "What this cannot see: poison that keeps its label (clean-label) or comes from a single class, unless its trigger \
-is nearly the same in every image; poison that goes from each class to the next (all-to-all); fewer than about a dozen poisoned images; a class of which less than 2 % or more than 95 % \
-is poison; often triggers that are elsewhere in every image. So \"no backdoor found\" does not certify the data.";
+is nearly the same in every image; poison that goes from each class to the next (all-to-all); fewer than about a dozen poisoned images; \
+a class of which less than 2 % or more than 95 % is poison; often triggers that are elsewhere in every image. So \"no backdoor found\" does not certify the data.";
 
 /// The verdict on a training set.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -49,7 +49,7 @@ impl Network {
     }
 
     /// Refuses images of another size, which the plans would take for garbage.
-    pub(super) fn check_size(&self, have: usize) -> Result<(), TrainError> {
+    pub(crate) fn check_size(&self, have: usize) -> Result<(), TrainError> {
         let want = self.spec.image_size;
         if have == want {
             return Ok(());

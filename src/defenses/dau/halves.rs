@@ -16,10 +16,10 @@ const SHARE: [f64; 2] = [0.02, 0.95];
 const DISTINCT: f64 = 3.0;
 /// Of the greatest possible entropy over the other classes, ln(K - 1): what a half from many classes has at least.
 const ENTROPY: f64 = 0.75;
-
 /// Of the images of other classes, what the difference of the halves has to take into the class. Varieties: at most 20 %
 /// (docs/method.md).
 const TRANSFER: f64 = 0.4;
+
 /// With fewer classes a half has too few names to be called by: the entropy says nothing.
 const FEWEST_CLASSES: usize = 4;
 
@@ -34,9 +34,10 @@ pub struct ClassEvidence {
     /// Ashman's D between the two halves.
     pub distinct: f64,
     /// Entropy of the names that the half is given by a model that has not seen it, as a share of the greatest possible; none
-    /// where the halves are not distinct or the classes too few.
+    /// where the halves are not distinct, cut by Otsu's threshold only, or the classes too few.
     pub entropy: Option<f64>,
-    /// Share of other classes' images that what sets the half apart takes into the class; none as for the entropy.
+    /// Share of other classes' images that what sets the half apart takes into the class; none where they are not distinct
+    /// or the classes too few.
     pub transfer: Option<f64>,
     pub finding: Finding,
 }
@@ -45,7 +46,7 @@ pub struct ClassEvidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
-    /// No two distinct halves.
+    /// No two distinct halves, or only such as Otsu's threshold cuts from any class.
     Whole,
     /// Two distinct halves, of which none is called by many other classes' names or takes other classes' images along: a variety, or
     /// poison from one class.
@@ -107,7 +108,7 @@ pub(super) fn find(
         let (mut entropies, mut transfers) = (None, None);
         if apart && classes >= FEWEST_CLASSES {
             let (easier, harder) = (half(true), half(false));
-            // Every class can be cut in two so, and the names of a part are soon many: only a trigger at work counts.
+            // Otsu's threshold cuts any class in two, and the names of a part are soon many: only a trigger at work counts.
             entropies = if faint { None } else { Some([entropy(&easier)?, entropy(&harder)?]) };
             transfers = Some([transfer(class, &easier, &harder)?, transfer(class, &harder, &easier)?]);
         }
@@ -140,7 +141,7 @@ pub(super) fn find(
 /// Where self-training draws the border between the halves.
 #[derive(Clone, Copy)]
 enum Border {
-    /// Between what is on one side and what is on the other.
+    /// Where the regression puts it, between +1 and -1.
     Zero,
     /// At Otsu's threshold.
     Otsu,

@@ -24,7 +24,7 @@ pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
 use crate::data::Dataset;
 use crate::kernel::Kernels;
-use crate::train::{Network, Observer, Predictions, Predictor, TrainConfig, TrainError, fit, predict};
+use crate::train::{Network, Observer, Predictions, Predictor, TrainConfig, TrainError, fit};
 
 /// The verdict on every training sample, in data order.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,8 @@ pub struct Findings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Prefilter {
-    /// Halves of a class by left-out ridge regression, confirmed by leaving each half out; may find nothing.
+    /// Halves of a class by left-out ridge regression, confirmed by leaving each half out and by what it does to other classes; may find
+    /// nothing.
     #[default]
     Ridge,
     /// The samples of lowest loss during training; always finds some.
@@ -75,8 +76,9 @@ pub enum Prefilter {
 pub struct AntiLearnConfig {
     pub train: TrainConfig,
     pub prefilter: Prefilter,
-    /// By ridge: a class is flagged only if a model that has not seen its suspect half calls it by many other classes' names.
-    /// Without, two distinct halves are enough: that finds clean-label poison, and flags varieties of clean classes too.
+    /// By ridge: a class is flagged only if a model that has not seen its suspect half calls it by many other classes' names, or what
+    /// sets that half apart takes other classes' images along. Without, two distinct halves are enough, which varieties of clean
+    /// classes are, too.
     pub confirm: bool,
     /// Share of the samples that the pre-filter takes.
     pub prefilter_share: f64,
@@ -139,10 +141,13 @@ pub fn scan(
     observer: &dyn Observer,
 ) -> Result<Findings, TrainError> {
     let count = prefilter::count(config.prefilter_share, data.len())?;
-    let Predictions { class: called, features, .. } = predict(kernels, network, data, config.train.batch, observer, "features")?;
+    network.check_size(data.size)?;
+    let mut predictor = Predictor::new(kernels, network, config.train.batch.min(data.len()))?;
+    observer.begin("features", data.len() as u64);
+    let Predictions { class: called, features, .. } = predictor.run(data, observer)?;
     observer.begin("ridge regression", 1);
     let ridge = Ridge::new(&shallow::features(data), &features, data.len())?;
-    let mut transfer = Transfer::new(kernels, network, data, &called, config.train.batch)?;
+    let mut transfer = Transfer { predictor, data, called: &called };
     let halves = halves::find(&ridge, data, config.confirm, |class, half, rest| transfer.share(class, half, rest), observer)?;
     let mut suspicion = vec![0.0; data.len()];
     halves.iter().flat_map(|h| &h.members).for_each(|(i, m)| suspicion[*i] = *m);

@@ -2,8 +2,7 @@
 //! makes a variety of a class does not.
 
 use crate::data::Dataset;
-use crate::kernel::Kernels;
-use crate::train::{Network, Predictor, Silent, TrainError};
+use crate::train::{Predictor, Silent, TrainError};
 
 /// So many images of other classes are asked.
 const IMAGES: usize = 400;
@@ -12,25 +11,13 @@ const FEWEST: usize = 16;
 
 /// A network and the images it was trained on.
 pub(super) struct Transfer<'a> {
-    predictor: Predictor,
-    data: &'a Dataset,
+    pub predictor: Predictor,
+    pub data: &'a Dataset,
     /// What the network takes each image for.
-    called: &'a [u32],
+    pub called: &'a [u32],
 }
 
-impl<'a> Transfer<'a> {
-    /// # Errors
-    /// A batch over the adapter's limits.
-    pub fn new(
-        kernels: &Kernels,
-        network: &Network,
-        data: &'a Dataset,
-        called: &'a [u32],
-        batch: usize,
-    ) -> Result<Transfer<'a>, TrainError> {
-        Ok(Transfer { predictor: Predictor::new(kernels, network, batch.min(data.len().max(1)))?, data, called })
-    }
-
+impl Transfer<'_> {
     /// The share of images of other classes, called otherwise too, that the network calls `class` once the mean image of `half` less that
     /// of `rest` is added to them. 0 where there are none, or fewer than sixteen in `half` or `rest`.
     ///
@@ -66,8 +53,9 @@ mod tests {
     use super::*;
     use crate::data::{LoadOptions, Spec, load};
     use crate::gpu::{AdapterChoice, Gpu};
+    use crate::kernel::Kernels;
     use crate::nn::ModelSpec;
-    use crate::train::{Normalisation, SgdConfig, TrainConfig, fit, predict};
+    use crate::train::{Network, Normalisation, SgdConfig, TrainConfig, fit};
 
     /// Every fifth digit has a white corner and the label 0, and the network has learned it.
     #[test]
@@ -88,8 +76,9 @@ mod tests {
         let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
         let config = TrainConfig { epochs: 6, batch: 64, lr: 0.02, sgd, seed: 5 };
         fit(&kernels, &network, &data, &config, &Silent, |_| Ok(())).unwrap();
-        let called = predict(&kernels, &network, &data, 64, &Silent, "called").unwrap().class;
-        let mut transfer = Transfer::new(&kernels, &network, &data, &called, 64).unwrap();
+        let mut predictor = Predictor::new(&kernels, &network, 64).unwrap();
+        let called = predictor.run(&data, &Silent).unwrap().class;
+        let mut transfer = Transfer { predictor, data: &data, called: &called };
 
         let clean: Vec<usize> = (0..data.len()).filter(|i| data.labels[*i] == 0 && !poisoned.contains(i)).collect();
         let trigger = transfer.share(0, &poisoned, &clean).unwrap();
