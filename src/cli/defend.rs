@@ -44,14 +44,14 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let kernels = open_for(&settings, &settings.model_spec(&train), global).refuse()?;
     let folder = RunFolder::create(&settings.out).refuse()?;
     let table = settings.without_poisoning()?;
-    record(&folder, &table, &kernels, &[])?;
+    record(&folder, &table, &kernels.gpu().describe(), &[])?;
 
     let progress = Progress::of(Part::AntiLearning, &folder);
     let network = Network::new(&kernels, &settings.model_spec(&train), &settings.normalisation()?, settings.seed)?;
     let findings = anti_learn(&kernels, &network, &train, &settings.anti_learn_config(), &progress)?;
     let mut stages = progress.finish()?;
     network.save(&folder.path(UNDEFENDED))?;
-    let verdict = Verdict::new(&train, &findings, settings.prefilter, settings.confirm);
+    let verdict = Verdict::new(&train, &findings);
     write_findings(&folder, &train, root(&settings), &findings, &verdict)?;
 
     let progress = Progress::of(Part::Test, &folder);
@@ -65,7 +65,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let progress = Progress::of(Part::Test, &folder);
     let after = accuracy(&kernels, &network, &test, settings.batch, &progress, "test defended")?;
     stages.extend(progress.finish()?);
-    record(&folder, &table, &kernels, &stages)?;
+    record(&folder, &table, &kernels.gpu().describe(), &stages)?;
 
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -10,7 +10,7 @@ use toml::Table;
 
 use super::attack_flags::AttackFlags;
 use crate::attacks::Draw;
-use crate::defenses::dau::{Prefilter, UnlearnLoss};
+use crate::defenses::dau::{Border, UnlearnLoss};
 use crate::gpu::Precision;
 use crate::train::Normalisation;
 
@@ -187,26 +187,16 @@ pub struct TrainingFlags {
 /// How the poison is looked for.
 #[derive(Args, Serialize, Clone, Debug, Default)]
 pub struct StageOneFlags {
-    /// Stage 1: first suspects by ridge regression on the images, which may find no backdoor, or by loss: those learned first
-    /// [default: ridge]
-    #[arg(long, value_name = "NAME", value_parser = word::<Prefilter>)]
-    pub prefilter: Option<Prefilter>,
-    /// Stage 1, by ridge: flag a class only if a model that has not seen its suspects calls them by many other classes' names,
-    /// or what sets them apart takes other classes' images along; false flags varieties of clean classes, too [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub confirm: Option<bool>,
+    /// Stage 1: what sets the border between poisoned and clean images of an accused class: images, features (images and frozen
+    /// features in one regression) or classifier (images and the classifier retrained on frozen features) [default: classifier]
+    #[arg(long, value_name = "NAME", value_parser = word::<Border>)]
+    pub border: Option<Border>,
     /// Stage 1: share of the images taken as surely poisoned to begin with [default: 0.01]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub prefilter_share: Option<f64>,
-    /// Stage 1, by loss: share of the epochs whose losses do not count [default: 0.4]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub burn_in: Option<f64>,
     /// Stage 1: rounds of the discriminator [default: 4]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
-    /// Stage 1, by loss: look again at classes flagged for the most part, true or false [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub within_class: Option<bool>,
 }
 
 /// How the poison is unlearned.

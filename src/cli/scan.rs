@@ -1,8 +1,8 @@
-//! `dau scan`: the verdict on the training set of a network that is there already; nothing is trained.
+//! `dau scan`: the verdict on a training set, by its images alone or with the network that was trained on it; nothing is trained.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::settings::Settings;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
-use crate::defenses::dau::{Prefilter, scan};
+use crate::defenses::dau::{examine, scan};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{DatasetFacts, Part, RESULTS, RunFolder, Verdict, seconds, write_findings};
@@ -22,9 +22,10 @@ use crate::train::Network;
 /// Arguments of `dau scan`.
 #[derive(Args, Clone, Debug)]
 pub struct ScanArgs {
-    /// The network: a safetensors file as `dau run` writes them
+    /// The network that was trained on the images, a safetensors file: it draws the border between poisoned and clean more sharply. Without
+    /// one the images alone are looked at, which needs no GPU
     #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
+    checkpoint: Option<PathBuf>,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -35,17 +36,23 @@ pub struct ScanArgs {
 }
 
 pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
-    let (kernels, network, settings, Splits { train, left_out, .. }) = inputs(args, global).refuse()?;
-    announce(&kernels);
+    let (device, settings, Splits { train, left_out, .. }) = inputs(args, global).refuse()?;
     let folder = RunFolder::create(&settings.out).refuse()?;
 
     let progress = Progress::of(Part::AntiLearning, &folder);
-    let findings = scan(&kernels, &network, &train, &settings.anti_learn_config(), &progress)?;
+    let findings = match &device {
+        Some((kernels, network)) => {
+            announce(kernels);
+            scan(kernels, network, &train, &settings.anti_learn_config(), &progress)?
+        }
+        None => examine(&train, &progress)?,
+    };
     let stages = progress.finish()?;
-    let verdict = Verdict::new(&train, &findings, settings.prefilter, settings.confirm);
+    let verdict = Verdict::new(&train, &findings);
     write_findings(&folder, &train, root(&settings), &findings, &verdict)?;
     let table = settings.without_poisoning()?;
-    record(&folder, &table, &kernels, &stages)?;
+    let adapter = device.as_ref().map_or_else(|| "none".to_string(), |(kernels, _)| kernels.gpu().describe());
+    record(&folder, &table, &adapter, &stages)?;
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "checkpoint": args.checkpoint,
@@ -53,7 +60,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
         "classes": train.classes,
         "verdict": verdict,
         "seconds": seconds(&stages),
-        "adapter": kernels.gpu().describe(),
+        "adapter": adapter,
         "seed": settings.seed,
         "config": table,
     });
@@ -61,18 +68,25 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     show(&verdict.text(), &results, &folder, global)
 }
 
-fn inputs(args: &ScanArgs, global: &Global) -> Result<(Kernels, Network, Settings, Splits)> {
-    let ScanArgs { checkpoint, data, stage_one, out } = args.clone();
-    let kernels = global.open(Precision::F32)?;
-    let network = Network::load(&kernels, &checkpoint)?;
-    let data = DataFlags { image_size: data.image_size.or(Some(network.spec.image_size)), ..data };
+/// A network on its device, if one was given; the settings; the images.
+type ScanInputs = (Option<(Kernels, Network)>, Settings, Splits);
+
+fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
+    let ScanArgs { checkpoint, mut data, stage_one, out } = args.clone();
+    let open = |path: &Path| -> Result<_> {
+        let kernels = global.open(Precision::F32)?;
+        let network = Network::load(&kernels, path)?;
+        Ok((kernels, network))
+    };
+    let device = checkpoint.as_deref().map(open).transpose()?;
+    if let Some((_, network)) = &device {
+        data.image_size = data.image_size.or(Some(network.spec.image_size));
+    }
     let settings = settings(&Flags { data, stage_one, out, ..Flags::default() }, "runs/scan")?;
-    ensure!(
-        settings.prefilter == Prefilter::Ridge,
-        "--prefilter loss goes by the order of learning, which a finished network does not tell: leave it out, or dau defend"
-    );
     RunFolder::vet(&settings.out)?;
     let splits = load(&settings)?;
-    fits(&kernels, &network, &checkpoint, &splits.train)?;
-    Ok((kernels, network, settings, splits))
+    if let (Some((kernels, network)), Some(path)) = (&device, &checkpoint) {
+        fits(kernels, network, path, &splits.train)?;
+    }
+    Ok((device, settings, splits))
 }

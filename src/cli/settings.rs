@@ -12,7 +12,7 @@ use super::flags::{Channels, decimal, normalisation};
 use super::inputs::image_cache;
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
-use crate::defenses::dau::{AntiLearnConfig, DiscriminatorConfig, Prefilter, UnlearnConfig, UnlearnLoss};
+use crate::defenses::dau::{AntiLearnConfig, Border, DiscriminatorConfig, UnlearnConfig, UnlearnLoss};
 use crate::gpu::Precision;
 use crate::nn::{MODELS, ModelSpec};
 use crate::train::{Normalisation, SgdConfig, TrainConfig};
@@ -55,14 +55,9 @@ pub struct Settings {
     pub std: Channels,
     pub crop_pad: u32,
     pub flip: bool,
-    pub prefilter: Prefilter,
-    /// Runs of versions that always did do not say.
-    #[serde(default = "yes")]
-    pub confirm: bool,
+    pub border: Border,
     pub prefilter_share: f64,
-    pub burn_in: f64,
     pub rounds: usize,
-    pub within_class: bool,
     pub unlearn_loss: UnlearnLoss,
     pub unlearn_steps: usize,
     pub unlearn_lr: f64,
@@ -70,10 +65,6 @@ pub struct Settings {
     pub unlearn_batch_poison: usize,
     pub unlearn_lambda: f64,
     pub out: PathBuf,
-}
-
-fn yes() -> bool {
-    true
 }
 
 pub(super) fn to_table(settings: &Settings) -> Result<Table> {
@@ -113,12 +104,9 @@ impl Settings {
             std: spec.std.into(),
             crop_pad: spec.crop_pad,
             flip: spec.flip,
-            prefilter: Prefilter::Ridge,
-            confirm: true,
+            border: Border::default(),
             prefilter_share: 0.01,
-            burn_in: 0.4,
             rounds: 4,
-            within_class: true,
             unlearn_loss: UnlearnLoss::Cce,
             unlearn_steps: spec.unlearn.steps,
             unlearn_lr: spec.unlearn.lr,
@@ -181,9 +169,8 @@ impl Settings {
             ensure!(value.is_finite() && value >= 0.0, "--{name} {value} does not do: give 0 or more");
         }
         self.normalisation()?;
-        for (name, value) in [("momentum", self.momentum), ("burn-in", self.burn_in)] {
-            ensure!((0.0..1.0).contains(&value), "--{name} {value} does not do: give a share from 0 to below 1");
-        }
+        let momentum = self.momentum;
+        ensure!((0.0..1.0).contains(&momentum), "--momentum {momentum} does not do: give a share from 0 to below 1");
         let share = self.prefilter_share;
         ensure!(share > 0.0 && share < 1.0, "--prefilter-share {share} does not do: give a share between 0 and 1");
         let rate = self.poison_rate;
@@ -244,12 +231,9 @@ impl Settings {
         let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
         AntiLearnConfig {
             train: TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed },
-            prefilter: self.prefilter,
-            confirm: self.confirm,
+            border: self.border,
             prefilter_share: self.prefilter_share,
-            burn_in: self.burn_in,
             discriminator: DiscriminatorConfig { rounds: self.rounds, ..Default::default() },
-            within_class: self.within_class,
         }
     }
 

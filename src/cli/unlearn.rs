@@ -73,7 +73,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     let (kept, after) = measure("test after")?;
     let stages = progress.finish()?;
     let table = settings.without_poisoning()?;
-    record(&folder, &table, &kernels, &stages)?;
+    record(&folder, &table, &kernels.gpu().describe(), &stages)?;
 
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -1,260 +1,368 @@
 //! Ridge regression with exact left-out predictions: what a linear model says of samples that it was not fitted on.
 
+use std::ops::Range;
+
 use faer::linalg::matmul::{matmul, triangular};
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
-use faer::prelude::Solve;
-use faer::{Accum, Mat, Par, Side};
+use faer::{Accum, Mat, MatRef, Par, Side};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 use triangular::BlockStructure::{Rectangular, TriangularLower};
 
-use crate::train::TrainError;
+use super::features::Features;
+use crate::data::Dataset;
+use crate::train::{Observer, TrainError};
 
-/// Ridge coefficient, times the number of samples.
-const RIDGE: f32 = 3e-4;
+/// Samples in a block: what is decoded at a time.
+const BLOCK: usize = 256;
+/// Blocks in a part: sums go part by part, so that they have one order on any number of threads.
+const PART: usize = 16;
+/// Variances are at least this: a dimension that never changes stays 0.
+const LEAST_VARIANCE: f64 = 1e-8;
 
-/// Features F [N, d] of N samples, standardised and centred, as Z = L^-1 F' with L L' = F'F + c N I: then a regression on
-/// targets Y predicts Z' Z (Y - mean) + mean, and sample i's own share in its prediction is h_i = |z_i|^2 + 1 / N.
-/// Since L is triangular, the first rows of Z are the same for the first features alone.
+/// Features F [N, d] of N samples, standardised, each block scaled to weight 1, as Z = F L^-T with L L' = F'F + c N I: then a
+/// regression on targets Y predicts Z Z' (Y - mean) + mean, and sample i's own share in its prediction is h_i = |z_i|^2 + 1 / N.
+/// Since L is triangular, the first entries of z_i are the same for the first features alone.
+///
+/// Z is kept in f16, 2 N d bytes; sums are f32.
 pub(super) struct Ridge {
-    /// [d, N], a sample's column contiguous.
-    z: Mat<f32>,
-    /// Features in front that come from the images alone.
+    /// [N, d], row by row.
+    z: Vec<f16>,
+    dimensions: usize,
+    /// Dimensions in front that come from the images alone.
     shallow: usize,
+    /// h_i in either view.
+    leverage: [Vec<f32>; 2],
 }
 
 /// Which features a prediction uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum View {
     /// Of the images alone.
-    Shallow,
+    Images,
     /// The network's too.
     All,
 }
 
+/// The ridge coefficient, times N, for `d` features of `n` samples: 3e-4 while there are fewer samples than features, falling with
+/// (d / n)^2 to 1e-5. Read off three sizes of data, 1,300, 5,000 and 20,000 (docs/method.md).
+fn coefficient(d: usize, n: usize) -> f32 {
+    (3e-4 * (d as f32 / n as f32).powi(2)).clamp(1e-5, 3e-4)
+}
+
 impl Ridge {
-    /// `shallow` and `network`: blocks [n, their size] row by row. Each dimension is standardised over the samples, each block
-    /// scaled by 1 / sqrt(its size) so that all blocks weigh alike.
+    /// Of the images of `data` and, as a further block, `network` [N, its size]; empty for none.
     ///
     /// # Errors
-    /// Features that are not finite.
-    pub fn new(shallow: &[Vec<f32>], network: &[f32], n: usize) -> Result<Ridge, TrainError> {
-        let blocks: Vec<&[f32]> = shallow.iter().map(Vec::as_slice).chain([network]).collect();
-        let d: usize = blocks.iter().map(|b| b.len() / n).sum();
-        let mut z = Mat::<f32>::zeros(d, n);
-        let mut first = 0;
-        for block in blocks {
-            let size = block.len() / n;
-            for j in 0..size {
-                let column = || (0..n).map(|i| f64::from(block[i * size + j]));
-                let mean = column().sum::<f64>() / n as f64;
-                let variance = column().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
-                let scale = 1.0 / ((variance + 1e-8) * size as f64).sqrt();
-                for i in 0..n {
-                    z[(first + j, i)] = ((f64::from(block[i * size + j]) - mean) * scale) as f32;
-                }
+    /// Features that are not finite; a wish to stop.
+    pub fn new(data: &Dataset, network: &[f32], observer: &dyn Observer) -> Result<Ridge, TrainError> {
+        let n = data.len();
+        let features = Features::new(data.size);
+        let deep = network.len() / n.max(1);
+        let block_sizes: Vec<usize> = features.blocks().into_iter().chain((deep > 0).then_some(deep)).collect();
+        let shallow = features.blocks().iter().sum::<usize>();
+        let d = shallow + deep;
+        let raw = |i: usize| {
+            let mut row = features.of(data.image(i));
+            row.extend(&network[i * deep..(i + 1) * deep]);
+            row
+        };
+        let cancelled = || if observer.cancelled() { Err(TrainError::Cancelled) } else { Ok(()) };
+
+        observer.begin("features of the images", 2 * n as u64);
+        let mut sums = vec![[0.0f64; 2]; d];
+        for part in parts(n) {
+            cancelled()?;
+            let of_blocks: Vec<Vec<[f64; 2]>> = blocks(part.clone())
+                .into_par_iter()
+                .map(|block| {
+                    let mut sums = vec![[0.0f64; 2]; d];
+                    for row in block.map(raw) {
+                        for (sum, v) in sums.iter_mut().zip(row) {
+                            sum[0] += f64::from(v);
+                            sum[1] += f64::from(v).powi(2);
+                        }
+                    }
+                    sums
+                })
+                .collect();
+            for block in of_blocks {
+                sums.iter_mut().zip(block).for_each(|(sum, v)| *sum = [sum[0] + v[0], sum[1] + v[1]]);
             }
-            first += size;
+            observer.advance(part.len() as u64);
         }
+        let total = |which: usize, j: usize| sums[j][which] / n as f64;
+        let size_of = block_sizes.iter().flat_map(|&size| std::iter::repeat_n(size as f64, size));
+        // Mean and factor of each dimension.
+        let scale: Vec<[f32; 2]> = size_of
+            .enumerate()
+            .map(|(j, size)| {
+                let mean = total(0, j);
+                let variance = (total(1, j) - mean * mean).max(LEAST_VARIANCE);
+                [mean as f32, (1.0 / (variance * size).sqrt()) as f32]
+            })
+            .collect();
+        let mut z = vec![f16::ZERO; n * d];
+        for part in parts(n) {
+            cancelled()?;
+            z[part.start * d..part.end * d].par_chunks_exact_mut(d).zip(part.clone()).for_each(|(out, i)| {
+                let row: Vec<f32> = raw(i).iter().zip(&scale).map(|(v, s)| (v - s[0]) * s[1]).collect();
+                out.convert_from_f32_slice(&row);
+            });
+            observer.advance(part.len() as u64);
+        }
+        if scale.iter().any(|s| !(s[0].is_finite() && s[1].is_finite())) {
+            return Err(TrainError::Data("the network's features are not finite: it has not trained; try a lower --lr".into()));
+        }
+
+        let mut ridge = Ridge { z, dimensions: d, shallow, leverage: [vec![0.0; n], vec![0.0; n]] };
+        observer.begin("ridge regression", 2 * n as u64);
         let mut gram = Mat::<f32>::zeros(d, d);
         let (lower, full, par) = (TriangularLower, Rectangular, Par::rayon(0));
-        triangular::matmul(gram.as_mut(), lower, Accum::Replace, z.as_ref(), full, z.transpose(), full, 1.0f32, par);
-        for j in 0..d {
-            gram[(j, j)] += RIDGE * n as f32;
+        for part in parts(n) {
+            cancelled()?;
+            observer.advance(part.len() as u64);
+            let block = ridge.columns(View::All, part);
+            let block = block.as_ref();
+            triangular::matmul(gram.as_mut(), lower, Accum::Add, block, full, block.transpose(), full, 1.0f32, par);
         }
-        let factor = gram
-            .llt(Side::Lower)
-            .map_err(|_| TrainError::Data("the features are not finite: the network has not trained; try a lower --lr".into()))?;
-        solve_lower_triangular_in_place(factor.L(), z.as_mut(), par);
-        Ok(Ridge { z, shallow: shallow.iter().map(|b| b.len() / n).sum() })
+        let c = coefficient(shallow, n);
+        for j in 0..d {
+            gram[(j, j)] += c * n as f32;
+        }
+        let factor = gram.llt(Side::Lower).map_err(|_| {
+            TrainError::Data(format!("the regression on {n} images has no solution: are there images that differ from one another?"))
+        })?;
+        drop(gram);
+        for part in parts(n) {
+            cancelled()?;
+            observer.advance(part.len() as u64);
+            let mut block = ridge.columns(View::All, part.clone());
+            solve_lower_triangular_in_place(factor.L(), block.as_mut(), par);
+            for (i, j) in part.zip(0..) {
+                ridge.z[i * d..(i + 1) * d].convert_from_f32_slice(block.col_as_slice(j));
+            }
+        }
+        for view in [View::Images, View::All] {
+            let own: Vec<f32> = (0..n).into_par_iter().map(|i| ridge.norm(view, i) + 1.0 / n as f32).collect();
+            ridge.leverage[view as usize] = own;
+        }
+        Ok(ridge)
     }
 
-    fn samples(&self) -> usize {
-        self.z.ncols()
+    /// N.
+    pub fn samples(&self) -> usize {
+        self.leverage[0].len()
     }
 
-    /// z_i of the view's features.
-    fn row(&self, view: View, i: usize) -> &[f32] {
-        let z = self.z.col_as_slice(i);
+    fn width(&self, view: View) -> usize {
         match view {
-            View::Shallow => &z[..self.shallow],
-            View::All => z,
+            View::Images => self.shallow,
+            View::All => self.dimensions,
         }
     }
 
-    /// Predictions of one value a sample, for each of `of` by the model that was fitted on all samples but that one:
-    /// (p - h y) / (1 - h). `target`: index and value of the samples where it is not 0.
-    pub fn leave_one_out(&self, view: View, target: &[(usize, f32)], of: &[usize]) -> Vec<f32> {
-        let n = self.samples();
-        let d = self.row(view, 0).len();
-        let mut w = vec![0.0f32; d];
-        let mut y = vec![0.0f32; n];
-        for &(i, value) in target {
-            y[i] = value;
-            w.iter_mut().zip(self.row(view, i)).for_each(|(w, z)| *w += value * z);
+    fn row(&self, view: View, i: usize) -> &[f16] {
+        &self.z[i * self.dimensions..][..self.width(view)]
+    }
+
+    /// |z_i|^2.
+    fn norm(&self, view: View, i: usize) -> f32 {
+        let mut row = vec![0.0f32; self.width(view)];
+        self.row(view, i).convert_to_f32_slice(&mut row);
+        row.iter().map(|z| z * z).sum()
+    }
+
+    /// z of `of` as columns [d, len].
+    fn columns(&self, view: View, of: impl IntoIterator<Item = usize>) -> Mat<f32> {
+        let of: Vec<usize> = of.into_iter().collect();
+        let width = self.width(view);
+        let mut block = Mat::<f32>::zeros(width, of.len());
+        let columns: Vec<&mut [f32]> = block.col_iter_mut().filter_map(|c| c.try_as_col_major_mut().map(|c| c.as_slice_mut())).collect();
+        columns.into_par_iter().zip(of).for_each(|(column, i)| self.row(view, i).convert_to_f32_slice(column));
+        block
+    }
+
+    /// z and h of `members`, for work on one class.
+    pub fn class(&self, view: View, members: &[usize]) -> ClassRows {
+        let h = members.iter().map(|&i| self.leverage[view as usize][i]).collect();
+        ClassRows { z: self.columns(view, members.iter().copied()), h, samples: self.samples() }
+    }
+
+    /// Weights Z'T [d, k] of a regression on targets [N, k].
+    fn weights(&self, view: View, targets: MatRef<f32>) -> Mat<f32> {
+        let (width, k) = (self.width(view), targets.ncols());
+        let sums: Vec<Mat<f32>> = parts(self.samples())
+            .into_par_iter()
+            .filter_map(|part| {
+                let mut sum: Option<Mat<f32>> = None;
+                for block in blocks(part) {
+                    let t = targets.subrows(block.start, block.len());
+                    if t.norm_max() == 0.0 {
+                        continue;
+                    }
+                    let z = self.columns(view, block);
+                    let sum = sum.get_or_insert_with(|| Mat::zeros(width, k));
+                    matmul(sum.as_mut(), Accum::Add, z.as_ref(), t, 1.0f32, Par::Seq);
+                }
+                sum
+            })
+            .collect();
+        let mut total = Mat::zeros(width, k);
+        sums.iter().for_each(|sum| total += sum);
+        total
+    }
+
+    /// Z W [N, k].
+    fn project(&self, view: View, weights: MatRef<f32>) -> Mat<f32> {
+        let k = weights.ncols();
+        let found: Vec<(Range<usize>, Mat<f32>)> = blocks(0..self.samples())
+            .into_par_iter()
+            .map(|block| {
+                let z = self.columns(view, block.clone());
+                let mut p = Mat::zeros(block.len(), k);
+                matmul(p.as_mut(), Accum::Replace, z.transpose(), weights, 1.0f32, Par::Seq);
+                (block, p)
+            })
+            .collect();
+        let mut out = Mat::zeros(self.samples(), k);
+        for (block, p) in found {
+            out.as_mut().subrows_mut(block.start, block.len()).copy_from(p);
         }
-        let mean = target.iter().map(|t| t.1).sum::<f32>() / n as f32;
-        of.iter()
-            .map(|&i| {
-                let z = self.row(view, i);
-                let h = dot(z, z) + 1.0 / n as f32;
-                (dot(z, &w) + mean - h * y[i]) / (1.0 - h).max(f32::EPSILON)
-            })
-            .collect()
+        out
     }
 
-    /// How easy each sample is for a model that has not seen it and knows the images alone: the left-out prediction of its given
-    /// label less that of the best other one.
-    pub fn ease(&self, labels: &[u32], classes: usize) -> Vec<f32> {
-        let n = self.samples();
-        let (weights, mean) = self.classifier(labels, classes);
-        let mut predicted = Mat::<f32>::zeros(classes, n);
-        let z = self.z.as_ref().subrows(0, self.shallow);
-        matmul(predicted.as_mut(), Accum::Replace, weights.transpose(), z, 1.0f32, Par::rayon(0));
-        (0..n)
-            .map(|i| {
-                let z = self.row(View::Shallow, i);
-                let h = dot(z, z) + 1.0 / n as f32;
-                let of = |k: usize, y: f32| (predicted[(k, i)] + mean[k] - h * y) / (1.0 - h).max(f32::EPSILON);
-                let own = labels[i] as usize;
-                let other = (0..classes).filter(|k| *k != own).map(|k| of(k, 0.0)).fold(f32::NEG_INFINITY, f32::max);
-                of(own, 1.0) - other
-            })
-            .collect()
+    /// Predictions [N, k] of targets [N, k], for each sample by the model that was fitted on all samples but that one:
+    /// (p - h t) / (1 - h).
+    pub fn leave_one_out(&self, view: View, targets: MatRef<f32>) -> Mat<f32> {
+        let mut out = self.project(view, self.weights(view, targets).as_ref());
+        leave_out(&mut out, targets, &self.leverage[view as usize], &means(targets, self.samples()));
+        out
     }
 
-    /// Weights [d, K] and means [K] of the regression on one-hot labels, from the images alone.
-    fn classifier(&self, labels: &[u32], classes: usize) -> (Mat<f32>, Vec<f32>) {
-        let mut weights = Mat::<f32>::zeros(self.shallow, classes);
-        let mut mean = vec![0.0f32; classes];
-        for (i, &label) in labels.iter().enumerate() {
-            mean[label as usize] += 1.0 / labels.len() as f32;
-            for (j, value) in self.row(View::Shallow, i).iter().enumerate() {
-                weights[(j, label as usize)] += value;
+    /// Left-out predictions [N, k] for samples whose target is 0, from `weights` [d, k] of targets [n, k] that are 0 outside a class. What
+    /// it says of the class's own samples is void.
+    pub fn leave_one_out_of_others(&self, view: View, weights: MatRef<f32>, targets: MatRef<f32>) -> Mat<f32> {
+        let mut out = self.project(view, weights);
+        let (h, mean) = (&self.leverage[view as usize], means(targets, self.samples()));
+        for (k, mean) in mean.into_iter().enumerate() {
+            out.col_as_slice_mut(k).iter_mut().zip(h).for_each(|(p, h)| *p = (*p + mean) / (1.0 - h).max(1e-6));
+        }
+        out
+    }
+
+    /// How easy each sample is for a model that has not seen it: the left-out prediction of its given label less that of the best
+    /// other one.
+    pub fn margin(&self, labels: &[u32], classes: usize) -> Vec<f32> {
+        let one_hot = one_hot(labels, classes);
+        let predicted = self.leave_one_out(View::Images, one_hot.as_ref());
+        let best_other = |i: usize, own: usize| {
+            (0..classes).filter(|k| *k != own).map(|k| predicted[(i, k)]).fold(f32::NEG_INFINITY, f32::max)
+        };
+        labels.iter().enumerate().map(|(i, &own)| predicted[(i, own as usize)] - best_other(i, own as usize).max(-1.0)).collect()
+    }
+
+    /// Predictions [group, K] of the labels for a whole group by the model that was fitted on the others, from the images alone:
+    /// Y_G - (I - H_GG)^-1 (Y_G - P_G), by conjugate gradients (Hestenes and Stiefel 1952). A column ends when its residual is
+    /// 1e-4 of the first.
+    pub fn leave_group_out(&self, labels: &[u32], classes: usize, group: &[usize]) -> Mat<f32> {
+        const ROUNDS: usize = 40;
+        const ENOUGH: f32 = 1e-8;
+        let n = self.samples() as f32;
+        let targets = one_hot(labels, classes);
+        let rows = self.class(View::Images, group);
+        let mean = means(targets.as_ref(), self.samples());
+        let fitted = rows.z.transpose() * self.weights(View::Images, targets.as_ref());
+        let own = Mat::from_fn(group.len(), classes, |g, k| targets[(group[g], k)]);
+        let mut residual = Mat::from_fn(group.len(), classes, |g, k| own[(g, k)] - fitted[(g, k)] - mean[k]);
+        let mut direction = residual.clone();
+        let mut solved = Mat::<f32>::zeros(group.len(), classes);
+        let square = |m: &Mat<f32>, k: usize| m.col_as_slice(k).iter().map(|v| v * v).sum::<f32>();
+        let first: Vec<f32> = (0..classes).map(|k| square(&residual, k)).collect();
+        let mut now = first.clone();
+        for _ in 0..ROUNDS {
+            let weights = &rows.z * &direction;
+            let mut image = rows.z.transpose() * weights;
+            let mut running = false;
+            for k in 0..classes {
+                if now[k] <= ENOUGH * first[k] {
+                    continue;
+                }
+                running = true;
+                let share = direction.col_as_slice(k).iter().sum::<f32>() / n;
+                let image = image.col_as_slice_mut(k);
+                image.iter_mut().zip(direction.col_as_slice(k)).for_each(|(a, d)| *a = d - *a - share);
+                let along: f32 = image.iter().zip(direction.col_as_slice(k)).map(|(a, d)| a * d).sum();
+                let step = now[k] / along.max(f32::MIN_POSITIVE);
+                solved.col_as_slice_mut(k).iter_mut().zip(direction.col_as_slice(k)).for_each(|(x, d)| *x += step * d);
+                residual.col_as_slice_mut(k).iter_mut().zip(&*image).for_each(|(r, a)| *r -= step * a);
+                let next = square(&residual, k);
+                let ratio = next / now[k];
+                now[k] = next;
+                direction.col_as_slice_mut(k).iter_mut().zip(residual.col_as_slice(k)).for_each(|(d, r)| *d = r + ratio * *d);
+            }
+            if !running {
+                break;
             }
         }
-        (weights, mean)
-    }
-
-    /// Predictions [group, K] for a whole group by the model that was fitted on the others, from the images alone: Y_G -
-    /// (I - H_GG)^-1 (Y_G - P_G), with Y one-hot from `labels`.
-    ///
-    /// # Errors
-    /// As `new`.
-    pub fn leave_group_out(&self, labels: &[u32], classes: usize, group: &[usize]) -> Result<Vec<Vec<f32>>, TrainError> {
-        let n = self.samples();
-        let (weights, mean) = self.classifier(labels, classes);
-        let mine = Mat::from_fn(self.shallow, group.len(), |j, g| self.z[(j, group[g])]);
-        let mut own = Mat::<f32>::zeros(group.len(), group.len());
-        matmul(own.as_mut(), Accum::Replace, mine.transpose(), &mine, -1.0f32, Par::rayon(0));
-        for a in 0..group.len() {
-            for b in 0..group.len() {
-                own[(a, b)] += f32::from(u8::from(a == b)) - 1.0 / n as f32;
-            }
-        }
-        let mut predicted = Mat::<f32>::zeros(group.len(), classes);
-        matmul(predicted.as_mut(), Accum::Replace, mine.transpose(), &weights, 1.0f32, Par::rayon(0));
-        let one = |g: usize, k: usize| f32::from(u8::from(labels[group[g]] as usize == k));
-        let residual = Mat::from_fn(group.len(), classes, |g, k| one(g, k) - predicted[(g, k)] - mean[k]);
-        let out = own
-            .llt(Side::Lower)
-            .map_err(|_| TrainError::Data(format!("a group of {} samples cannot be left out", group.len())))?
-            .solve(&residual);
-        Ok((0..group.len()).map(|g| (0..classes).map(|k| one(g, k) - out[(g, k)]).collect()).collect())
+        own - solved
     }
 }
 
-/// Sums in eight lanes, in a fixed order.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let whole = a.len() / 8 * 8;
-    for (a, b) in a[..whole].chunks_exact(8).zip(b[..whole].chunks_exact(8)) {
-        lanes.iter_mut().zip(a).zip(b).for_each(|((lane, a), b)| *lane += a * b);
-    }
-    let rest: f32 = a[whole..].iter().zip(&b[whole..]).map(|(a, b)| a * b).sum();
-    lanes.iter().sum::<f32>() + rest
+/// z and h of the samples of one class, decoded.
+pub(super) struct ClassRows {
+    /// [d, n].
+    pub z: Mat<f32>,
+    pub h: Vec<f32>,
+    /// N of the whole data set.
+    samples: usize,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng;
-    use approx::assert_relative_eq;
-
-    const N: usize = 40;
-    const D: [usize; 2] = [5, 3];
-
-    fn blocks() -> (Vec<Vec<f32>>, Vec<f32>) {
-        let mut rng = rng::stream(11, "ridge");
-        let mut block = |size: usize| (0..N * size).map(|i| (rng::normal(&mut rng) * (1 + i % size) as f64) as f32).collect();
-        (vec![block(D[0])], block(D[1]))
+impl ClassRows {
+    /// Weights [d, k] of a regression on targets [n, k] of the class and 0 elsewhere.
+    pub fn weights(&self, targets: MatRef<f32>) -> Mat<f32> {
+        let mut weights = Mat::zeros(self.z.nrows(), targets.ncols());
+        matmul(weights.as_mut(), Accum::Replace, self.z.as_ref(), targets, 1.0f32, Par::rayon(0));
+        weights
     }
 
-    /// Ridge regression fitted anew without `left`, by the normal equations in f64: predictions of `left`.
-    fn refitted(rows: &[Vec<f64>], y: &[f64], left: &[usize]) -> Vec<f64> {
-        let kept: Vec<usize> = (0..N).filter(|i| !left.contains(i)).collect();
-        let d = rows[0].len();
-        // The intercept is not penalised: centre on the kept samples.
-        let mean: Vec<f64> = (0..d).map(|j| kept.iter().map(|&i| rows[i][j]).sum::<f64>() / kept.len() as f64).collect();
-        let level = kept.iter().map(|&i| y[i]).sum::<f64>() / kept.len() as f64;
-        let x = Mat::from_fn(kept.len(), d, |i, j| rows[kept[i]][j] - mean[j]);
-        let t = Mat::from_fn(kept.len(), 1, |i, _| y[kept[i]] - level);
-        let mut a = x.transpose() * &x;
-        for j in 0..d {
-            a[(j, j)] += f64::from(RIDGE) * N as f64;
-        }
-        let w = a.partial_piv_lu().solve(x.transpose() * t);
-        left.iter().map(|&i| level + (0..d).map(|j| (rows[i][j] - mean[j]) * w[(j, 0)]).sum::<f64>()).collect()
+    /// Left-out predictions [n, k] of targets [n, k] of the class and 0 elsewhere.
+    pub fn leave_one_out(&self, targets: MatRef<f32>) -> Mat<f32> {
+        let weights = self.weights(targets);
+        let mut out = Mat::zeros(targets.nrows(), targets.ncols());
+        matmul(out.as_mut(), Accum::Replace, self.z.transpose(), weights.as_ref(), 1.0f32, Par::rayon(0));
+        leave_out(&mut out, targets, &self.h, &means(targets, self.samples));
+        out
     }
+}
 
-    /// The rows as `Ridge` scales them, of the first `blocks` blocks.
-    fn rows(shallow: &[Vec<f32>], network: &[f32], view: View) -> Vec<Vec<f64>> {
-        let mut rows = vec![Vec::new(); N];
-        for block in shallow.iter().map(Vec::as_slice).chain((view == View::All).then_some(network)) {
-            let size = block.len() / N;
-            for j in 0..size {
-                let column: Vec<f64> = (0..N).map(|i| f64::from(block[i * size + j])).collect();
-                let mean = column.iter().sum::<f64>() / N as f64;
-                let sd = (column.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / N as f64).sqrt();
-                rows.iter_mut().zip(&column).for_each(|(r, x)| r.push((x - mean) / sd / (size as f64).sqrt()));
-            }
-        }
-        rows
-    }
+/// Means over `n` samples of targets whose other rows are 0.
+fn means(targets: MatRef<f32>, n: usize) -> Vec<f32> {
+    (0..targets.ncols()).map(|k| targets.col(k).iter().sum::<f32>() / n as f32).collect()
+}
 
-    #[test]
-    fn leaving_one_out_is_fitting_anew_without_it() {
-        let (shallow, network) = blocks();
-        let ridge = Ridge::new(&shallow, &network, N).unwrap();
-        let target: Vec<(usize, f32)> = (0..N).step_by(3).map(|i| (i, if i % 2 == 0 { 1.0 } else { -1.0 })).collect();
-        let mut y = vec![0.0; N];
-        target.iter().for_each(|t| y[t.0] = f64::from(t.1));
-        for view in [View::Shallow, View::All] {
-            let rows = rows(&shallow, &network, view);
-            for (i, got) in ridge.leave_one_out(view, &target, &[0, 7, 39]).into_iter().zip([0, 7, 39]).map(|(g, i)| (i, g)) {
-                assert_relative_eq!(f64::from(got), refitted(&rows, &y, &[i])[0], epsilon = 1e-4);
-            }
+/// Fitted values to left-out predictions.
+fn leave_out(fitted: &mut Mat<f32>, targets: MatRef<f32>, h: &[f32], mean: &[f32]) {
+    for k in 0..targets.ncols() {
+        for (i, p) in fitted.col_as_slice_mut(k).iter_mut().enumerate() {
+            *p = (*p + mean[k] - h[i] * targets[(i, k)]) / (1.0 - h[i]).max(1e-6);
         }
     }
+}
 
-    #[test]
-    fn leaving_a_group_out_is_fitting_anew_without_it() {
-        let (shallow, network) = blocks();
-        let ridge = Ridge::new(&shallow, &network, N).unwrap();
-        let labels: Vec<u32> = (0..N).map(|i| (i * i % 3) as u32).collect();
-        let group = [1, 2, 5, 8, 21];
-        let got = ridge.leave_group_out(&labels, 3, &group).unwrap();
-        let rows = rows(&shallow, &network, View::Shallow);
-        for k in 0..3 {
-            let y: Vec<f64> = labels.iter().map(|l| f64::from(u8::from(*l == k as u32))).collect();
-            for (row, want) in got.iter().zip(refitted(&rows, &y, &group)) {
-                assert_relative_eq!(f64::from(row[k]), want, epsilon = 1e-4);
-            }
-        }
-    }
+fn one_hot(labels: &[u32], classes: usize) -> Mat<f32> {
+    Mat::from_fn(labels.len(), classes, |i, k| f32::from(u8::from(labels[i] as usize == k)))
+}
 
-    #[test]
-    fn features_that_are_not_finite_are_refused() {
-        let (shallow, mut network) = blocks();
-        network[4] = f32::NAN;
-        assert!(Ridge::new(&shallow, &network, N).is_err());
-    }
+fn ranges(of: Range<usize>, step: usize) -> Vec<Range<usize>> {
+    of.clone().step_by(step).map(|start| start..(start + step).min(of.end)).collect()
+}
+
+fn blocks(of: Range<usize>) -> Vec<Range<usize>> {
+    ranges(of, BLOCK)
+}
+
+fn parts(n: usize) -> Vec<Range<usize>> {
+    ranges(0..n, PART * BLOCK)
 }

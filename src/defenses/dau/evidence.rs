@@ -1,0 +1,302 @@
+//! What the images alone say: which class holds a set that is separate from everything else, whether that is poison, and whether poison is
+//! spread over all classes. No network is asked.
+
+use faer::Mat;
+use serde::Serialize;
+
+use super::candidates::{self, FEWEST, LEAST, overlap};
+use super::ridge::{ClassRows, Ridge, View};
+use super::statistics::{Moments, entropy, quantile, separation};
+use crate::data::Dataset;
+use crate::train::{Observer, TrainError};
+
+/// Rounds of refinement within a class, at the latest.
+const REFINEMENTS: usize = 10;
+/// Rounds of self-training over all classes, at the latest; during the first of them the set keeps its size.
+const POOLED_ROUNDS: usize = 20;
+const POOLED_FIXED: usize = 3;
+/// Share of every class that the pooled search begins with: the images least like their label.
+const POOLED_SHARE: f64 = 0.05;
+/// The last two rounds share so much where the pooled search has settled.
+const SETTLED: f64 = 0.9;
+
+/// D from which a set is separate.
+const SEPARATE: f64 = 5.5;
+/// So many times the D of the next class.
+const RATIO: f64 = 1.5;
+/// D from which poison of all classes is.
+const POOLED: f64 = 8.0;
+/// No class has more of poison of all classes.
+const POOLED_MOST: f64 = 0.8;
+/// D within a class from which two groups are apart.
+const APART: f64 = 3.0;
+/// D against other classes that a set called by many names needs beside.
+const BESIDE: f64 = 2.5;
+/// Of the greatest possible entropy of left-out predictions, ln(K - 1): what a set from many classes has.
+const MANY: f64 = 0.93;
+/// Share of such a set that may still be called by its label.
+const OWN: f64 = 0.5;
+
+/// What is seen of one class.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassEvidence {
+    pub class: u32,
+    /// Training images with its label.
+    pub images: usize,
+    /// Images of its most separate set.
+    pub suspects: usize,
+    /// D of the set against everything else.
+    pub separation: f64,
+    /// D of the set against the rest of its class.
+    pub within: f64,
+    /// Entropy of what a model that has not seen the set calls it, as a share of the greatest possible.
+    pub entropy: Option<f64>,
+    /// Share of the set that such a model still calls by its label.
+    pub own: Option<f64>,
+    pub finding: Finding,
+}
+
+/// What a class is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
+    /// Too few images to look for a set.
+    Small,
+    /// No set, or none that stands out.
+    Nothing,
+    /// A set that stands out from everything else.
+    Separate,
+    /// A set that a model which has not seen it calls by many other classes' names.
+    Mislabelled,
+}
+
+impl Finding {
+    /// Whether the set counts as poison.
+    pub fn accuses(self) -> bool {
+        matches!(self, Finding::Separate | Finding::Mislabelled)
+    }
+}
+
+/// A set that goes through all classes, as an all-to-all attack leaves it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PooledEvidence {
+    /// Images of the set.
+    pub suspects: usize,
+    /// D of the set against everything else.
+    pub separation: f64,
+    /// What the last two rounds of the search have in common.
+    pub settled: f64,
+    /// Images of the set by class.
+    pub by_class: Vec<usize>,
+}
+
+/// One class with its most separate set.
+pub(super) struct ClassSet {
+    pub seen: ClassEvidence,
+    /// Its images, sorted.
+    pub members: Vec<usize>,
+    /// By member; empty where there is no set.
+    pub set: Vec<bool>,
+    /// By member: the left-out prediction that the set was drawn by.
+    pub score: Vec<f32>,
+}
+
+/// A set over all classes, by image.
+pub(super) struct PooledSet {
+    pub seen: PooledEvidence,
+    pub set: Vec<bool>,
+    pub score: Vec<f32>,
+}
+
+/// What the search found.
+pub(super) struct Evidence {
+    pub classes: Vec<ClassSet>,
+    pub pooled: Option<PooledSet>,
+    /// Whether the pooled set is the poison: then no class by itself is accused.
+    pub pooled_accused: bool,
+}
+
+/// Looks at every class, and at all of them together.
+///
+/// # Errors
+/// A wish to stop.
+pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Result<Evidence, TrainError> {
+    let classes = data.classes.len();
+    let margin = ridge.margin(&data.labels, classes);
+    observer.begin("evidence by class", classes as u64 + 1);
+    let mut found = Vec::new();
+    for class in 0..classes as u32 {
+        if observer.cancelled() {
+            return Err(TrainError::Cancelled);
+        }
+        found.push(look_at(ridge, data, class, &margin));
+        log::info!("{:?}", found[class as usize].seen);
+        observer.advance(1);
+    }
+    let pooled = pooled(ridge, data, &margin);
+    observer.advance(1);
+    log::info!("{:?}", pooled.as_ref().map(|p| &p.seen));
+    let pooled_accused = decide(&mut found, pooled.as_ref().map(|p| &p.seen));
+    Ok(Evidence { classes: found, pooled, pooled_accused })
+}
+
+/// The most separate set of one class.
+fn look_at(ridge: &Ridge, data: &Dataset, class: u32, margin: &[f32]) -> ClassSet {
+    let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == class).collect();
+    let blank = |finding| ClassEvidence {
+        class,
+        images: members.len(),
+        suspects: 0,
+        separation: 0.0,
+        within: 0.0,
+        entropy: None,
+        own: None,
+        finding,
+    };
+    if members.len() < LEAST {
+        return ClassSet { seen: blank(Finding::Small), members, set: Vec::new(), score: Vec::new() };
+    }
+    let rows = ridge.class(View::Images, &members);
+    let Some(best) = candidates::best(ridge, &rows, &members, margin) else {
+        return ClassSet { seen: blank(Finding::Nothing), members, set: Vec::new(), score: Vec::new() };
+    };
+    let refined = refine(&rows, &best.set);
+    let (set, score, within) = match refined {
+        Refined { set, score, within } if within > best.class => (set, score, within),
+        _ => (best.set.clone(), best.score.clone(), best.class),
+    };
+    let others = candidates::judge(ridge, &rows, &members, std::slice::from_ref(&set)).first().map_or(0.0, |c| c.others);
+    let suspects: Vec<usize> = members.iter().zip(&set).filter(|(_, s)| **s).map(|(i, _)| *i).collect();
+    let (entropy, own) = called(ridge, data, class, &suspects);
+    let separation = if within >= APART { best.separation().max(others) } else { best.separation() };
+    let many = entropy >= MANY && own <= OWN && within >= APART && others >= BESIDE && suspects.len() >= LEAST;
+    // Whether it stands out from the other classes' sets, `decide` says.
+    let finding = if many { Finding::Mislabelled } else { Finding::Nothing };
+    let seen = ClassEvidence { suspects: suspects.len(), separation, within, entropy: Some(entropy), own: Some(own), ..blank(finding) };
+    ClassSet { seen, members, set, score }
+}
+
+/// A set refined within its class.
+pub(super) struct Refined {
+    pub set: Vec<bool>,
+    /// Left-out prediction of +1 on the set and -|set| / |rest| on the rest of the class, 0 elsewhere.
+    pub score: Vec<f32>,
+    /// D between the two.
+    pub within: f64,
+}
+
+/// Regresses the set against the rest of its class, left out, and draws the border midway between the two means, over and over.
+pub(super) fn refine(rows: &ClassRows, set: &[bool]) -> Refined {
+    let mut set = set.to_vec();
+    let mut score = Vec::new();
+    for _ in 0..REFINEMENTS {
+        let size = set.iter().filter(|s| **s).count();
+        let against = -(size as f32) / (set.len() - size).max(1) as f32;
+        let targets = Mat::from_fn(set.len(), 1, |i, _| if set[i] { 1.0 } else { against });
+        score = rows.leave_one_out(targets.as_ref()).col_as_slice(0).to_vec();
+        let [inside, rest] = Moments::of_groups(&score, &set);
+        let border = f64::midpoint(inside.mean, rest.mean);
+        let next: Vec<bool> = score.iter().map(|e| f64::from(*e) > border).collect();
+        let taken = next.iter().filter(|s| **s).count();
+        if next == set || taken < FEWEST || set.len() - taken < FEWEST {
+            break;
+        }
+        set = next;
+    }
+    let within = separation(Moments::of_groups(&score, &set));
+    Refined { set, score, within }
+}
+
+/// What a model that has not seen `suspects` calls those of them that it is surer of: the entropy over the other classes as a share of
+/// the greatest possible, and the share of all that it still calls `class`. 0 and 1 where there is but one other class.
+fn called(ridge: &Ridge, data: &Dataset, class: u32, suspects: &[usize]) -> (f64, f64) {
+    let classes = data.classes.len();
+    if classes < 3 || suspects.is_empty() {
+        return (0.0, 1.0);
+    }
+    let predicted = ridge.leave_group_out(&data.labels, classes, suspects);
+    let class = class as usize;
+    let mut own = 0;
+    let mut best: Vec<(f32, usize)> = (0..suspects.len())
+        .map(|i| {
+            let mut others: Vec<usize> = (0..classes).filter(|k| *k != class).collect();
+            others.sort_by(|&a, &b| predicted[(i, b)].total_cmp(&predicted[(i, a)]));
+            own += usize::from(predicted[(i, class)] > predicted[(i, others[0])]);
+            (predicted[(i, others[0])] - predicted[(i, others[1])], others[0])
+        })
+        .collect();
+    best.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut counts = vec![0usize; classes];
+    best.iter().take(suspects.len().div_ceil(2)).for_each(|(_, k)| counts[*k] += 1);
+    (entropy(&counts) / ((classes - 1) as f64).ln(), own as f64 / suspects.len() as f64)
+}
+
+/// A set that goes through all classes: begins with the images least like their label, each class centred.
+fn pooled(ridge: &Ridge, data: &Dataset, margin: &[f32]) -> Option<PooledSet> {
+    let n = data.len();
+    let classes: Vec<Vec<usize>> =
+        (0..data.classes.len()).map(|k| (0..n).filter(|&i| data.labels[i] as usize == k).collect()).collect();
+    let mut set = vec![false; n];
+    for members in &classes {
+        let mine: Vec<f32> = members.iter().map(|&i| margin[i]).collect();
+        let level = quantile(&mine, POOLED_SHARE);
+        members.iter().filter(|&&i| margin[i] <= level).for_each(|&i| set[i] = true);
+    }
+    let mut score = vec![0.0f32; n];
+    let mut settled = 0.0;
+    for round in 0..POOLED_ROUNDS {
+        let mut targets = Mat::<f32>::from_fn(n, 1, |i, _| f32::from(u8::from(set[i])));
+        for members in &classes {
+            let mean = members.iter().filter(|&&i| set[i]).count() as f32 / members.len().max(1) as f32;
+            members.iter().for_each(|&i| targets[(i, 0)] -= mean);
+        }
+        score = ridge.leave_one_out(View::Images, targets.as_ref()).col_as_slice(0).to_vec();
+        for members in &classes {
+            let mine: Vec<f32> = members.iter().map(|&i| score[i]).collect();
+            let median = quantile(&mine, 0.5);
+            members.iter().for_each(|&i| score[i] -= median);
+        }
+        let [inside, _] = Moments::of_groups(&score, &set);
+        let next: Vec<bool> = if round < POOLED_FIXED {
+            let level = quantile(&score, 1.0 - inside.count as f64 / n as f64);
+            score.iter().map(|e| *e >= level).collect()
+        } else {
+            score.iter().map(|e| f64::from(*e) > inside.mean / 2.0).collect()
+        };
+        let taken = next.iter().filter(|s| **s).count();
+        if taken < FEWEST || n - taken < FEWEST {
+            return None;
+        }
+        settled = overlap(&next, &set);
+        let done = next == set;
+        set = next;
+        if done {
+            break;
+        }
+    }
+    let by_class: Vec<usize> = classes.iter().map(|members| members.iter().filter(|&&i| set[i]).count()).collect();
+    let apart = separation(Moments::of_groups(&score, &set));
+    let seen = PooledEvidence { suspects: by_class.iter().sum(), separation: apart, settled, by_class };
+    Some(PooledSet { seen, set, score })
+}
+
+/// Says which classes' sets count as poison. True: the pooled one does, and then none by itself.
+fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> bool {
+    let separations: Vec<f64> = classes.iter().map(|c| c.seen.separation).collect();
+    for (k, class) in classes.iter_mut().enumerate() {
+        let next = separations.iter().enumerate().filter(|(j, _)| *j != k).map(|(_, d)| *d).fold(0.0, f64::max);
+        if class.seen.separation >= SEPARATE && class.seen.separation >= RATIO * next {
+            class.seen.finding = Finding::Separate;
+        }
+    }
+    let most = classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.separation).fold(0.0, f64::max);
+    let all = pooled.is_some_and(|p| {
+        let many = p.by_class.iter().filter(|c| **c >= FEWEST).count() >= 2;
+        let spread = p.by_class.iter().all(|c| *c as f64 <= POOLED_MOST * p.suspects as f64);
+        many && spread && p.separation >= POOLED && p.settled >= SETTLED && p.separation > most
+    });
+    if all {
+        classes.iter_mut().filter(|c| c.seen.finding.accuses()).for_each(|c| c.seen.finding = Finding::Nothing);
+    }
+    all
+}
