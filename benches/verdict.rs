@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use dau::attacks::{self, AttackOptions, Blueprint, Draw, PoisonOptions, TargetMode};
 use dau::data::{Dataset, LoadOptions, Spec, load, load_folder};
-use dau::defenses::dau::{Finding, Findings, examine};
+use dau::defenses::dau::{AntiLearnConfig, Border, Finding, Findings, examine, judge};
 use dau::rng;
 use dau::train::Silent;
 use rand::RngExt;
@@ -47,6 +47,7 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
         ensure!(keys.insert(key, value).is_none(), "`{key}` is given twice");
     }
     let seed: u64 = keys.remove("seed").unwrap_or("0").parse()?;
+    let features = keys.remove("features").map(|path| (path, keys.remove("border").unwrap_or("")));
     let clean = choose(base, &mut keys, seed)?;
     let (data, truth) = match keys.remove("attack") {
         None => (clean, vec![false; 0]),
@@ -74,7 +75,18 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
     };
     ensure!(keys.is_empty(), "unknown: {keys:?}");
     let start = Instant::now();
-    let found = examine(&data, &Silent)?;
+    let found = match features {
+        None => examine(&data, &Silent)?,
+        Some((path, border)) => {
+            let bytes = std::fs::read(path)?;
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            let kernels = dau::kernel::Kernels::new(dau::gpu::Gpu::open(&Default::default())?);
+            let train = dau::train::TrainConfig { epochs: 1, batch: 1, lr: 0.1, sgd: dau::train::SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 0.0, crop_pad: 0, flip: false }, seed: 0 };
+            let border = match border { "images" => Border::Images, "features" => Border::Features, _ => Border::Classifier };
+            let config = AntiLearnConfig { train, border, prefilter_share: 0.01, discriminator: Default::default() };
+            judge(&kernels, &values, &data, &config, &Silent)?
+        }
+    };
     let seconds = start.elapsed().as_secs_f64();
     let poison = truth.iter().filter(|t| **t).count();
     let flagged = found.split.flagged.iter().filter(|f| **f).count();

@@ -4,7 +4,7 @@
 use faer::Mat;
 use serde::Serialize;
 
-use super::candidates::{self, FEWEST, LEAST, overlap};
+use super::candidates::{self, Best, FEWEST, LEAST, overlap};
 use super::ridge::{ClassRows, Ridge, View};
 use super::statistics::{Moments, entropy, quantile, separation};
 use crate::data::Dataset;
@@ -15,17 +15,17 @@ const REFINEMENTS: usize = 10;
 /// Rounds of self-training over all classes, at the latest; during the first of them the set keeps its size.
 const POOLED_ROUNDS: usize = 20;
 const POOLED_FIXED: usize = 3;
-/// Share of every class that the pooled search begins with: the images least like their label.
-const POOLED_SHARE: f64 = 0.05;
+/// Shares of every class that the pooled search begins with, one after the other: the images least like their label.
+const POOLED_SHARES: [f64; 2] = [0.05, 0.1];
 /// The last two rounds share so much where the pooled search has settled.
-const SETTLED: f64 = 0.9;
+const SETTLED: f64 = 0.8;
 
 /// D from which a set is separate.
-const SEPARATE: f64 = 5.5;
+const SEPARATE: f64 = 5.0;
 /// So many times the D of the next class.
 const RATIO: f64 = 1.5;
 /// D from which poison of all classes is.
-const POOLED: f64 = 8.0;
+const POOLED: f64 = 6.0;
 /// No class has more of poison of all classes.
 const POOLED_MOST: f64 = 0.8;
 /// D within a class from which two groups are apart.
@@ -34,6 +34,8 @@ const APART: f64 = 3.0;
 const BESIDE: f64 = 2.5;
 /// Of the greatest possible entropy of left-out predictions, ln(K - 1): what a set from many classes has.
 const MANY: f64 = 0.93;
+/// With fewer classes a set has too few names to be called by.
+const FEWEST_CLASSES: usize = 8;
 /// Share of such a set that may still be called by its label.
 const OWN: f64 = 0.5;
 
@@ -53,6 +55,8 @@ pub struct ClassEvidence {
     pub entropy: Option<f64>,
     /// Share of the set that such a model still calls by its label.
     pub own: Option<f64>,
+    /// Images of sets that are as separate, but near-duplicates of one another.
+    pub duplicates: usize,
     pub finding: Finding,
 }
 
@@ -151,13 +155,14 @@ fn look_at(ridge: &Ridge, data: &Dataset, class: u32, margin: &[f32]) -> ClassSe
         within: 0.0,
         entropy: None,
         own: None,
+        duplicates: 0,
         finding,
     };
     if members.len() < LEAST {
         return ClassSet { seen: blank(Finding::Small), members, set: Vec::new(), score: Vec::new() };
     }
     let rows = ridge.class(View::Images, &members);
-    let Some(best) = candidates::best(ridge, &rows, &members, margin) else {
+    let Some(Best { candidate: best, duplicates }) = candidates::best(ridge, &rows, data, &members, margin) else {
         return ClassSet { seen: blank(Finding::Nothing), members, set: Vec::new(), score: Vec::new() };
     };
     let refined = refine(&rows, &best.set);
@@ -169,10 +174,18 @@ fn look_at(ridge: &Ridge, data: &Dataset, class: u32, margin: &[f32]) -> ClassSe
     let suspects: Vec<usize> = members.iter().zip(&set).filter(|(_, s)| **s).map(|(i, _)| *i).collect();
     let (entropy, own) = called(ridge, data, class, &suspects);
     let separation = if within >= APART { best.separation().max(others) } else { best.separation() };
-    let many = entropy >= MANY && own <= OWN && within >= APART && others >= BESIDE && suspects.len() >= LEAST;
+    let many = data.classes.len() >= FEWEST_CLASSES && entropy >= MANY && own <= OWN && within >= APART && others >= BESIDE && suspects.len() >= LEAST;
     // Whether it stands out from the other classes' sets, `decide` says.
     let finding = if many { Finding::Mislabelled } else { Finding::Nothing };
-    let seen = ClassEvidence { suspects: suspects.len(), separation, within, entropy: Some(entropy), own: Some(own), ..blank(finding) };
+    let seen = ClassEvidence {
+        suspects: suspects.len(),
+        separation,
+        within,
+        entropy: Some(entropy),
+        own: Some(own),
+        duplicates: duplicates.len(),
+        ..blank(finding)
+    };
     ClassSet { seen, members, set, score }
 }
 
@@ -231,15 +244,21 @@ fn called(ridge: &Ridge, data: &Dataset, class: u32, suspects: &[usize]) -> (f64
     (entropy(&counts) / ((classes - 1) as f64).ln(), own as f64 / suspects.len() as f64)
 }
 
-/// A set that goes through all classes: begins with the images least like their label, each class centred.
+/// The most separate set that goes through all classes.
 fn pooled(ridge: &Ridge, data: &Dataset, margin: &[f32]) -> Option<PooledSet> {
+    let found = POOLED_SHARES.iter().filter_map(|share| pooled_from(*share, ridge, data, margin));
+    found.max_by(|a, b| a.seen.separation.total_cmp(&b.seen.separation))
+}
+
+/// Begins with the `share` of images least like their label, each class centred.
+fn pooled_from(share: f64, ridge: &Ridge, data: &Dataset, margin: &[f32]) -> Option<PooledSet> {
     let n = data.len();
     let classes: Vec<Vec<usize>> =
         (0..data.classes.len()).map(|k| (0..n).filter(|&i| data.labels[i] as usize == k).collect()).collect();
     let mut set = vec![false; n];
     for members in &classes {
         let mine: Vec<f32> = members.iter().map(|&i| margin[i]).collect();
-        let level = quantile(&mine, POOLED_SHARE);
+        let level = quantile(&mine, share);
         members.iter().filter(|&&i| margin[i] <= level).for_each(|&i| set[i] = true);
     }
     let mut score = vec![0.0f32; n];
@@ -276,19 +295,23 @@ fn pooled(ridge: &Ridge, data: &Dataset, margin: &[f32]) -> Option<PooledSet> {
     }
     let by_class: Vec<usize> = classes.iter().map(|members| members.iter().filter(|&&i| set[i]).count()).collect();
     let apart = separation(Moments::of_groups(&score, &set));
+    log::debug!("from {share}: {} images, D {apart:.2}, settled {settled:.2}", by_class.iter().sum::<usize>());
     let seen = PooledEvidence { suspects: by_class.iter().sum(), separation: apart, settled, by_class };
     Some(PooledSet { seen, set, score })
 }
 
 /// Says which classes' sets count as poison. True: the pooled one does, and then none by itself.
 fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> bool {
-    let separations: Vec<f64> = classes.iter().map(|c| c.seen.separation).collect();
-    for (k, class) in classes.iter_mut().enumerate() {
-        let next = separations.iter().enumerate().filter(|(j, _)| *j != k).map(|(_, d)| *d).fold(0.0, f64::max);
-        if class.seen.separation >= SEPARATE && class.seen.separation >= RATIO * next {
-            class.seen.finding = Finding::Separate;
-        }
-    }
+    let mut order: Vec<usize> = (0..classes.len()).collect();
+    order.sort_by(|&a, &b| classes[b].seen.separation.total_cmp(&classes[a].seen.separation));
+    let separation = |at: usize| order.get(at).map_or(0.0, |k| classes[*k].seen.separation);
+    // Several classes may be under attack: those above the last wide gap, at most half of all.
+    let standing_out = (1..=classes.len() / 2)
+        .rev()
+        .find(|&count| separation(count - 1) >= SEPARATE && separation(count - 1) >= RATIO * separation(count))
+        .unwrap_or(0);
+    order.truncate(standing_out);
+    order.iter().for_each(|k| classes[*k].seen.finding = Finding::Separate);
     let most = classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.separation).fold(0.0, f64::max);
     let all = pooled.is_some_and(|p| {
         let many = p.by_class.iter().filter(|c| **c >= FEWEST).count() >= 2;

@@ -6,6 +6,7 @@
 
 mod candidates;
 mod discriminator;
+mod duplicates;
 mod evidence;
 mod features;
 mod ridge;
@@ -82,7 +83,21 @@ pub fn scan(
     let mut predictor = Predictor::new(kernels, network, config.train.batch.min(data.len()))?;
     observer.begin("features", data.len() as u64);
     let features = predictor.run(data, observer)?.features;
-    let ridge = Ridge::new(data, &features, observer)?;
+    judge(kernels, &features, data, config, observer)
+}
+
+/// Splits the data by its images and the frozen `features` [N, D] that a network trained on it has of them.
+///
+/// # Errors
+/// Features that are not finite or over the adapter's limits; a wish to stop; the driver's.
+pub fn judge(
+    kernels: &Kernels,
+    features: &[f32],
+    data: &Dataset,
+    config: &AntiLearnConfig,
+    observer: &dyn Observer,
+) -> Result<Findings, TrainError> {
+    let ridge = Ridge::new(data, features, observer)?;
     let evidence = evidence::find(&ridge, data, observer)?;
     let images = split::by_images(&evidence, data.len());
     let accused = images.iter().any(|o| *o > 0.0);
@@ -91,7 +106,7 @@ pub fn scan(
         Border::Images => images,
         Border::Features => split::by_features(&evidence, &ridge),
         Border::Classifier => {
-            let discriminator = Discriminator::new(kernels, &features, data, &config.discriminator, config.train.seed)?;
+            let discriminator = Discriminator::new(kernels, features, data, &config.discriminator, config.train.seed)?;
             let count = ((config.prefilter_share * data.len() as f64).round() as usize).max(1);
             split::by_classifier(&images, discriminator, count, config.discriminator.rounds, observer)?
         }

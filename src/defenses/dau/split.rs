@@ -67,6 +67,14 @@ pub(super) fn by_images(evidence: &Evidence, n: usize) -> Vec<f32> {
 /// through all classes stays as it is.
 pub(super) fn by_features(evidence: &Evidence, ridge: &Ridge) -> Vec<f32> {
     let mut odds = by_images(evidence, ridge.samples());
+    for class in &evidence.classes {
+        if class.set.is_empty() { continue }
+        let rows = ridge.class(View::All, &class.members);
+        let refined = refine(&rows, &class.set);
+        let complement: Vec<bool> = class.set.iter().map(|s| !s).collect();
+        let c = refine(&rows, &complement);
+        log::debug!("class {}: images {:.2}, with network from set {:.2} n {}, from complement {:.2} n {}", class.seen.class, class.seen.within, refined.within, refined.set.iter().filter(|s| **s).count(), c.within, c.set.iter().filter(|s| **s).count());
+    }
     for class in evidence.classes.iter().filter(|c| c.seen.finding.accuses()) {
         let refined = refine(&ridge.class(View::All, &class.members), &class.set);
         if refined.within > class.seen.within {

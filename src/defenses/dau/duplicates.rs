@@ -1,0 +1,78 @@
+//! Near-duplicates: many copies of one picture are separate from everything else, too, and are no poison.
+
+use rayon::prelude::*;
+
+use crate::data::Dataset;
+
+/// Correlation of two images from which they are nearly the same picture.
+const SAME_PICTURE: f32 = 0.9;
+/// Share of a set that has a near-duplicate in it, from which the set is one of near-duplicates...
+const MOSTLY: f64 = 0.5;
+/// ... if that share is so many times the one in the rest of the class: some classes are nearly alike throughout, as digits are.
+const ABOVE_REST: f64 = 3.0;
+/// So many images of a set are compared: cost grows with the square.
+const COMPARED: usize = 400;
+
+/// Whether the images of `set` are mostly near-duplicates of one another, and those of `rest` are not.
+pub(super) fn near_duplicates(data: &Dataset, set: &[usize], rest: &[usize]) -> bool {
+    let of_set = share(data, set);
+    of_set >= MOSTLY && of_set >= ABOVE_REST * share(data, rest)
+}
+
+/// The share of images that correlate with another one of them by [`SAME_PICTURE`] or more.
+fn share(data: &Dataset, of: &[usize]) -> f64 {
+    let step = of.len().div_ceil(COMPARED).max(1);
+    let unit: Vec<Vec<f32>> = of.iter().step_by(step).map(|&i| standardised(data.image(i))).collect();
+    let twin = |i: usize| (0..unit.len()).any(|j| j != i && dot(&unit[i], &unit[j]) >= SAME_PICTURE);
+    let twins = (0..unit.len()).into_par_iter().filter(|&i| twin(i)).count();
+    twins as f64 / unit.len().max(1) as f64
+}
+
+/// An image less its mean, of length 1; a flat one stays 0.
+fn standardised(image: &[u8]) -> Vec<f32> {
+    let mean = image.iter().map(|p| f32::from(*p)).sum::<f32>() / image.len() as f32;
+    let mut out: Vec<f32> = image.iter().map(|p| f32::from(*p) - mean).collect();
+    let norm = dot(&out, &out).sqrt().max(1e-6);
+    out.iter_mut().for_each(|v| *v /= norm);
+    out
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let whole = a.len() / 16 * 16;
+    for (a, b) in a[..whole].chunks_exact(16).zip(b[..whole].chunks_exact(16)) {
+        lanes.iter_mut().zip(a).zip(b).for_each(|((lane, a), b)| *lane += a * b);
+    }
+    lanes.iter().sum::<f32>() + a[whole..].iter().zip(&b[whole..]).map(|(a, b)| a * b).sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+    use rand::RngExt;
+
+    /// Forty pictures of noise; from 30 on each is `base` with a little noise of its own.
+    fn data(copies: bool) -> Dataset {
+        let (n, size) = (40, 8);
+        let mut rng = rng::stream(5, "near-duplicates");
+        let base: Vec<u8> = (0..size * size * 3).map(|_| rng.random()).collect();
+        let mut pixels = Vec::new();
+        for i in 0..n {
+            for b in &base {
+                let noise: u8 = rng.random();
+                pixels.push(if copies && i >= 30 { b.saturating_add(noise / 16) } else { noise });
+            }
+        }
+        Dataset { name: "test".into(), size, classes: vec!["a".into()], pixels, labels: vec![0; n], paths: vec![String::new(); n] }
+    }
+
+    #[test]
+    fn copies_of_one_picture_are_named_and_other_sets_are_not() {
+        let (set, rest): (Vec<usize>, Vec<usize>) = ((30..40).collect(), (0..30).collect());
+        assert!(near_duplicates(&data(true), &set, &rest));
+        assert!(!near_duplicates(&data(false), &set, &rest));
+        // Where the whole class is alike, a part of it is nothing special.
+        assert!(!near_duplicates(&data(true), &[30, 31, 32, 33, 34], &[35, 36, 37, 38, 39]));
+    }
+}
