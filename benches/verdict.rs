@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use dau::attacks::{self, AttackOptions, Blueprint, Draw, PoisonOptions, TargetMode};
 use dau::data::{Dataset, LoadOptions, Spec, load, load_folder};
-use dau::defenses::dau::{AntiLearnConfig, Border, Finding, Findings, examine, judge};
+use dau::defenses::dau::{AntiLearnConfig, Answer, Border, Finding, Findings, examine, judge};
 use dau::rng;
 use dau::train::Silent;
 use rand::RngExt;
@@ -96,7 +96,11 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
     println!(
         "| {set} | {} | {poison} | {} | {by} | {most:.1} | {next:.1} | {flagged} | {right} | {} | {} | {seconds:.1} |",
         data.len(),
-        if flagged > 0 { "backdoor" } else { "none" },
+        match found.answer {
+            Answer::Backdoor => "backdoor",
+            Answer::None => "none",
+            Answer::Unclear => "too little",
+        },
         share(flagged),
         share(poison),
     );

@@ -106,7 +106,7 @@ mod tests {
             paths: vec![String::new(); 4],
         };
         let split = Split { flagged: vec![false, false, false, true], score: vec![0.0, 0.0, 0.0, 0.9] };
-        let findings = Findings { split, suspicion: vec![0.0, 0.1, 0.7, 0.3], classes: Vec::new() };
+        let findings = Findings { suspicion: vec![0.0, 0.1, 0.7, 0.3], ..Findings::of(split) };
         assert_eq!(by_suspicion(&findings), [3, 2, 1, 0]);
         let sheet = sheet(&data, &findings);
         let cell = 64 + 2 * FRAME;

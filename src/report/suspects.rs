@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_as_the_same_suspects() {
         let split = Split { flagged: vec![true, false, true, false], score: vec![0.7, 0.2, 0.9, 0.0] };
-        let findings = Findings { split, suspicion: vec![0.0; 4], classes: Vec::new() };
+        let findings = Findings::of(split);
         let bytes = suspects_csv(&data(), Path::new("d"), &findings, Path::new("s")).expect("written");
         let text = String::from_utf8(bytes).expect("text");
         let lines: Vec<&str> = text.lines().collect();

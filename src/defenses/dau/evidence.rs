@@ -21,15 +21,17 @@ const POOLED_SHARES: [f64; 2] = [0.05, 0.1];
 const SETTLED: f64 = 0.8;
 
 /// D from which a set is separate.
-const SEPARATE: f64 = 5.0;
+pub const SEPARATE: f64 = 5.0;
 /// So many times the D of the next class.
-const RATIO: f64 = 1.5;
+pub const RATIO: f64 = 1.5;
 /// D from which poison of all classes is.
 const POOLED: f64 = 6.0;
 /// No class has more of poison of all classes.
 const POOLED_MOST: f64 = 0.8;
 /// D within a class from which two groups are apart.
 const APART: f64 = 3.0;
+/// The same with the network's features, for a set called by many names.
+const CONFIRMED: f64 = 4.5;
 /// D against other classes that a set called by many names needs beside.
 const BESIDE: f64 = 2.5;
 /// Of the greatest possible entropy of left-out predictions, ln(K - 1): what a set from many classes has.
@@ -72,6 +74,8 @@ pub enum Finding {
     Separate,
     /// A set that a model which has not seen it calls by many other classes' names.
     Mislabelled,
+    /// The same, but in the network's features the set is not apart from its class.
+    Unconfirmed,
 }
 
 impl Finding {
@@ -118,6 +122,20 @@ pub(super) struct Evidence {
     pub pooled: Option<PooledSet>,
     /// Whether the pooled set is the poison: then no class by itself is accused.
     pub pooled_accused: bool,
+}
+
+impl Evidence {
+    /// Asks the network whether a set that is called by many names is apart from its class in its features, too: poison is, since the network
+    /// has learned its trigger.
+    pub fn confirm(&mut self, ridge: &Ridge) {
+        for class in self.classes.iter_mut().filter(|c| c.seen.finding == Finding::Mislabelled) {
+            let within = refine(&ridge.class(View::All, &class.members), &class.set).within;
+            log::info!("class {}: D within the class {within:.2} with the network's features", class.seen.class);
+            if within < CONFIRMED {
+                class.seen.finding = Finding::Unconfirmed;
+            }
+        }
+    }
 }
 
 /// Looks at every class, and at all of them together.

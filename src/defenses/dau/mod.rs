@@ -4,6 +4,7 @@
 //! features, retrain the classifier into a discriminator of poisoned and clean samples, split. Stage 2, `unlearn`: complementary
 //! cross-entropy on the poisoned part together with cross-entropy on the clean part.
 
+mod answer;
 mod candidates;
 mod discriminator;
 mod duplicates;
@@ -16,12 +17,14 @@ mod unlearn;
 
 use serde::{Deserialize, Serialize};
 
+pub use answer::{Answer, Doubt};
 use discriminator::Discriminator;
 pub use discriminator::DiscriminatorConfig;
 use evidence::Evidence;
-pub use evidence::{ClassEvidence, Finding, PooledEvidence};
+pub use evidence::{ClassEvidence, Finding, PooledEvidence, RATIO, SEPARATE};
 use ridge::Ridge;
 pub use split::{Border, Split};
+use statistics::Moments;
 pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
 use crate::data::Dataset;
@@ -31,15 +34,28 @@ use crate::train::{Network, Observer, Predictor, TrainConfig, TrainError, fit};
 /// What stage 1 found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Findings {
+    pub answer: Answer,
+    /// Why there is too little to say; empty with another answer.
+    pub doubts: Vec<Doubt>,
     pub split: Split,
-    /// How far each sample lies on the side of its class's most separate set, in data order, also where that set is not held to be
-    /// poison: so that there is an order to look at.
+    /// How far each sample lies on the side of its class's most separate set, times that set's separation, in data order; also where the
+    /// set is not held to be poison: so that there is an order to look at.
     pub suspicion: Vec<f32>,
     pub classes: Vec<ClassEvidence>,
     /// None where there are too few images.
     pub pooled: Option<PooledEvidence>,
     /// Whether the poison goes through all classes.
     pub all_to_all: bool,
+}
+
+impl Findings {
+    /// What `split` says, without any evidence.
+    #[cfg(test)]
+    pub(crate) fn of(split: Split) -> Findings {
+        let (answer, doubts) = answer::answer(split.flagged.contains(&true), split.flagged.len(), &[]);
+        let suspicion = vec![0.0; split.flagged.len()];
+        Findings { answer, doubts, split, suspicion, classes: Vec::new(), pooled: None, all_to_all: false }
+    }
 }
 
 /// Stage 1.
@@ -98,7 +114,8 @@ pub fn judge(
     observer: &dyn Observer,
 ) -> Result<Findings, TrainError> {
     let ridge = Ridge::new(data, features, observer)?;
-    let evidence = evidence::find(&ridge, data, observer)?;
+    let mut evidence = evidence::find(&ridge, data, observer)?;
+    evidence.confirm(&ridge);
     let images = split::by_images(&evidence, data.len());
     let accused = images.iter().any(|o| *o > 0.0);
     let odds = match config.border {
@@ -128,16 +145,16 @@ pub fn examine(data: &Dataset, observer: &dyn Observer) -> Result<Findings, Trai
 fn findings(data: &Dataset, evidence: Evidence, odds: &[f32]) -> Findings {
     let mut suspicion = vec![0.0; data.len()];
     for class in &evidence.classes {
-        class.members.iter().zip(&class.score).for_each(|(i, s)| suspicion[*i] = *s);
+        let [inside, _] = Moments::of_groups(&class.score, &class.set);
+        let scale = (class.seen.separation / inside.mean.max(1e-6)) as f32;
+        class.members.iter().zip(&class.score).for_each(|(i, s)| suspicion[*i] = scale * s);
     }
     if let Some(pooled) = evidence.pooled.as_ref().filter(|_| evidence.pooled_accused) {
         suspicion.clone_from(&pooled.score);
     }
-    Findings {
-        split: split::cut(data, odds),
-        suspicion,
-        classes: evidence.classes.into_iter().map(|c| c.seen).collect(),
-        pooled: evidence.pooled.map(|p| p.seen),
-        all_to_all: evidence.pooled_accused,
-    }
+    let split = split::cut(odds);
+    let classes: Vec<ClassEvidence> = evidence.classes.into_iter().map(|c| c.seen).collect();
+    let (answer, doubts) = answer::answer(split.flagged.contains(&true), data.len(), &classes);
+    let (pooled, all_to_all) = (evidence.pooled.map(|p| p.seen), evidence.pooled_accused);
+    Findings { answer, doubts, split, suspicion, classes, pooled, all_to_all }
 }

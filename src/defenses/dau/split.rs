@@ -6,7 +6,6 @@ use super::discriminator::Discriminator;
 use super::evidence::{Evidence, refine};
 use super::ridge::{Ridge, View};
 use super::statistics::log_odds;
-use crate::data::Dataset;
 use crate::train::{Observer, TrainError};
 
 /// The verdict on every training sample, in data order.
@@ -67,14 +66,6 @@ pub(super) fn by_images(evidence: &Evidence, n: usize) -> Vec<f32> {
 /// through all classes stays as it is.
 pub(super) fn by_features(evidence: &Evidence, ridge: &Ridge) -> Vec<f32> {
     let mut odds = by_images(evidence, ridge.samples());
-    for class in &evidence.classes {
-        if class.set.is_empty() { continue }
-        let rows = ridge.class(View::All, &class.members);
-        let refined = refine(&rows, &class.set);
-        let complement: Vec<bool> = class.set.iter().map(|s| !s).collect();
-        let c = refine(&rows, &complement);
-        log::debug!("class {}: images {:.2}, with network from set {:.2} n {}, from complement {:.2} n {}", class.seen.class, class.seen.within, refined.within, refined.set.iter().filter(|s| **s).count(), c.within, c.set.iter().filter(|s| **s).count());
-    }
     for class in evidence.classes.iter().filter(|c| c.seen.finding.accuses()) {
         let refined = refine(&ridge.class(View::All, &class.members), &class.set);
         if refined.within > class.seen.within {
@@ -116,8 +107,7 @@ pub(super) fn by_classifier(
 }
 
 /// Flags what is poisoned with a belief over [`DOUBT`].
-pub(super) fn cut(data: &Dataset, odds: &[f32]) -> Split {
-    debug_assert_eq!(data.len(), odds.len());
+pub(super) fn cut(odds: &[f32]) -> Split {
     let score: Vec<f32> = odds.iter().map(|o| 1.0 / (1.0 + (-o).exp())).collect();
     Split { flagged: score.iter().map(|s| *s > DOUBT).collect(), score }
 }

@@ -112,7 +112,7 @@ mod tests {
         let group = [true, true, false, false, false, false];
         assert_relative_eq!(log_odds(&values, &group)[0], (0.5f32).ln() - 0.5 + 4.5, epsilon = 1e-5);
         // A wide lower group would overtake the upper one far above its mean.
-        let values = [4.0, 4.2, -9.0, 9.0, 30.0, 5.0];
+        let values = [4.0, 4.2, -9.0, 9.0, -30.0, 5.0];
         let odds = log_odds(&values, &group);
         let mut order: Vec<usize> = (0..6).collect();
         order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
