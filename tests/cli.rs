@@ -200,7 +200,7 @@ fn unreadable_images_are_left_out_on_demand_and_counted() {
     assert!(output.status.success(), "{}", stderr(&output));
     let said = "left out 1 of 21 images that cannot be read; the first: cannot read the image d/dog/broken.png";
     assert!(stderr(&output).contains(said), "{}", stderr(&output));
-    let run = ["run", "--dataset", "folder", "--data", "d", "--skip-unreadable", "--prefilter-share", ".1", "--json"];
+    let run = ["run", "--dataset", "folder", "--data", "d", "--skip-unreadable", "--json"];
     let results: Value = serde_json::from_str(&succeed(place.path(), &[&run[..], &TINY].concat())).expect("json");
     assert_eq!(results["dataset"]["left_out"], 1);
     refused(place.path(), &["run", "--poisoned", "p", "--skip-unreadable"], &["poisoned already: leave out skip_unreadable"]);

@@ -72,7 +72,7 @@ fn defend_finds_the_class_and_the_images_and_says_so_in_words() {
     let scores: Vec<f32> = csv.lines().skip(1).filter_map(|row| row.split(',').nth(2)?.parse().ok()).collect();
     assert!(scores.len() == 800 && scores.is_sorted_by(|a, b| a >= b), "the most suspicious first");
     let words = text(place.join("r/verdict.txt"));
-    for part in ["A backdoor was found.", "class `0`", "How sure: the evidence is", "cannot see", "does not certify"] {
+    for part in ["A backdoor was found in class `0`:", "What it means:", "What to do:", "cannot see", "does not certify"] {
         assert!(words.contains(part), "`{part}` is not in {words}");
     }
     let sheet = image::open(place.join("r/suspects.png")).expect("a picture").to_rgb8();
@@ -82,7 +82,7 @@ fn defend_finds_the_class_and_the_images_and_says_so_in_words() {
     assert_eq!(results["undefended"]["counts"]["acc"][1], 500);
     // Nothing tells of a poisoning that did not take place.
     let run = text(place.join("r/run.toml"));
-    assert!(!run.contains("attack") && !run.contains("poison_rate") && run.contains("confirm = true"), "{run}");
+    assert!(!run.contains("attack") && !run.contains("poison_rate") && run.contains("border = "), "{run}");
 }
 
 #[test]
@@ -90,15 +90,13 @@ fn defend_leaves_the_network_of_clean_data_as_it_is() {
     let place = place();
     let args = [&["defend", "--limit-per-class", "80", "--seed", "4", "--out", "r"], &TINY[..]].concat();
     let results = json(place.path(), &args);
-    assert_eq!((&results["verdict"]["found"], &results["verdict"]["flagged"]), (&false.into(), &0.into()), "{results}");
+    // Of 800 images too little can be said, and the network stays as it is.
+    assert_eq!((&results["verdict"]["found"], &results["verdict"]["flagged"]), (&Value::Null, &0.into()), "{results}");
+    assert_eq!(results["verdict"]["answer"], "unclear");
     let r = |file: &str| bytes(place.path().join("r").join(file));
     assert_eq!(r("undefended.safetensors"), r("defended.safetensors"));
     assert_eq!(results["undefended"], results["defended"]);
-    assert!(text(place.path().join("r/verdict.txt")).starts_with("No backdoor was found: none of 800 training images"));
-
-    // By loss something is always flagged, and that is no verdict.
-    let by_loss = json(place.path(), &[&args[..], &["--prefilter", "loss"]].concat());
-    assert!(by_loss["verdict"]["found"].is_null() && by_loss["verdict"]["flagged"].as_u64() > Some(0), "{by_loss}");
+    assert!(text(place.path().join("r/verdict.txt")).starts_with("There is too little to say whether there is a backdoor"));
 }
 
 #[test]
@@ -114,9 +112,15 @@ fn scan_says_of_a_network_that_is_there_what_defend_said() {
         assert!(bytes(place.path().join("s").join(file)) == bytes(at.join("r").join(file)), "{file} differs");
     }
     assert!(!place.path().join("s/defended.safetensors").exists(), "nothing is trained");
-    refused(place.path(), &[&args[..7], &["--prefilter", "loss"]].concat(), &["order of learning", "dau defend"]);
     refused(place.path(), &[&args[..7], &["--image-size", "8"]].concat(), &["takes images of 16 pixels, not 8"]);
     refused(place.path(), &["scan", "--checkpoint", "none.safetensors", "--data", data], &["none.safetensors"]);
+    // By the images alone: the same class, and no adapter is asked for.
+    let alone = ["scan", "--data", data, "--dataset", "digits", "--adapter", "none such", "--out", "a"];
+    let results = json(place.path(), &alone);
+    assert_eq!((&results["verdict"]["classes"][0]["name"], &results["adapter"]), (&"0".into(), &"none".into()));
+    let (found, truth) = (poisoned(&text(place.path().join("a/suspects.csv"))), poisoned(&text(at.join("p/poison.csv"))));
+    assert!(found.intersection(&truth).count() * 10 >= 9 * found.len().max(truth.len()), "{} {}", found.len(), truth.len());
+
     fs::remove_dir_all(place.path().join("s")).expect("removed");
     let two = place.path().join("two");
     for class in ["cat", "dog"] {
@@ -228,9 +232,6 @@ fn defend_refuses_what_it_cannot_work_with() {
     refused(here, &["defend", "--data", "nowhere"], &["cannot read nowhere"]);
     fs::write(here.join("c.toml"), "attack = \"BadNets\"\n").expect("written");
     refused(here, &["defend", "--dataset", "digits", "--config", "c.toml"], &["nothing is poisoned here", "`attack`"]);
-    let args = [&["defend", "--limit-per-class", "4"], &TINY[..]].concat();
-    let output = dau(here, &args);
-    assert!(stderr(&output).contains("give another --prefilter-share, or more images"), "{}", stderr(&output));
     fs::create_dir(here.join("thesis")).expect("made");
     fs::write(here.join("thesis/t.tex"), "x").expect("written");
     let output = dau(here, &["defend", "--dataset", "digits", "--out", "thesis"]);

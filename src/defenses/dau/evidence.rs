@@ -341,3 +341,7 @@ fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> bool {
     }
     all
 }
+
+#[cfg(test)]
+#[path = "evidence_tests.rs"]
+mod tests;

@@ -18,6 +18,8 @@ use crate::train::{Observer, TrainError};
 const BLOCK: usize = 256;
 /// Blocks in a part: sums go part by part, so that they have one order on any number of threads.
 const PART: usize = 16;
+/// Bytes that Z may take in f32: more images than these allow have enough of them that rounding to f16 does no harm.
+const MOST_BYTES: usize = 2 << 30;
 /// Variances are at least this: a dimension that never changes stays 0.
 const LEAST_VARIANCE: f64 = 1e-8;
 
@@ -25,15 +27,41 @@ const LEAST_VARIANCE: f64 = 1e-8;
 /// regression on targets Y predicts Z Z' (Y - mean) + mean, and sample i's own share in its prediction is h_i = |z_i|^2 + 1 / N.
 /// Since L is triangular, the first entries of z_i are the same for the first features alone.
 ///
-/// Z is kept in f16, 2 N d bytes; sums are f32.
+/// Z is kept in f32, and in f16 where that would take more than [`MOST_BYTES`]; sums are f32.
 pub(super) struct Ridge {
     /// [N, d], row by row.
-    z: Vec<f16>,
+    z: Rows,
     dimensions: usize,
     /// Dimensions in front that come from the images alone.
     shallow: usize,
     /// h_i in either view.
     leverage: [Vec<f32>; 2],
+}
+
+/// Numbers row by row.
+enum Rows {
+    Single(Vec<f32>),
+    Half(Vec<f16>),
+}
+
+impl Rows {
+    fn new(len: usize, most_bytes: usize) -> Rows {
+        if len.saturating_mul(4) <= most_bytes { Rows::Single(vec![0.0; len]) } else { Rows::Half(vec![f16::ZERO; len]) }
+    }
+
+    fn read(&self, from: usize, to: &mut [f32]) {
+        match self {
+            Rows::Single(all) => to.copy_from_slice(&all[from..from + to.len()]),
+            Rows::Half(all) => all[from..from + to.len()].convert_to_f32_slice(to),
+        }
+    }
+
+    fn write(&mut self, at: usize, row: &[f32]) {
+        match self {
+            Rows::Single(all) => all[at..at + row.len()].copy_from_slice(row),
+            Rows::Half(all) => all[at..at + row.len()].convert_from_f32_slice(row),
+        }
+    }
 }
 
 /// Which features a prediction uses.
@@ -57,6 +85,10 @@ impl Ridge {
     /// # Errors
     /// Features that are not finite; a wish to stop.
     pub fn new(data: &Dataset, network: &[f32], observer: &dyn Observer) -> Result<Ridge, TrainError> {
+        Ridge::within(MOST_BYTES, data, network, observer)
+    }
+
+    fn within(most_bytes: usize, data: &Dataset, network: &[f32], observer: &dyn Observer) -> Result<Ridge, TrainError> {
         let n = data.len();
         let features = Features::new(data.size);
         let deep = network.len() / n.max(1);
@@ -103,13 +135,12 @@ impl Ridge {
                 [mean as f32, (1.0 / (variance * size).sqrt()) as f32]
             })
             .collect();
-        let mut z = vec![f16::ZERO; n * d];
+        let mut z = Rows::new(n * d, most_bytes);
         for part in parts(n) {
             cancelled()?;
-            z[part.start * d..part.end * d].par_chunks_exact_mut(d).zip(part.clone()).for_each(|(out, i)| {
-                let row: Vec<f32> = raw(i).iter().zip(&scale).map(|(v, s)| (v - s[0]) * s[1]).collect();
-                out.convert_from_f32_slice(&row);
-            });
+            let standardised = |i: usize| raw(i).iter().zip(&scale).map(|(v, s)| (v - s[0]) * s[1]).collect::<Vec<f32>>();
+            let rows: Vec<Vec<f32>> = part.clone().into_par_iter().map(standardised).collect();
+            part.clone().zip(rows).for_each(|(i, row)| z.write(i * d, &row));
             observer.advance(part.len() as u64);
         }
         if scale.iter().any(|s| !(s[0].is_finite() && s[1].is_finite())) {
@@ -141,7 +172,7 @@ impl Ridge {
             let mut block = ridge.columns(View::All, part.clone());
             solve_lower_triangular_in_place(factor.L(), block.as_mut(), par);
             for (i, j) in part.zip(0..) {
-                ridge.z[i * d..(i + 1) * d].convert_from_f32_slice(block.col_as_slice(j));
+                ridge.z.write(i * d, block.col_as_slice(j));
             }
         }
         for view in [View::Images, View::All] {
@@ -163,14 +194,10 @@ impl Ridge {
         }
     }
 
-    fn row(&self, view: View, i: usize) -> &[f16] {
-        &self.z[i * self.dimensions..][..self.width(view)]
-    }
-
     /// |z_i|^2.
     fn norm(&self, view: View, i: usize) -> f32 {
         let mut row = vec![0.0f32; self.width(view)];
-        self.row(view, i).convert_to_f32_slice(&mut row);
+        self.z.read(i * self.dimensions, &mut row);
         row.iter().map(|z| z * z).sum()
     }
 
@@ -180,7 +207,7 @@ impl Ridge {
         let width = self.width(view);
         let mut block = Mat::<f32>::zeros(width, of.len());
         let columns: Vec<&mut [f32]> = block.col_iter_mut().filter_map(|c| c.try_as_col_major_mut().map(|c| c.as_slice_mut())).collect();
-        columns.into_par_iter().zip(of).for_each(|(column, i)| self.row(view, i).convert_to_f32_slice(column));
+        columns.into_par_iter().zip(of).for_each(|(column, i)| self.z.read(i * self.dimensions, column));
         block
     }
 
@@ -365,4 +392,135 @@ fn blocks(of: Range<usize>) -> Vec<Range<usize>> {
 
 fn parts(n: usize) -> Vec<Range<usize>> {
     ranges(0..n, PART * BLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+    use crate::train::Silent;
+    use approx::assert_relative_eq;
+    use faer::prelude::Solve;
+    use rand::RngExt;
+
+    const N: usize = 60;
+    const DEEP: usize = 3;
+    const ERROR: f64 = 1e-3;
+
+    fn data() -> (Dataset, Vec<f32>) {
+        let mut rng = rng::stream(11, "ridge");
+        let (size, classes) = (8, 3);
+        let pixels = (0..N * size * size * 3).map(|_| rng.random()).collect();
+        let labels = (0..N).map(|i| (i * i % classes) as u32).collect();
+        let network = (0..N * DEEP).map(|i| (rng::normal(&mut rng) * (1 + i % DEEP) as f64) as f32).collect();
+        let names = (0..classes).map(|k| k.to_string()).collect();
+        (Dataset { name: "test".into(), size, classes: names, pixels, labels, paths: vec![String::new(); N] }, network)
+    }
+
+    /// Standardised rows in f64, each block of weight 1.
+    fn rows(data: &Dataset, network: &[f32], view: View) -> Vec<Vec<f64>> {
+        let features = Features::new(data.size);
+        let mut rows: Vec<Vec<f64>> = (0..N).map(|i| features.of(data.image(i)).iter().map(|v| f64::from(*v)).collect()).collect();
+        let mut sizes = features.blocks().to_vec();
+        if view == View::All {
+            rows.iter_mut().enumerate().for_each(|(i, r)| r.extend(network[i * DEEP..][..DEEP].iter().map(|v| f64::from(*v))));
+            sizes.push(DEEP);
+        }
+        let weights: Vec<f64> = sizes.iter().flat_map(|&s| std::iter::repeat_n(1.0 / (s as f64).sqrt(), s)).collect();
+        for (j, weight) in weights.into_iter().enumerate() {
+            let mean = rows.iter().map(|r| r[j]).sum::<f64>() / N as f64;
+            let variance = rows.iter().map(|r| (r[j] - mean).powi(2)).sum::<f64>() / N as f64;
+            rows.iter_mut().for_each(|r| r[j] = (r[j] - mean) / variance.max(LEAST_VARIANCE).sqrt() * weight);
+        }
+        rows
+    }
+
+    /// Ridge regression fitted anew without `left`, by the normal equations in f64 on kernels: predictions of `left`.
+    fn refitted(rows: &[Vec<f64>], y: &[f64], left: &[usize]) -> Vec<f64> {
+        let kept: Vec<usize> = (0..N).filter(|i| !left.contains(i)).collect();
+        let d = rows[0].len();
+        // The intercept is not penalised: centre on the kept samples.
+        let mean: Vec<f64> = (0..d).map(|j| kept.iter().map(|&i| rows[i][j]).sum::<f64>() / kept.len() as f64).collect();
+        let level = kept.iter().map(|&i| y[i]).sum::<f64>() / kept.len() as f64;
+        let x = Mat::from_fn(kept.len(), d, |i, j| rows[kept[i]][j] - mean[j]);
+        let t = Mat::from_fn(kept.len(), 1, |i, _| y[kept[i]] - level);
+        let mut kernel = &x * x.transpose();
+        for i in 0..kept.len() {
+            // c of 300 features and 60 samples is the largest.
+            kernel[(i, i)] += 3e-4 * N as f64;
+        }
+        let w = x.transpose() * kernel.partial_piv_lu().solve(t);
+        left.iter().map(|&i| level + (0..d).map(|j| (rows[i][j] - mean[j]) * w[(j, 0)]).sum::<f64>()).collect()
+    }
+
+    #[test]
+    fn leaving_one_out_is_fitting_anew_without_it() {
+        let (data, network) = data();
+        let ridge = Ridge::new(&data, &network, &Silent).unwrap();
+        let y: Vec<f64> = (0..N).map(|i| if i % 3 == 0 { 1.0 - 2.0 * (i % 2) as f64 } else { 0.0 }).collect();
+        let targets = Mat::from_fn(N, 1, |i, _| y[i] as f32);
+        for view in [View::Images, View::All] {
+            let rows = rows(&data, &network, view);
+            let got = ridge.leave_one_out(view, targets.as_ref());
+            // A class alone, where the targets are 0 outside.
+            let members: Vec<usize> = (0..N).step_by(3).collect();
+            let own = Mat::from_fn(members.len(), 1, |i, _| y[members[i]] as f32);
+            let of_class = ridge.class(view, &members).leave_one_out(own.as_ref());
+            for i in [0, 9, 57] {
+                let want = refitted(&rows, &y, &[i])[0];
+                assert_relative_eq!(f64::from(got[(i, 0)]), want, epsilon = ERROR);
+                assert_relative_eq!(f64::from(of_class[(i / 3, 0)]), want, epsilon = ERROR);
+            }
+            let others = ridge.leave_one_out_of_others(view, ridge.class(view, &members).weights(own.as_ref()).as_ref(), own.as_ref());
+            assert_relative_eq!(f64::from(others[(4, 0)]), refitted(&rows, &y, &[4])[0], epsilon = ERROR);
+        }
+    }
+
+    #[test]
+    fn leaving_a_group_out_is_fitting_anew_without_it() {
+        let (data, network) = data();
+        let ridge = Ridge::new(&data, &network, &Silent).unwrap();
+        let group = [1, 2, 5, 8, 21];
+        let got = ridge.leave_group_out(&data.labels, 3, &group);
+        let rows = rows(&data, &network, View::Images);
+        for k in 0..3 {
+            let y: Vec<f64> = data.labels.iter().map(|l| f64::from(u8::from(*l == k as u32))).collect();
+            for (g, want) in refitted(&rows, &y, &group).into_iter().enumerate() {
+                assert_relative_eq!(f64::from(got[(g, k)]), want, epsilon = ERROR);
+            }
+        }
+    }
+
+    /// In f16 the predictions of many samples are the same but for its rounding.
+    #[test]
+    fn half_precision_says_nearly_the_same() {
+        let (mut data, _) = data();
+        // Twelve times the samples: h is far from 1, as it is where memory is short.
+        let mut rng = rng::stream(12, "more");
+        data = data.subset(&(0..12 * N).map(|i| i % N).collect::<Vec<usize>>());
+        data.pixels.iter_mut().for_each(|p| *p = rng.random());
+        let targets = Mat::from_fn(data.len(), 1, |i, _| (i % 2) as f32);
+        let of = |most: usize| {
+            let ridge = Ridge::within(most, &data, &[], &Silent).unwrap();
+            assert_eq!(matches!(ridge.z, Rows::Half(_)), most == 0);
+            ridge.leave_one_out(View::Images, targets.as_ref())
+        };
+        let (single, half) = (of(MOST_BYTES), of(0));
+        assert!((&single - &half).norm_max() < 0.02, "{}", (&single - &half).norm_max());
+        assert!((&single - &half).norm_max() > 0.0);
+    }
+
+    #[test]
+    fn the_ridge_falls_with_the_square_of_features_a_sample_between_its_bounds() {
+        for (d, n, want) in [(4800, 600, 3e-4), (4800, 9600, 7.5e-5), (4800, 50_000, 1e-5)] {
+            assert_relative_eq!(coefficient(d, n), want, max_relative = 1e-5);
+        }
+    }
+
+    #[test]
+    fn features_that_are_not_finite_are_refused() {
+        let (data, mut network) = data();
+        network[4] = f32::NAN;
+        assert!(Ridge::new(&data, &network, &Silent).is_err_and(|e| e.to_string().contains("not finite")));
+    }
 }
