@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench verdict -- DIR SET ...`, with DIR a folder of images (`train/<class>/*`) or `digits`, and each SET one word of
 //! `key=value` joined by commas: `per` (images a class), `classes` (so many, drawn by the seed), `seed`, `uneven=true` (class sizes fall
-//! to a tenth), `attack`, `rate`, `target`, `mode` (all-to-one, all-to-all or clean-label), `draw` and the attack's own options. `-` alone
+//! to a tenth), `kinds` (each class is cut into kinds by brightness at random places, so many in all: unequal classes, as of traffic signs),
+//! `attack`, `rate`, `target`, `mode` (all-to-one, all-to-all or clean-label), `draw` and the attack's own options. `-` alone
 //! is the whole clean set. The truth is used for the row only.
 
 use std::collections::BTreeMap;
@@ -146,8 +147,26 @@ fn choose(base: &Dataset, keys: &mut BTreeMap<&str, &str>, seed: u64) -> Result<
         chosen.extend(members);
     }
     chosen.sort_unstable();
+    let kinds: Option<usize> = keys.remove("kinds").map(str::parse).transpose()?;
     let mut data = limited.subset(&chosen);
     data.labels.iter_mut().for_each(|label| *label = classes.iter().position(|c| c == label).unwrap_or_default() as u32);
     data.classes = classes.iter().map(|c| base.classes[*c as usize].clone()).collect();
+    if let Some(kinds) = kinds {
+        cut_into(&mut data, kinds, &mut rng);
+    }
     Ok(data)
+}
+
+/// Cuts classes in two, the largest first, at a random place in the order of brightness, until there are `kinds` of them.
+fn cut_into(data: &mut Dataset, kinds: usize, rng: &mut impl rand::Rng) {
+    let bright: Vec<u64> = (0..data.len()).map(|i| data.image(i).iter().map(|p| u64::from(*p)).sum()).collect();
+    while data.classes.len() < kinds {
+        let counts = data.class_counts();
+        let largest = (0..counts.len()).max_by_key(|k| counts[*k]).unwrap_or_default();
+        let mut members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] as usize == largest).collect();
+        members.sort_by_key(|&i| bright[i]);
+        let cut = (members.len() as f64 * rng.random_range(0.15..0.6)) as usize;
+        members[..cut].iter().for_each(|&i| data.labels[i] = data.classes.len() as u32);
+        data.classes.push(format!("{} {}", data.classes[largest], data.classes.len()));
+    }
 }
