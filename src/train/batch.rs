@@ -52,6 +52,17 @@ impl Batch {
         self.weights[part].iter_mut().zip(&self.labels).for_each(|(weight, &label)| *weight *= times(label));
         self
     }
+
+    /// The same with `change` made to the pixels, red, green and blue, of every image from number `first` on.
+    pub fn changed(mut self, first: usize, change: impl Fn(&mut [u8])) -> Batch {
+        let image = self.size * self.size;
+        for pixels in self.pixels[first * image..].chunks_exact_mut(image) {
+            let mut bytes: Vec<u8> = pixels.iter().flat_map(|p| p.to_le_bytes().into_iter().take(3)).collect();
+            change(&mut bytes);
+            pixels.iter_mut().zip(bytes.chunks_exact(3)).for_each(|(p, b)| *p = u32::from_le_bytes([b[0], b[1], b[2], 0]));
+        }
+        self
+    }
 }
 
 /// How many batches are prepared before the device has room for them.
@@ -127,6 +138,9 @@ mod tests {
         assert_eq!(batch.weights, [[0.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
         let odd_thrice = batch.weighed(0, |label| [1.0, 3.0][label as usize]);
         assert_eq!(odd_thrice.weights, [[1.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
+        let changed = odd_thrice.changed(1, |image| image.swap(0, 2));
+        assert_eq!(changed.pixels, [0x000b_0a09, 0x0000_0102, 0x0006_0708]);
+        assert_eq!(changed.weights, [[1.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
     }
 
     /// The batches never end, so that it comes back at all says that the thread which makes them has ended.
