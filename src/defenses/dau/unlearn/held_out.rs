@@ -55,7 +55,10 @@ pub(super) struct HeldOut {
 /// Takes the images to hold out away from `clean` and `flagged`; none where either has too few.
 pub(super) fn take(clean: &mut Vec<usize>, flagged: &mut Vec<usize>, seed: u64) -> Option<[Vec<usize>; 2]> {
     let (mut rest, mut bad) = (clean.clone(), flagged.clone());
-    let held = [hold_out(&mut rest, MOST[0], seed, "unlearn held-out clean"), hold_out(&mut bad, MOST[1], seed, "unlearn held-out poisoned")];
+    let held = [
+        hold_out(&mut rest, MOST[0], seed, "unlearn held-out clean"),
+        hold_out(&mut bad, MOST[1], seed, "unlearn held-out poisoned"),
+    ];
     if held.iter().any(|held| held.len() < LEAST) {
         return None;
     }
@@ -98,7 +101,9 @@ impl HeldOut {
         let said = self.predictor.run(&self.data, observer)?;
         let (objective, accuracy) = judge(&said, &self.data.labels, self.borders, &self.weights);
         if !objective.is_finite() {
-            return Err(TrainError::Data(format!("unlearning made the loss of held-out images {objective}; try a smaller --unlearn-lr")));
+            return Err(TrainError::Data(format!(
+                "unlearning made the loss of held-out images {objective}; try a smaller --unlearn-lr"
+            )));
         }
         self.checks += 1;
         if self.best.as_ref().is_none_or(|best| objective < best.objective) {

@@ -28,8 +28,10 @@ pub enum UnlearnLoss {
     Gga,
 }
 
-/// Stage 2. The objective is CE(clean) + lambda x loss(poisoned) + CE(clean images with the estimated trigger, own labels), where the
-/// first CE weighs 1 + lambda s for a clean sample whose label a share s of the poisoned samples has.
+/// Stage 2. The objective is CE(clean) + lambda x loss(poisoned) + CE(restored) / 2.
+///
+/// The first CE weighs 1 + lambda s for a clean sample whose label a share s of the poisoned samples has. Restored are clean images
+/// with the estimated trigger and their own labels, and poisoned ones that the network by now surely calls something else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnlearnConfig {
     /// At most so many; held-out images may end them earlier.
@@ -41,7 +43,8 @@ pub struct UnlearnConfig {
     pub batch_poison: usize,
     pub lambda: f32,
     pub loss: UnlearnLoss,
-    /// Show the network clean images with the estimated trigger and their own labels, as many as poisoned ones.
+    /// Learn clean images with the estimated trigger and their own labels, as many as poisoned ones, and poisoned ones by the names that
+    /// the network is sure of.
     pub restore: bool,
     pub sgd: SgdConfig,
     pub seed: u64,
@@ -56,8 +59,8 @@ impl UnlearnConfig {
 }
 
 const STAGE: &str = "unlearn";
-/// Weight of the CE of clean images with the estimated trigger.
-const RESTORE: f32 = 1.0;
+/// Weight of the CE of clean images with the estimated trigger, and of flagged ones that got a name.
+const RESTORE: f32 = 0.5;
 /// Steps between two looks at the held-out images.
 const CHECK: usize = 25;
 

@@ -17,6 +17,8 @@ const CONSTANT: f64 = 1.0;
 pub(super) struct Trigger {
     scale: Vec<f32>,
     shift: Vec<f32>,
+    /// The flagged images look like those of the class that they are labelled as.
+    pub(super) labels_right: bool,
 }
 
 /// Mean and variance of every pixel and colour.
@@ -88,8 +90,9 @@ impl Trigger {
 
         let seen = mixture(&suspect, &[1.0])?;
         let apart = |m: &Moments| -> f64 { m.mean.iter().zip(&seen.mean).map(|(a, b)| (a - b) * (a - b)).sum() };
-        let mixtures = [mixture(&by_class, &others), mixture(&by_class, &own)];
-        let clean = mixtures.into_iter().flatten().min_by(|a, b| apart(a).total_cmp(&apart(b)))?;
+        let mixtures = [(mixture(&by_class, &others), false), (mixture(&by_class, &own), true)];
+        let mixtures = mixtures.into_iter().filter_map(|(moments, right)| Some((moments?, right)));
+        let (clean, labels_right) = mixtures.min_by(|(a, _), (b, _)| apart(a).total_cmp(&apart(b)))?;
 
         let n = flagged.len() as f64;
         let blend = |seen: f64, clean: f64| (n * seen + PRIOR * clean) / (n + PRIOR);
@@ -103,7 +106,7 @@ impl Trigger {
             scale.push(contrast as f32);
             shift.push((mean - contrast * clean.mean[i]) as f32);
         }
-        Some(Trigger { scale, shift })
+        Some(Trigger { scale, shift, labels_right })
     }
 
     /// Puts the trigger onto an image, [size, size, 3].
@@ -141,7 +144,8 @@ mod tests {
     fn data(each: usize) -> Dataset {
         let mut noise = rng::stream(5, "noise");
         let labels: Vec<u32> = (0..3 * each).map(|i| (i % 3) as u32).collect();
-        let pixels = labels.iter().flat_map(|&c| (0..VALUES).map(|_| 40 + 40 * c as u8 + noise.random_range(0..40u8)).collect::<Vec<_>>());
+        let pixels =
+            labels.iter().flat_map(|&c| (0..VALUES).map(|_| 40 + 40 * c as u8 + noise.random_range(0..40u8)).collect::<Vec<_>>());
         Dataset {
             name: "noise".into(),
             size: SIZE,
@@ -167,6 +171,7 @@ mod tests {
     fn error(trigger: impl Fn(usize, u8) -> u8, which: impl Fn(usize, u32) -> bool) -> u8 {
         let (data, flagged, clean) = attacked(which, &trigger);
         let found = Trigger::estimate(&data, &flagged, &clean).expect("enough images");
+        assert_eq!(found.labels_right, which(0, 0));
         let mut worst = 0;
         for &i in &clean {
             let mut image = data.image(i).to_vec();
