@@ -67,8 +67,8 @@ const CHECK: usize = 25;
 /// Unlearns what `split` flags from `network` as stage 1 left it; what is flagged in doubt only is in neither part, unless all is. With
 /// nothing flagged there is nothing to do.
 ///
-/// Every 25 steps the objective is worked out on held-out flagged and clean images. The network of the look with the least of it is
-/// kept, and two looks in a row without a better one end the steps.
+/// Every 25 steps the network is looked at with flagged and clean images that were held out. Of those that have forgotten, the one of
+/// the least loss on clean images, bare and with the trigger, is kept. Two looks in a row without a better network end the steps.
 ///
 /// # Errors
 /// Everything flagged; a loss that is not finite; a wish to stop; the driver's.
@@ -100,7 +100,7 @@ pub fn unlearn(
     let trigger = if restore { Trigger::estimate(data, &poisoned, &clean) } else { None };
     let mut held = match held {
         Some(held) => {
-            let weights = Weights { kept: kept.clone(), forget: config.lambda, restore: RESTORE };
+            let weights = Weights { kept: kept.clone(), restore: RESTORE };
             Some(HeldOut::new(kernels, network, data, &held, trigger.as_ref(), weights, config.batch())?)
         }
         None => None,
@@ -114,7 +114,7 @@ pub fn unlearn(
         let mut enough = false;
         if let Some(held) = &mut held {
             let checked = held.check(network, observer)?;
-            (loss, accuracy, enough) = (checked.objective, checked.accuracy, checked.enough);
+            (loss, accuracy, enough) = (checked.loss, checked.accuracy, checked.enough);
         }
         let seconds = start.elapsed().as_secs_f64();
         let images = (last - first) * config.batch() + held.as_ref().map_or(0, HeldOut::len);

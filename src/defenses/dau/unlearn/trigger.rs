@@ -169,7 +169,7 @@ mod tests {
 
     /// The largest difference, in grey levels, between the true trigger and the estimated one on the clean images.
     fn error(trigger: impl Fn(usize, u8) -> u8, which: impl Fn(usize, u32) -> bool) -> u8 {
-        let (data, flagged, clean) = attacked(which, &trigger);
+        let (data, flagged, clean) = attacked(&which, &trigger);
         let found = Trigger::estimate(&data, &flagged, &clean).expect("enough images");
         assert_eq!(found.labels_right, which(0, 0));
         let mut worst = 0;
