@@ -224,3 +224,15 @@ fn garbage_that_weighs_nothing_gives_no_gradient() {
         assert_eq!(run.get(out[0]).data[2], 0.0, "{kind:?}: a label out of range has no loss");
     }
 }
+
+/// The sums of three seeds are two nodes more, and no part of what is gone back through.
+#[test]
+fn the_gradients_of_three_losses_add_up() {
+    let mut s = Setup::new(3, 4);
+    let logits = s.normal("logits", &[4, 3], 0.0, 1.0);
+    let [_, seed, _] = s.loss(LossKind::CrossEntropy, logits);
+    let grads = s.graph.backward(&[(logits, seed), (logits, seed), (logits, seed)], &[logits]).unwrap();
+    let run = s.run(None);
+    let (sum, one) = (run.get(grads[&logits]), run.get(seed));
+    sum.data.iter().zip(&one.data).for_each(|(sum, one)| assert!((sum - 3.0 * one).abs() <= 1e-12));
+}

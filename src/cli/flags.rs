@@ -205,7 +205,7 @@ pub struct StageTwoFlags {
     /// Stage 2: loss on the poisoned part, cce or gga (gradient ascent) [default: cce]
     #[arg(long, value_name = "NAME", value_parser = word::<UnlearnLoss>)]
     pub unlearn_loss: Option<UnlearnLoss>,
-    /// Stage 2: steps
+    /// Stage 2: steps; held-out images may end them earlier
     #[arg(long, value_name = "N")]
     pub unlearn_steps: Option<usize>,
     /// Stage 2: peak learning rate
@@ -220,6 +220,9 @@ pub struct StageTwoFlags {
     /// Stage 2: weight of the loss on the poisoned part [default: 1]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub unlearn_lambda: Option<f64>,
+    /// Stage 2: also learn clean images with the estimated trigger and their own labels, true or false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub unlearn_restore: Option<bool>,
 }
 
 /// The keys that a configuration file may have: the flags' names.

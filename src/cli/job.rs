@@ -202,7 +202,7 @@ pub(super) fn open_for(settings: &Settings, model: &ModelSpec, global: &Global) 
     let kernels = global.open(settings.precision)?;
     check_batch(&kernels, model, settings.batch)?;
     let (clean_part, poison_part) = (settings.unlearn_batch_clean, settings.unlearn_batch_poison);
-    check_batch(&kernels, model, clean_part + poison_part).map_err(|e| {
+    check_batch(&kernels, model, settings.unlearn_config().batch()).map_err(|e| {
         anyhow!("unlearning's joint batch, --unlearn-batch-clean {clean_part} and --unlearn-batch-poison {poison_part}: {e}")
     })?;
     announce(&kernels);

@@ -64,6 +64,9 @@ pub struct Settings {
     pub unlearn_batch_clean: usize,
     pub unlearn_batch_poison: usize,
     pub unlearn_lambda: f64,
+    /// Runs of versions that never did do not say.
+    #[serde(default)]
+    pub unlearn_restore: bool,
     pub out: PathBuf,
 }
 
@@ -113,6 +116,7 @@ impl Settings {
             unlearn_batch_clean: spec.unlearn.batch_clean,
             unlearn_batch_poison: spec.unlearn.batch_poison,
             unlearn_lambda: 1.0,
+            unlearn_restore: true,
             out: PathBuf::new(),
         }
     }
@@ -245,6 +249,7 @@ impl Settings {
             batch_poison: self.unlearn_batch_poison,
             lambda: self.unlearn_lambda as f32,
             loss: self.unlearn_loss,
+            restore: self.unlearn_restore,
             sgd: self.sgd(),
             seed: self.seed,
         }

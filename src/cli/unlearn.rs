@@ -56,7 +56,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     let clean = data.len() - suspects.len();
     let batch_clean = if clean == 0 { 0 } else { settings.unlearn_batch_clean };
     let config = UnlearnConfig { batch_clean, ..settings.unlearn_config() };
-    check_batch(&kernels, &network.spec, config.batch_clean + config.batch_poison).refuse()?;
+    check_batch(&kernels, &network.spec, config.batch()).refuse()?;
     announce(&kernels);
     let folder = RunFolder::create(&settings.out).refuse()?;
 

@@ -24,11 +24,13 @@ impl Graph {
                 }
             }
         }
+        // What is added from here on, the sums of seeds included, is gradient.
+        let forward = self.nodes.len();
         let mut grads: HashMap<Value, Value> = HashMap::new();
         for (value, grad) in seeds {
             self.accumulate(&mut grads, *value, *grad)?;
         }
-        for index in (0..self.nodes.len()).rev() {
+        for index in (0..forward).rev() {
             let node = self.nodes[index].clone();
             let out_grads: Vec<Option<Value>> = node.outputs.iter().map(|v| grads.get(v).copied()).collect();
             let need: Vec<bool> = node.inputs.iter().map(|v| needed[v.index()]).collect();

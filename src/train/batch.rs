@@ -1,6 +1,7 @@
 //! Batches on their way through the device: prepared on a thread of their own, a few under way, results taken as they come.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::mpsc;
 use std::thread;
 
@@ -8,7 +9,8 @@ use super::{Observer, TrainError};
 use crate::data::Dataset;
 use crate::gpu::{Gpu, Pending};
 
-/// A part of a joint batch: which samples, and the weight of each in the loss that the part gets.
+/// A part of a joint batch: which samples, and the weight of each in the loss that the part gets. A part beyond the step's losses gets
+/// none: batch norm sees it, and that is all.
 pub struct Part<'a> {
     pub indices: &'a [usize],
     pub weight: f32,
@@ -50,6 +52,30 @@ impl Batch {
     /// The same with the weights in the loss of `part` multiplied by what `times` says of each label.
     pub fn weighed(mut self, part: usize, times: impl Fn(u32) -> f32) -> Batch {
         self.weights[part].iter_mut().zip(&self.labels).for_each(|(weight, &label)| *weight *= times(label));
+        self
+    }
+
+    /// For each part a weight a sample.
+    #[cfg(test)]
+    pub(crate) fn weights(&self) -> &[Vec<f32>] {
+        &self.weights
+    }
+
+    /// Red, green and blue of every image.
+    #[cfg(test)]
+    pub(crate) fn images(&self) -> Vec<Vec<u8>> {
+        let image = self.size * self.size;
+        self.pixels.chunks_exact(image).map(|p| p.iter().flat_map(|p| p.to_le_bytes().into_iter().take(3)).collect()).collect()
+    }
+
+    /// The same with `change` made to the pixels, red, green and blue, of the images `which`, counted from 0.
+    pub fn changed(mut self, which: Range<usize>, change: impl Fn(&mut [u8])) -> Batch {
+        let image = self.size * self.size;
+        for pixels in self.pixels[which.start * image..which.end * image].chunks_exact_mut(image) {
+            let mut bytes: Vec<u8> = pixels.iter().flat_map(|p| p.to_le_bytes().into_iter().take(3)).collect();
+            change(&mut bytes);
+            pixels.iter_mut().zip(bytes.chunks_exact(3)).for_each(|(p, b)| *p = u32::from_le_bytes([b[0], b[1], b[2], 0]));
+        }
         self
     }
 }
@@ -127,6 +153,9 @@ mod tests {
         assert_eq!(batch.weights, [[0.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
         let odd_thrice = batch.weighed(0, |label| [1.0, 3.0][label as usize]);
         assert_eq!(odd_thrice.weights, [[1.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
+        let changed = odd_thrice.changed(1..2, |image| image.swap(0, 2));
+        assert_eq!(changed.pixels, [0x000b_0a09, 0x0000_0102, 0x0008_0706]);
+        assert_eq!(changed.weights, [[1.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
     }
 
     /// The batches never end, so that it comes back at all says that the thread which makes them has ended.
