@@ -4,16 +4,19 @@
 //! `key=value` joined by commas: `per` (images a class), `classes` (so many, drawn by the seed), `seed`, `uneven=true` (class sizes fall
 //! to a tenth), `kinds` (each class is cut into kinds by brightness at random places, so many in all: unequal classes, as of traffic signs),
 //! `attack`, `rate`, `target`, `mode` (all-to-one, all-to-all or clean-label), `draw` and the attack's own options. `-` alone
-//! is the whole clean set. The truth is used for the row only.
+//! is the whole clean set. `features` names a file of f32 [N, D], what a network that was trained on the set makes of its images, and `border` then
+//! says what the border is taken from. The truth is used for the row only.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use dau::attacks::{self, AttackOptions, Blueprint, Draw, PoisonOptions, TargetMode};
 use dau::data::{Dataset, LoadOptions, Spec, load, load_folder};
-use dau::defenses::dau::{AntiLearnConfig, Answer, Border, Finding, Findings, examine, judge};
+use dau::defenses::dau::{Answer, Border, DiscriminatorConfig, Finding, Findings, StageOneConfig, examine, judge};
+use dau::gpu::{AdapterChoice, Gpu};
+use dau::kernel::Kernels;
 use dau::rng;
 use dau::train::Silent;
 use rand::RngExt;
@@ -48,7 +51,7 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
         ensure!(keys.insert(key, value).is_none(), "`{key}` is given twice");
     }
     let seed: u64 = keys.remove("seed").unwrap_or("0").parse()?;
-    let features = keys.remove("features").map(|path| (path, keys.remove("border").unwrap_or("")));
+    let features = keys.remove("features").map(|path| (path, keys.remove("border").unwrap_or("features")));
     let clean = choose(base, &mut keys, seed)?;
     let (data, truth) = match keys.remove("attack") {
         None => (clean, vec![false; 0]),
@@ -69,7 +72,8 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
                 }
             }
             let attack = entry.build(&Blueprint { size: clean.size, seed, options: &options, help: None })?;
-            let poisoned = attacks::poison(&clean, attack.as_ref(), &PoisonOptions { rate, mode, target, seed, draw: Draw::All })?;
+            let poisoned =
+                attacks::poison(&clean, attack.as_ref(), &PoisonOptions { rate, mode, target, seed, draw: Draw::All })?;
             let truth = poisoned.is_poison();
             (poisoned.data, truth)
         }
@@ -78,15 +82,7 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
     let start = Instant::now();
     let found = match features {
         None => examine(&data, &Silent)?,
-        Some((path, border)) => {
-            let bytes = std::fs::read(path)?;
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-            let kernels = dau::kernel::Kernels::new(dau::gpu::Gpu::open(&Default::default())?);
-            let train = dau::train::TrainConfig { epochs: 1, batch: 1, lr: 0.1, sgd: dau::train::SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 0.0, crop_pad: 0, flip: false }, seed: 0 };
-            let border = match border { "images" => Border::Images, "features" => Border::Features, _ => Border::Classifier };
-            let config = AntiLearnConfig { train, border, prefilter_share: 0.01, discriminator: Default::default() };
-            judge(&kernels, &values, &data, &config, &Silent)?
-        }
+        Some((path, border)) => with_features(Path::new(path), border, &data)?,
     };
     let seconds = start.elapsed().as_secs_f64();
     let poison = truth.iter().filter(|t| **t).count();
@@ -106,6 +102,21 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
         share(poison),
     );
     Ok(())
+}
+
+/// The verdict with a network's features of the images, a file of f32 [N, D].
+fn with_features(path: &Path, border: &str, data: &Dataset) -> Result<Findings> {
+    let border = match border {
+        "images" => Border::Images,
+        "features" => Border::Features,
+        "classifier" => Border::Classifier,
+        other => bail!("unknown border `{other}`"),
+    };
+    let features: Vec<f32> = bytemuck::pod_collect_to_vec(&std::fs::read(path)?);
+    let kernels = Kernels::new(Gpu::open(&AdapterChoice::default())?);
+    let config =
+        StageOneConfig { border, prefilter_share: 0.01, discriminator: DiscriminatorConfig::default(), seed: 0, batch: 1 };
+    Ok(judge(&kernels, &features, data, &config, &Silent)?)
 }
 
 /// What decided, and the two largest separations.

@@ -12,9 +12,9 @@ use super::own::{accuracy, load, record, root, settings, share};
 use super::progress::Progress;
 use super::{Global, Refuse, print, print_json};
 use crate::data::Splits;
-use crate::defenses::dau::{anti_learn, unlearn};
+use crate::defenses::dau::{scan, unlearn};
 use crate::report::{DEFENDED, DatasetFacts, Part, RESULTS, RunFolder, UNDEFENDED, Verdict, seconds, write_findings};
-use crate::train::Network;
+use crate::train::{Network, fit};
 
 /// Arguments of `dau defend`.
 #[derive(Args, Clone, Debug)]
@@ -48,9 +48,10 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
 
     let progress = Progress::of(Part::AntiLearning, &folder);
     let network = Network::new(&kernels, &settings.model_spec(&train), &settings.normalisation()?, settings.seed)?;
-    let findings = anti_learn(&kernels, &network, &train, &settings.anti_learn_config(), &progress)?;
-    let mut stages = progress.finish()?;
+    fit(&kernels, &network, &train, &settings.train_config(), &progress, |_| Ok(()))?;
     network.save(&folder.path(UNDEFENDED))?;
+    let findings = scan(&kernels, &network, &train, &settings.stage_one_config(), &progress)?;
+    let mut stages = progress.finish()?;
     let verdict = Verdict::new(&train, &findings);
     write_findings(&folder, &train, root(&settings), &findings, &verdict)?;
 

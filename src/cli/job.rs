@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::{Global, announce, print, print_json};
 use crate::attacks::{Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
-use crate::defenses::dau::{Split, anti_learn, unlearn};
+use crate::defenses::dau::{Split, scan, unlearn};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::report::{
@@ -19,7 +19,7 @@ use crate::report::{
     RESULTS, Results, RunFolder, SPLIT, SURROGATE, SplitFigures, parse_split, render, seconds, split_csv,
 };
 use crate::train::metrics::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
-use crate::train::{Network, Normalisation, check_batch, predict};
+use crate::train::{Network, Normalisation, check_batch, fit, predict};
 
 /// Inputs that have been checked: nothing is written before these are at hand.
 pub struct Job {
@@ -78,10 +78,10 @@ impl Job {
 
         let progress = Progress::of(Part::AntiLearning, folder);
         let network = Network::new(&self.kernels, &self.model, &self.norm, self.settings.seed)?;
-        let config = self.settings.anti_learn_config();
-        let split = anti_learn(&self.kernels, &network, self.train(), &config, &progress)?.split;
-        folder.write(SPLIT, split_csv(&split, &self.train().labels).as_bytes())?;
+        fit(&self.kernels, &network, self.train(), &self.settings.train_config(), &progress, |_| Ok(()))?;
         network.save(&folder.path(BACKDOORED))?;
+        let split = scan(&self.kernels, &network, self.train(), &self.settings.stage_one_config(), &progress)?.split;
+        folder.write(SPLIT, split_csv(&split, &self.train().labels).as_bytes())?;
         run.stages = progress.finish()?;
         folder.write_run(&self.settings, &run)?;
         Ok(())

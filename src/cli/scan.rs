@@ -43,7 +43,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let findings = match &device {
         Some((kernels, network)) => {
             announce(kernels);
-            scan(kernels, network, &train, &settings.anti_learn_config(), &progress)?
+            scan(kernels, network, &train, &settings.stage_one_config(), &progress)?
         }
         None => examine(&train, &progress)?,
     };

@@ -12,7 +12,7 @@ use super::flags::{Channels, decimal, normalisation};
 use super::inputs::image_cache;
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
-use crate::defenses::dau::{AntiLearnConfig, Border, DiscriminatorConfig, UnlearnConfig, UnlearnLoss};
+use crate::defenses::dau::{Border, DiscriminatorConfig, StageOneConfig, UnlearnConfig, UnlearnLoss};
 use crate::gpu::Precision;
 use crate::nn::{MODELS, ModelSpec};
 use crate::train::{Normalisation, SgdConfig, TrainConfig};
@@ -231,10 +231,15 @@ impl Settings {
         ModelSpec { name: self.model.clone(), width: self.width, classes: data.classes.len(), image_size: data.size }
     }
 
-    pub fn anti_learn_config(&self) -> AntiLearnConfig {
+    pub fn train_config(&self) -> TrainConfig {
         let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
-        AntiLearnConfig {
-            train: TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed },
+        TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed }
+    }
+
+    pub fn stage_one_config(&self) -> StageOneConfig {
+        StageOneConfig {
+            batch: self.batch,
+            seed: self.seed,
             border: self.border,
             prefilter_share: self.prefilter_share,
             discriminator: DiscriminatorConfig { rounds: self.rounds, ..Default::default() },

@@ -51,7 +51,7 @@ impl NetworkSurrogate {
             }
             None => {
                 check_batch(&kernels, &model, settings.batch)?;
-                let config = settings.anti_learn_config().train;
+                let config = settings.train_config();
                 // Not the network that the job will train: another seed.
                 let seed = settings.seed.wrapping_add(1);
                 let network = Network::new(&kernels, &model, &settings.normalisation()?, seed)?;

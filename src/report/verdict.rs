@@ -129,7 +129,10 @@ impl Verdict {
             let names: Vec<String> = self.classes.iter().map(|c| format!("`{}`", c.name)).collect();
             let (named, class) = (names.join(", "), if names.len() == 1 { "class" } else { "classes" });
             vec![
-                format!("A backdoor was found in {class} {named}: {} training images are flagged, {percent:.1} % of all.", self.flagged),
+                format!(
+                    "A backdoor was found in {class} {named}: {} training images are flagged, {percent:.1} % of all.",
+                    self.flagged
+                ),
                 format!(
                     "What it means: the flagged images share something, most likely a trigger, that sets them apart from all other images. A network \
                      trained on them answers {named} wherever it sees the trigger."
@@ -193,8 +196,10 @@ impl Verdict {
              next class's group. The most separate groups:"
         )];
         for seen in order.iter().take(NUMBERED) {
-            let mut line =
-                format!("- `{}`: {} of {} images, separation {:.1}", data.classes[seen.class as usize], seen.suspects, seen.images, seen.separation);
+            let mut line = format!(
+                "- `{}`: {} of {} images, separation {:.1}",
+                data.classes[seen.class as usize], seen.suspects, seen.images, seen.separation
+            );
             if let (Some(entropy), Finding::Mislabelled) = (seen.entropy, seen.finding) {
                 line += &format!(
                     "; a model that has not seen them gives them the names of other classes, as evenly spread as {:.0} % of the greatest possible entropy",
@@ -241,7 +246,10 @@ mod tests {
         Findings {
             answer,
             doubts,
-            split: Split { score: (0..8).map(|i| [0.9, 0.2][i % 2]).collect(), flagged: (0..8).map(|i| flagged.contains(&i)).collect() },
+            split: Split {
+                score: (0..8).map(|i| [0.9, 0.2][i % 2]).collect(),
+                flagged: (0..8).map(|i| flagged.contains(&i)).collect(),
+            },
             suspicion: vec![0.0; 8],
             classes: vec![seen(0, 3.25), seen(1, 6.25), seen(2, 2.0), seen(3, 1.0)],
             pooled: None,

@@ -65,7 +65,17 @@ mod tests {
     use super::*;
 
     fn class(class: u32, separation: f64, finding: Finding) -> ClassEvidence {
-        ClassEvidence { class, images: 500, suspects: 30, separation, within: 3.0, entropy: None, own: None, duplicates: 0, finding }
+        ClassEvidence {
+            class,
+            images: 500,
+            suspects: 30,
+            separation,
+            within: 3.0,
+            entropy: None,
+            own: None,
+            duplicates: 0,
+            finding,
+        }
     }
 
     fn of(images: usize, separations: [f64; 3]) -> (Answer, Vec<Doubt>) {

@@ -64,7 +64,14 @@ mod tests {
                 pixels.push(if copies && i >= 30 { b.saturating_add(noise / 16) } else { noise });
             }
         }
-        Dataset { name: "test".into(), size, classes: vec!["a".into()], pixels, labels: vec![0; n], paths: vec![String::new(); n] }
+        Dataset {
+            name: "test".into(),
+            size,
+            classes: vec!["a".into()],
+            pixels,
+            labels: vec![0; n],
+            paths: vec![String::new(); n],
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use faer::Mat;
 use serde::Serialize;
 
 use super::candidates::{self, Best, FEWEST, LEAST, overlap};
-use super::ridge::{ClassRows, Ridge, View};
+use super::ridge::{ClassRows, Classifier, Ridge, View};
 use super::statistics::{Moments, entropy, quantile, separation};
 use crate::data::Dataset;
 use crate::train::{Observer, TrainError};
@@ -144,14 +144,15 @@ impl Evidence {
 /// A wish to stop.
 pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Result<Evidence, TrainError> {
     let classes = data.classes.len();
-    let margin = ridge.margin(&data.labels, classes);
+    let classifier = ridge.classifier(&data.labels, classes);
+    let margin = ridge.margin(&classifier, &data.labels);
     observer.begin("evidence by class", classes as u64 + 1);
     let mut found = Vec::new();
     for class in 0..classes as u32 {
         if observer.cancelled() {
             return Err(TrainError::Cancelled);
         }
-        found.push(look_at(ridge, data, class, &margin));
+        found.push(look_at(ridge, &classifier, data, class, &margin));
         log::info!("{:?}", found[class as usize].seen);
         observer.advance(1);
     }
@@ -163,7 +164,7 @@ pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Re
 }
 
 /// The most separate set of one class.
-fn look_at(ridge: &Ridge, data: &Dataset, class: u32, margin: &[f32]) -> ClassSet {
+fn look_at(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, margin: &[f32]) -> ClassSet {
     let members: Vec<usize> = (0..data.len()).filter(|&i| data.labels[i] == class).collect();
     let blank = |finding| ClassEvidence {
         class,
@@ -190,9 +191,14 @@ fn look_at(ridge: &Ridge, data: &Dataset, class: u32, margin: &[f32]) -> ClassSe
     };
     let others = candidates::judge(ridge, &rows, &members, std::slice::from_ref(&set)).first().map_or(0.0, |c| c.others);
     let suspects: Vec<usize> = members.iter().zip(&set).filter(|(_, s)| **s).map(|(i, _)| *i).collect();
-    let (entropy, own) = called(ridge, data, class, &suspects);
+    let (entropy, own) = called(ridge, classifier, data, class, &suspects);
     let separation = if within >= APART { best.separation().max(others) } else { best.separation() };
-    let many = data.classes.len() >= FEWEST_CLASSES && entropy >= MANY && own <= OWN && within >= APART && others >= BESIDE && suspects.len() >= LEAST;
+    let many = data.classes.len() >= FEWEST_CLASSES
+        && entropy >= MANY
+        && own <= OWN
+        && within >= APART
+        && others >= BESIDE
+        && suspects.len() >= LEAST;
     // Whether it stands out from the other classes' sets, `decide` says.
     let finding = if many { Finding::Mislabelled } else { Finding::Nothing };
     let seen = ClassEvidence {
@@ -240,12 +246,12 @@ pub(super) fn refine(rows: &ClassRows, set: &[bool]) -> Refined {
 
 /// What a model that has not seen `suspects` calls those of them that it is surer of: the entropy over the other classes as a share of
 /// the greatest possible, and the share of all that it still calls `class`. 0 and 1 where there is but one other class.
-fn called(ridge: &Ridge, data: &Dataset, class: u32, suspects: &[usize]) -> (f64, f64) {
+fn called(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, suspects: &[usize]) -> (f64, f64) {
     let classes = data.classes.len();
     if classes < 3 || suspects.is_empty() {
         return (0.0, 1.0);
     }
-    let predicted = ridge.leave_group_out(&data.labels, classes, suspects);
+    let predicted = ridge.leave_group_out(classifier, suspects);
     let class = class as usize;
     let mut own = 0;
     let mut best: Vec<(f32, usize)> = (0..suspects.len())

@@ -39,7 +39,12 @@ fn accused(found: &Findings) -> Vec<u32> {
 fn assert_flags(found: &Findings, poison: &[usize], least: f64) {
     let flagged: Vec<usize> = (0..found.split.flagged.len()).filter(|&i| found.split.flagged[i]).collect();
     let right = flagged.iter().filter(|i| poison.contains(i)).count();
-    assert!(right as f64 >= least * flagged.len().max(poison.len()) as f64, "{right} of {}, {} are poison", flagged.len(), poison.len());
+    assert!(
+        right as f64 >= least * flagged.len().max(poison.len()) as f64,
+        "{right} of {}, {} are poison",
+        flagged.len(),
+        poison.len()
+    );
 }
 
 #[test]
@@ -137,7 +142,8 @@ fn a_class_of_fewer_than_twenty_images_is_not_looked_at() {
 fn class_set(class: u32, separation: f64) -> ClassSet {
     let (images, suspects) = (100, 40);
     let finding = Finding::Nothing;
-    let seen = ClassEvidence { class, images, suspects, separation, within: 4.0, entropy: None, own: None, duplicates: 0, finding };
+    let seen =
+        ClassEvidence { class, images, suspects, separation, within: 4.0, entropy: None, own: None, duplicates: 0, finding };
     ClassSet { seen, members: Vec::new(), set: Vec::new(), score: Vec::new() }
 }
 

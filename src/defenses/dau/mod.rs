@@ -1,7 +1,7 @@
 //! Decoupled Adversarial Unlearning, in two stages.
 //!
-//! Stage 1, `anti_learn`: train on everything; let the images say which set, if any, is separate from everything else; freeze the
-//! features, retrain the classifier into a discriminator of poisoned and clean samples, split. Stage 2, `unlearn`: complementary
+//! Stage 1, `scan`, of a network that was trained on everything: let the images say which set, if any, is separate from everything else;
+//! freeze the features, and draw the border between poisoned and clean samples with them. Stage 2, `unlearn`: complementary
 //! cross-entropy on the poisoned part together with cross-entropy on the clean part.
 
 mod answer;
@@ -29,7 +29,7 @@ pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
 use crate::data::Dataset;
 use crate::kernel::Kernels;
-use crate::train::{Network, Observer, Predictor, TrainConfig, TrainError, fit};
+use crate::train::{Network, Observer, Predictor, TrainError};
 
 /// What stage 1 found.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,30 +58,18 @@ impl Findings {
     }
 }
 
-/// Stage 1.
+/// Stage 1, beside training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AntiLearnConfig {
-    pub train: TrainConfig,
+pub struct StageOneConfig {
+    /// Images at a time when features are computed.
+    pub batch: usize,
+    /// Of the discriminator's weights.
+    pub seed: u64,
     /// What sets the border of a set that is held to be poison.
     pub border: Border,
     /// Share of the samples that the discriminator begins with.
     pub prefilter_share: f64,
     pub discriminator: DiscriminatorConfig,
-}
-
-/// Trains `network` on everything and splits the data. Sees images and given labels only.
-///
-/// # Errors
-/// As `fit` and [`scan`].
-pub fn anti_learn(
-    kernels: &Kernels,
-    network: &Network,
-    data: &Dataset,
-    config: &AntiLearnConfig,
-    observer: &dyn Observer,
-) -> Result<Findings, TrainError> {
-    fit(kernels, network, data, &config.train, observer, |_| Ok(()))?;
-    scan(kernels, network, data, config, observer)
 }
 
 /// Splits the data that `network` was trained on, and leaves the network as it is. Sees images and given labels only.
@@ -92,11 +80,11 @@ pub fn scan(
     kernels: &Kernels,
     network: &Network,
     data: &Dataset,
-    config: &AntiLearnConfig,
+    config: &StageOneConfig,
     observer: &dyn Observer,
 ) -> Result<Findings, TrainError> {
     network.check_size(data.size)?;
-    let mut predictor = Predictor::new(kernels, network, config.train.batch.min(data.len()))?;
+    let mut predictor = Predictor::new(kernels, network, config.batch.min(data.len()))?;
     observer.begin("features", data.len() as u64);
     let features = predictor.run(data, observer)?.features;
     judge(kernels, &features, data, config, observer)
@@ -110,7 +98,7 @@ pub fn judge(
     kernels: &Kernels,
     features: &[f32],
     data: &Dataset,
-    config: &AntiLearnConfig,
+    config: &StageOneConfig,
     observer: &dyn Observer,
 ) -> Result<Findings, TrainError> {
     let ridge = Ridge::new(data, features, observer)?;
@@ -123,7 +111,7 @@ pub fn judge(
         Border::Images => images,
         Border::Features => split::by_features(&evidence, &ridge),
         Border::Classifier => {
-            let discriminator = Discriminator::new(kernels, features, data, &config.discriminator, config.train.seed)?;
+            let discriminator = Discriminator::new(kernels, features, data, &config.discriminator, config.seed)?;
             let count = ((config.prefilter_share * data.len() as f64).round() as usize).max(1);
             split::by_classifier(&images, discriminator, count, config.discriminator.rounds, observer)?
         }

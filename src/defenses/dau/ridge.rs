@@ -163,7 +163,9 @@ impl Ridge {
             gram[(j, j)] += c * n as f32;
         }
         let factor = gram.llt(Side::Lower).map_err(|_| {
-            TrainError::Data(format!("the regression on {n} images has no solution: are there images that differ from one another?"))
+            TrainError::Data(format!(
+                "the regression on {n} images has no solution: are there images that differ from one another?"
+            ))
         })?;
         drop(gram);
         for part in parts(n) {
@@ -206,7 +208,8 @@ impl Ridge {
         let of: Vec<usize> = of.into_iter().collect();
         let width = self.width(view);
         let mut block = Mat::<f32>::zeros(width, of.len());
-        let columns: Vec<&mut [f32]> = block.col_iter_mut().filter_map(|c| c.try_as_col_major_mut().map(|c| c.as_slice_mut())).collect();
+        let columns: Vec<&mut [f32]> =
+            block.col_iter_mut().filter_map(|c| c.try_as_col_major_mut().map(|c| c.as_slice_mut())).collect();
         columns.into_par_iter().zip(of).for_each(|(column, i)| self.z.read(i * self.dimensions, column));
         block
     }
@@ -279,13 +282,21 @@ impl Ridge {
         out
     }
 
+    /// The regression on one-hot `labels`, from the images alone.
+    pub fn classifier(&self, labels: &[u32], classes: usize) -> Classifier {
+        let targets = Mat::from_fn(labels.len(), classes, |i, k| f32::from(u8::from(labels[i] as usize == k)));
+        let weights = self.weights(View::Images, targets.as_ref());
+        let mean = means(targets.as_ref(), self.samples());
+        Classifier { targets, weights, mean }
+    }
+
     /// How easy each sample is for a model that has not seen it: the left-out prediction of its given label less that of the best
     /// other one.
-    pub fn margin(&self, labels: &[u32], classes: usize) -> Vec<f32> {
-        let one_hot = one_hot(labels, classes);
-        let predicted = self.leave_one_out(View::Images, one_hot.as_ref());
+    pub fn margin(&self, classifier: &Classifier, labels: &[u32]) -> Vec<f32> {
+        let mut predicted = self.project(View::Images, classifier.weights.as_ref());
+        leave_out(&mut predicted, classifier.targets.as_ref(), &self.leverage[View::Images as usize], &classifier.mean);
         let best_other = |i: usize, own: usize| {
-            (0..classes).filter(|k| *k != own).map(|k| predicted[(i, k)]).fold(f32::NEG_INFINITY, f32::max)
+            (0..predicted.ncols()).filter(|k| *k != own).map(|k| predicted[(i, k)]).fold(f32::NEG_INFINITY, f32::max)
         };
         labels.iter().enumerate().map(|(i, &own)| predicted[(i, own as usize)] - best_other(i, own as usize).max(-1.0)).collect()
     }
@@ -293,14 +304,14 @@ impl Ridge {
     /// Predictions [group, K] of the labels for a whole group by the model that was fitted on the others, from the images alone:
     /// Y_G - (I - H_GG)^-1 (Y_G - P_G), by conjugate gradients (Hestenes and Stiefel 1952). A column ends when its residual is
     /// 1e-4 of the first.
-    pub fn leave_group_out(&self, labels: &[u32], classes: usize, group: &[usize]) -> Mat<f32> {
+    pub fn leave_group_out(&self, classifier: &Classifier, group: &[usize]) -> Mat<f32> {
         const ROUNDS: usize = 40;
         const ENOUGH: f32 = 1e-8;
         let n = self.samples() as f32;
-        let targets = one_hot(labels, classes);
+        let Classifier { targets, weights, mean } = classifier;
+        let classes = targets.ncols();
         let rows = self.class(View::Images, group);
-        let mean = means(targets.as_ref(), self.samples());
-        let fitted = rows.z.transpose() * self.weights(View::Images, targets.as_ref());
+        let fitted = rows.z.transpose() * weights;
         let own = Mat::from_fn(group.len(), classes, |g, k| targets[(group[g], k)]);
         let mut residual = Mat::from_fn(group.len(), classes, |g, k| own[(g, k)] - fitted[(g, k)] - mean[k]);
         let mut direction = residual.clone();
@@ -335,6 +346,16 @@ impl Ridge {
         }
         own - solved
     }
+}
+
+/// A regression on one-hot labels, from the images alone.
+pub(super) struct Classifier {
+    /// [N, K].
+    targets: Mat<f32>,
+    /// [d, K].
+    weights: Mat<f32>,
+    /// [K].
+    mean: Vec<f32>,
 }
 
 /// z and h of the samples of one class, decoded.
@@ -378,10 +399,6 @@ fn leave_out(fitted: &mut Mat<f32>, targets: MatRef<f32>, h: &[f32], mean: &[f32
     }
 }
 
-fn one_hot(labels: &[u32], classes: usize) -> Mat<f32> {
-    Mat::from_fn(labels.len(), classes, |i, k| f32::from(u8::from(labels[i] as usize == k)))
-}
-
 fn ranges(of: Range<usize>, step: usize) -> Vec<Range<usize>> {
     of.clone().step_by(step).map(|start| start..(start + step).min(of.end)).collect()
 }
@@ -420,7 +437,8 @@ mod tests {
     /// Standardised rows in f64, each block of weight 1.
     fn rows(data: &Dataset, network: &[f32], view: View) -> Vec<Vec<f64>> {
         let features = Features::new(data.size);
-        let mut rows: Vec<Vec<f64>> = (0..N).map(|i| features.of(data.image(i)).iter().map(|v| f64::from(*v)).collect()).collect();
+        let mut rows: Vec<Vec<f64>> =
+            (0..N).map(|i| features.of(data.image(i)).iter().map(|v| f64::from(*v)).collect()).collect();
         let mut sizes = features.blocks().to_vec();
         if view == View::All {
             rows.iter_mut().enumerate().for_each(|(i, r)| r.extend(network[i * DEEP..][..DEEP].iter().map(|v| f64::from(*v))));
@@ -471,7 +489,8 @@ mod tests {
                 assert_relative_eq!(f64::from(got[(i, 0)]), want, epsilon = ERROR);
                 assert_relative_eq!(f64::from(of_class[(i / 3, 0)]), want, epsilon = ERROR);
             }
-            let others = ridge.leave_one_out_of_others(view, ridge.class(view, &members).weights(own.as_ref()).as_ref(), own.as_ref());
+            let others =
+                ridge.leave_one_out_of_others(view, ridge.class(view, &members).weights(own.as_ref()).as_ref(), own.as_ref());
             assert_relative_eq!(f64::from(others[(4, 0)]), refitted(&rows, &y, &[4])[0], epsilon = ERROR);
         }
     }
@@ -481,7 +500,7 @@ mod tests {
         let (data, network) = data();
         let ridge = Ridge::new(&data, &network, &Silent).unwrap();
         let group = [1, 2, 5, 8, 21];
-        let got = ridge.leave_group_out(&data.labels, 3, &group);
+        let got = ridge.leave_group_out(&ridge.classifier(&data.labels, 3), &group);
         let rows = rows(&data, &network, View::Images);
         for k in 0..3 {
             let y: Vec<f64> = data.labels.iter().map(|l| f64::from(u8::from(*l == k as u32))).collect();
