@@ -27,11 +27,6 @@ const SAME: f64 = 0.8;
 const APART: f64 = 3.0;
 /// A set of at least so many images can be the best of its class.
 pub(super) const LEAST: usize = 20;
-/// The best set is often a part of the poison: the largest set is taken that holds so much of the best one...
-const HOLDS: f64 = 0.9;
-/// ... at so much of its D.
-const NEAR_BEST: f64 = 0.9;
-
 /// A set of images of one class.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
@@ -56,39 +51,31 @@ impl Candidate {
     }
 }
 
-/// The most separate set of a class.
-pub(super) struct Best {
-    pub candidate: Candidate,
-    /// Images of the more separate sets that were passed over, since they are near-duplicates.
-    pub duplicates: Vec<usize>,
+/// The sets of a class that a linear model can tell from everything else.
+pub(super) struct Found {
+    /// The most separate first.
+    pub candidates: Vec<Candidate>,
+    /// Images of sets that were passed over, since they are near-duplicates.
+    pub duplicates: usize,
 }
 
-/// The most separate set of the class of `members`, sorted, that is not one of near-duplicates; `rows` are theirs and `margin` is every
-/// image's. None where no seed grows into a set.
-pub(super) fn best(ridge: &Ridge, rows: &ClassRows, data: &Dataset, members: &[usize], margin: &[f32]) -> Option<Best> {
+/// The sets of the class of `members`, sorted; `rows` are theirs and `margin` is every image's. Sets of near-duplicates are passed over where they
+/// would be the most separate ones.
+pub(super) fn find(ridge: &Ridge, rows: &ClassRows, data: &Dataset, members: &[usize], margin: &[f32]) -> Found {
     let mine: Vec<f32> = members.iter().map(|&i| margin[i]).collect();
     let sets = distinct(grow(rows, &seeds(rows, &mine)));
     let mut found: Vec<Candidate> = judge(ridge, rows, members, &sets).into_iter().filter(|c| c.len() >= LEAST).collect();
     found.sort_by(|a, b| b.separation().total_cmp(&a.separation()));
     log::debug!("sets of {} images: {:.2?}", members.len(), found.iter().map(|c| (c.len(), c.separation())).collect::<Vec<_>>());
-    let mut duplicates = Vec::new();
-    let first = found.iter().position(|candidate| {
+    let copies = |candidate: &Candidate| {
         let side = |side: bool| -> Vec<usize> {
             members.iter().zip(&candidate.set).filter(|(_, s)| **s == side).map(|(i, _)| *i).collect()
         };
-        let copies = near_duplicates(data, &side(true), &side(false));
-        if copies {
-            duplicates.extend(side(true));
-        }
-        !copies
-    })?;
-    let (best, rest) = found[first..].split_first()?;
-    let holds = |c: &&Candidate| {
-        let both = c.set.iter().zip(&best.set).filter(|(a, b)| **a && **b).count();
-        both as f64 >= HOLDS * best.len() as f64 && c.separation() >= NEAR_BEST * best.separation()
+        near_duplicates(data, &side(true), &side(false))
     };
-    let candidate = rest.iter().filter(holds).chain([best]).max_by_key(|c| c.len())?.clone();
-    Some(Best { candidate, duplicates })
+    let passed = found.iter().take_while(|candidate| copies(candidate)).count();
+    let duplicates = found.drain(..passed).map(|c| c.len()).sum();
+    Found { candidates: found, duplicates }
 }
 
 /// Sets [n, s] of 0 and 1 to begin with: of each direction and of the margin, what lies above and below Otsu's threshold and at both

@@ -4,7 +4,7 @@
 use faer::Mat;
 use serde::Serialize;
 
-use super::candidates::{self, Best, FEWEST, LEAST, overlap};
+use super::candidates::{self, Candidate, FEWEST, Found, LEAST, overlap};
 use super::ridge::{ClassRows, Classifier, Ridge, View};
 use super::statistics::{Moments, entropy, quantile, separation};
 use crate::data::Dataset;
@@ -107,6 +107,31 @@ pub(super) struct ClassSet {
     pub set: Vec<bool>,
     /// By member: the left-out prediction that the set was drawn by.
     pub score: Vec<f32>,
+    /// Its sets, the most separate first.
+    candidates: Vec<Candidate>,
+}
+
+impl ClassSet {
+    /// Of a class without a set.
+    fn none(seen: ClassEvidence, members: Vec<usize>) -> ClassSet {
+        ClassSet { seen, members, set: Vec::new(), score: Vec::new(), candidates: Vec::new() }
+    }
+
+    /// The most separate set is often a part of the poison, and other parts are as separate from everything else: takes in every set of a
+    /// separation of `least` or more.
+    fn widen(&mut self, ridge: &Ridge, least: f64) {
+        let mut union = self.set.clone();
+        for candidate in self.candidates.iter().filter(|c| c.separation() >= least) {
+            union.iter_mut().zip(&candidate.set).for_each(|(u, s)| *u |= s);
+        }
+        let rows = ridge.class(View::Images, &self.members);
+        if let Some(whole) = candidates::judge(ridge, &rows, &self.members, &[union]).first() {
+            let Refined { set, score, within } = settle(&rows, whole);
+            self.seen.suspects = set.iter().filter(|s| **s).count();
+            self.seen.within = within;
+            (self.set, self.score) = (set, score);
+        }
+    }
 }
 
 /// A set over all classes, by image.
@@ -159,7 +184,8 @@ pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Re
     let pooled = pooled(ridge, data, &margin);
     observer.advance(1);
     log::info!("{:?}", pooled.as_ref().map(|p| &p.seen));
-    let pooled_accused = decide(&mut found, pooled.as_ref().map(|p| &p.seen));
+    let Decision { pooled_accused, least } = decide(&mut found, pooled.as_ref().map(|p| &p.seen));
+    found.iter_mut().filter(|c| c.seen.finding == Finding::Separate).for_each(|c| c.widen(ridge, least));
     Ok(Evidence { classes: found, pooled, pooled_accused })
 }
 
@@ -178,17 +204,14 @@ fn look_at(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, m
         finding,
     };
     if members.len() < LEAST {
-        return ClassSet { seen: blank(Finding::Small), members, set: Vec::new(), score: Vec::new() };
+        return ClassSet::none(blank(Finding::Small), members);
     }
     let rows = ridge.class(View::Images, &members);
-    let Some(Best { candidate: best, duplicates }) = candidates::best(ridge, &rows, data, &members, margin) else {
-        return ClassSet { seen: blank(Finding::Nothing), members, set: Vec::new(), score: Vec::new() };
+    let Found { candidates, duplicates } = candidates::find(ridge, &rows, data, &members, margin);
+    let Some(best) = candidates.first() else {
+        return ClassSet::none(ClassEvidence { duplicates, ..blank(Finding::Nothing) }, members);
     };
-    let refined = refine(&rows, &best.set);
-    let (set, score, within) = match refined {
-        Refined { set, score, within } if within > best.class => (set, score, within),
-        _ => (best.set.clone(), best.score.clone(), best.class),
-    };
+    let Refined { set, score, within } = settle(&rows, best);
     let others = candidates::judge(ridge, &rows, &members, std::slice::from_ref(&set)).first().map_or(0.0, |c| c.others);
     let suspects: Vec<usize> = members.iter().zip(&set).filter(|(_, s)| **s).map(|(i, _)| *i).collect();
     let (entropy, own) = called(ridge, classifier, data, class, &suspects);
@@ -207,10 +230,19 @@ fn look_at(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, m
         within,
         entropy: Some(entropy),
         own: Some(own),
-        duplicates: duplicates.len(),
+        duplicates,
         ..blank(finding)
     };
-    ClassSet { seen, members, set, score }
+    ClassSet { seen, members, set, score, candidates }
+}
+
+/// The set as it is or refined within its class, whichever is further apart there.
+fn settle(rows: &ClassRows, candidate: &Candidate) -> Refined {
+    let refined = refine(rows, &candidate.set);
+    if refined.within > candidate.class {
+        return refined;
+    }
+    Refined { set: candidate.set.clone(), score: candidate.score.clone(), within: candidate.class }
 }
 
 /// A set refined within its class.
@@ -324,8 +356,16 @@ fn pooled_from(share: f64, ridge: &Ridge, data: &Dataset, margin: &[f32]) -> Opt
     Some(PooledSet { seen, set, score })
 }
 
-/// Says which classes' sets count as poison. True: the pooled one does, and then none by itself.
-fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> bool {
+/// What counts as poison, beside what is noted of the classes.
+struct Decision {
+    /// The set over all classes: then no class does by itself.
+    pooled_accused: bool,
+    /// Sets of the separate classes from this separation on.
+    least: f64,
+}
+
+/// Says which classes' sets count as poison.
+fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> Decision {
     let mut order: Vec<usize> = (0..classes.len()).collect();
     order.sort_by(|&a, &b| classes[b].seen.separation.total_cmp(&classes[a].seen.separation));
     let separation = |at: usize| order.get(at).map_or(0.0, |k| classes[*k].seen.separation);
@@ -334,18 +374,19 @@ fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> bool {
         .rev()
         .find(|&count| separation(count - 1) >= SEPARATE && separation(count - 1) >= RATIO * separation(count))
         .unwrap_or(0);
+    let least = SEPARATE.max(RATIO * separation(standing_out));
     order.truncate(standing_out);
     order.iter().for_each(|k| classes[*k].seen.finding = Finding::Separate);
     let most = classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.separation).fold(0.0, f64::max);
-    let all = pooled.is_some_and(|p| {
+    let pooled_accused = pooled.is_some_and(|p| {
         let many = p.by_class.iter().filter(|c| **c >= FEWEST).count() >= 2;
         let spread = p.by_class.iter().all(|c| *c as f64 <= POOLED_MOST * p.suspects as f64);
         many && spread && p.separation >= POOLED && p.settled >= SETTLED && p.separation > most
     });
-    if all {
+    if pooled_accused {
         classes.iter_mut().filter(|c| c.seen.finding.accuses()).for_each(|c| c.seen.finding = Finding::Nothing);
     }
-    all
+    Decision { pooled_accused, least }
 }
 
 #[cfg(test)]

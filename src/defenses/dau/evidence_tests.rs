@@ -77,6 +77,17 @@ fn finds_the_right_side_of_a_class_that_keeps_its_labels() {
     assert_flags(&found, &chosen, 0.95);
 }
 
+/// Poison with two triggers: the more separate set is but one part of it.
+#[test]
+fn takes_in_every_part_of_the_poison_that_is_separate() {
+    let mut data = digits();
+    let mut chosen = poison(&mut data, (3, 13), (13, 13), |_| 4);
+    chosen.extend(poison(&mut data, (5, 13), (0, 0), |_| 4));
+    let found = look(&data);
+    assert_eq!(accused(&found), [4]);
+    assert_flags(&found, &chosen, 0.95);
+}
+
 #[test]
 fn two_classes_under_attack_do_not_hide_each_other() {
     let mut data = digits();
@@ -144,13 +155,13 @@ fn class_set(class: u32, separation: f64) -> ClassSet {
     let finding = Finding::Nothing;
     let seen =
         ClassEvidence { class, images, suspects, separation, within: 4.0, entropy: None, own: None, duplicates: 0, finding };
-    ClassSet { seen, members: Vec::new(), set: Vec::new(), score: Vec::new() }
+    ClassSet::none(seen, Vec::new())
 }
 
 /// Classes that count as poison, and whether the pooled set does.
 fn decided(separations: &[f64], pooled: Option<&PooledEvidence>) -> (Vec<u32>, bool) {
     let mut classes: Vec<ClassSet> = separations.iter().zip(0..).map(|(d, k)| class_set(k, *d)).collect();
-    let all = decide(&mut classes, pooled);
+    let all = decide(&mut classes, pooled).pooled_accused;
     (classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.class).collect(), all)
 }
 
