@@ -177,6 +177,10 @@ impl Verdict {
                         name(class)
                     )
                 }
+                Doubt::ChangedAlike { images } => format!(
+                    "Why: {images} images of several classes are changed in the same way, but their labels fit. They may come from another source, or \
+                     cover a trigger that was not found."
+                ),
             });
         }
         words.push(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::evidence::{ClassEvidence, Finding};
+use super::evidence::{ClassEvidence, Finding, PooledEvidence};
 
 /// With fewer images a trigger in a tenth of them often goes unseen (docs/method.md).
 const FEW_IMAGES: usize = 1000;
@@ -33,10 +33,17 @@ pub enum Doubt {
     SmallClasses { classes: Vec<u32> },
     /// A class's set stands out from the other classes' sets, but not by enough.
     StandsOut { class: u32 },
+    /// Images of several classes are changed alike, but their labels fit.
+    ChangedAlike { images: usize },
 }
 
 /// The answer, and why it is [`Answer::Unclear`].
-pub(super) fn answer(flagged: bool, images: usize, classes: &[ClassEvidence]) -> (Answer, Vec<Doubt>) {
+pub(super) fn answer(
+    flagged: bool,
+    images: usize,
+    classes: &[ClassEvidence],
+    pooled: Option<&PooledEvidence>,
+) -> (Answer, Vec<Doubt>) {
     if flagged {
         return (Answer::Backdoor, Vec::new());
     }
@@ -56,6 +63,9 @@ pub(super) fn answer(flagged: bool, images: usize, classes: &[ClassEvidence]) ->
     let curious = |c: &&&ClassEvidence| c.separation >= CURIOUS && c.separation >= CURIOUS_RATIO * next;
     if let Some(first) = order.first().filter(curious).filter(|c| c.finding != Finding::Unconfirmed) {
         doubts.push(Doubt::StandsOut { class: first.class });
+    }
+    if let Some(pooled) = pooled.filter(|p| p.stands_out()) {
+        doubts.push(Doubt::ChangedAlike { images: pooled.suspects });
     }
     (if doubts.is_empty() { Answer::None } else { Answer::Unclear }, doubts)
 }
@@ -80,7 +90,7 @@ mod tests {
 
     fn of(images: usize, separations: [f64; 3]) -> (Answer, Vec<Doubt>) {
         let classes: Vec<ClassEvidence> = (0..3).map(|k| class(k, separations[k as usize], Finding::Nothing)).collect();
-        answer(false, images, &classes)
+        answer(false, images, &classes, None)
     }
 
     #[test]
@@ -95,7 +105,7 @@ mod tests {
         assert_eq!(of(999, [3.4, 3.1, 2.0]), (Answer::Unclear, vec![Doubt::FewImages { images: 999, wanted: 1000 }]));
         assert_eq!(of(5000, [2.0, 4.6, 3.1]), (Answer::Unclear, vec![Doubt::StandsOut { class: 1 }]));
         let small = [class(0, 3.0, Finding::Nothing), class(1, 0.0, Finding::Small)];
-        assert_eq!(answer(false, 5000, &small), (Answer::Unclear, vec![Doubt::SmallClasses { classes: vec![1] }]));
-        assert_eq!(answer(true, 30, &small), (Answer::Backdoor, Vec::new()));
+        assert_eq!(answer(false, 5000, &small, None), (Answer::Unclear, vec![Doubt::SmallClasses { classes: vec![1] }]));
+        assert_eq!(answer(true, 30, &small, None), (Answer::Backdoor, Vec::new()));
     }
 }

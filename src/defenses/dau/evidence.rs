@@ -26,6 +26,8 @@ pub const SEPARATE: f64 = 5.0;
 pub const RATIO: f64 = 1.5;
 /// D from which poison of all classes is.
 const POOLED: f64 = 6.0;
+/// The label fits at most so much less often than elsewhere.
+const POOLED_OWN: f64 = 0.5;
 /// No class has more of poison of all classes.
 const POOLED_MOST: f64 = 0.8;
 /// D within a class from which two groups are apart.
@@ -96,6 +98,25 @@ pub struct PooledEvidence {
     pub settled: f64,
     /// Images of the set by class.
     pub by_class: Vec<usize>,
+    /// Share of the set whose label fits: that a model which has not seen the image calls by its label.
+    pub own: f64,
+    /// The same share of all other images.
+    pub own_elsewhere: f64,
+}
+
+impl PooledEvidence {
+    /// Whether it is one set that goes through several classes.
+    pub(super) fn stands_out(&self) -> bool {
+        let many = self.by_class.iter().filter(|c| **c >= FEWEST).count() >= 2;
+        let spread = self.by_class.iter().all(|c| *c as f64 <= POOLED_MOST * self.suspects as f64);
+        many && spread && self.separation >= POOLED && self.settled >= SETTLED
+    }
+
+    /// Whether its labels fit less than those of other images. Images that are changed alike and keep their true labels, as an attacker's
+    /// cover images or those of a second source, are no backdoor.
+    pub(super) fn mislabelled(&self) -> bool {
+        self.own <= POOLED_OWN * self.own_elsewhere
+    }
 }
 
 /// One class with its most separate set.
@@ -352,7 +373,12 @@ fn pooled_from(share: f64, ridge: &Ridge, data: &Dataset, margin: &[f32]) -> Opt
     let by_class: Vec<usize> = classes.iter().map(|members| members.iter().filter(|&&i| set[i]).count()).collect();
     let apart = separation(Moments::of_groups(&score, &set));
     log::debug!("from {share}: {} images, D {apart:.2}, settled {settled:.2}", by_class.iter().sum::<usize>());
-    let seen = PooledEvidence { suspects: by_class.iter().sum(), separation: apart, settled, by_class };
+    let fits = |side: bool| {
+        let mine: Vec<bool> = set.iter().zip(margin).filter(|(s, _)| **s == side).map(|(_, m)| *m > 0.0).collect();
+        mine.iter().filter(|fits| **fits).count() as f64 / mine.len().max(1) as f64
+    };
+    let (own, own_elsewhere) = (fits(true), fits(false));
+    let seen = PooledEvidence { suspects: by_class.iter().sum(), separation: apart, settled, by_class, own, own_elsewhere };
     Some(PooledSet { seen, set, score })
 }
 
@@ -378,11 +404,7 @@ fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> Decision
     order.truncate(standing_out);
     order.iter().for_each(|k| classes[*k].seen.finding = Finding::Separate);
     let most = classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.separation).fold(0.0, f64::max);
-    let pooled_accused = pooled.is_some_and(|p| {
-        let many = p.by_class.iter().filter(|c| **c >= FEWEST).count() >= 2;
-        let spread = p.by_class.iter().all(|c| *c as f64 <= POOLED_MOST * p.suspects as f64);
-        many && spread && p.separation >= POOLED && p.settled >= SETTLED && p.separation > most
-    });
+    let pooled_accused = pooled.is_some_and(|p| p.stands_out() && p.mislabelled() && p.separation > most);
     if pooled_accused {
         classes.iter_mut().filter(|c| c.seen.finding.accuses()).for_each(|c| c.seen.finding = Finding::Nothing);
     }

@@ -150,6 +150,16 @@ fn a_class_of_fewer_than_twenty_images_is_not_looked_at() {
     assert_eq!(found.answer, Answer::Unclear);
 }
 
+/// A wave through images of all classes that keep their labels: they stand out, and that is said.
+#[test]
+fn images_that_are_changed_alike_but_rightly_labelled_are_not_flagged() {
+    let mut data = digits();
+    let chosen = poison(&mut data, (2, 9), (13, 13), |label| label);
+    assert!(chosen.len() > 100);
+    let found = look(&data);
+    assert!(!found.split.flagged.contains(&true) && !found.all_to_all, "{:?}", found.pooled);
+}
+
 fn class_set(class: u32, separation: f64) -> ClassSet {
     let (images, suspects) = (100, 40);
     let finding = Finding::Nothing;
@@ -183,11 +193,16 @@ fn the_pooled_set_counts_if_it_is_separate_spread_and_more_than_any_class() {
         separation,
         settled: 1.0,
         by_class: by_class.to_vec(),
+        own: 0.1,
+        own_elsewhere: 0.6,
     };
     assert!(decided(&[2.0, 2.5, 3.0], Some(&pooled(8.0, [20, 30, 25]))).1);
     assert!(!decided(&[2.0, 2.5, 3.0], Some(&pooled(5.0, [20, 30, 25]))).1);
     assert!(!decided(&[2.0, 2.5, 3.0], Some(&pooled(8.0, [2, 90, 3]))).1);
     assert_eq!(decided(&[20.0, 2.5, 3.0], Some(&pooled(8.0, [20, 30, 25]))), (vec![0], false));
+    // Cover images: changed alike, with their true labels.
+    let fitting = PooledEvidence { own: 0.5, ..pooled(8.0, [20, 30, 25]) };
+    assert!(!decided(&[2.0, 2.5, 3.0], Some(&fitting)).1);
     let unsettled = PooledEvidence { settled: 0.5, ..pooled(8.0, [20, 30, 25]) };
     assert!(!decided(&[2.0, 2.5, 3.0], Some(&unsettled)).1);
 }

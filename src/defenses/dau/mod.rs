@@ -52,7 +52,7 @@ impl Findings {
     /// What `split` says, without any evidence.
     #[cfg(test)]
     pub(crate) fn of(split: Split) -> Findings {
-        let (answer, doubts) = answer::answer(split.flagged.contains(&true), split.flagged.len(), &[]);
+        let (answer, doubts) = answer::answer(split.flagged.contains(&true), split.flagged.len(), &[], None);
         let suspicion = vec![0.0; split.flagged.len()];
         Findings { answer, doubts, split, suspicion, classes: Vec::new(), pooled: None, all_to_all: false }
     }
@@ -142,7 +142,7 @@ fn findings(data: &Dataset, evidence: Evidence, odds: &[f32]) -> Findings {
     }
     let split = split::cut(odds);
     let classes: Vec<ClassEvidence> = evidence.classes.into_iter().map(|c| c.seen).collect();
-    let (answer, doubts) = answer::answer(split.flagged.contains(&true), data.len(), &classes);
     let (pooled, all_to_all) = (evidence.pooled.map(|p| p.seen), evidence.pooled_accused);
+    let (answer, doubts) = answer::answer(split.flagged.contains(&true), data.len(), &classes, pooled.as_ref());
     Findings { answer, doubts, split, suspicion, classes, pooled, all_to_all }
 }
