@@ -121,6 +121,19 @@ fn scan_says_of_a_network_that_is_there_what_defend_said() {
     let (found, truth) = (poisoned(&text(place.path().join("a/suspects.csv"))), poisoned(&text(at.join("p/poison.csv"))));
     assert!(found.intersection(&truth).count() * 10 >= 9 * found.len().max(truth.len()), "{} {}", found.len(), truth.len());
 
+    // A folder of classes is looked at whole, and so is one with a training part only.
+    for flat in ["f", "f/train"] {
+        let at = place.path().join(flat);
+        for (class, i) in (0..3).flat_map(|c| (0..10).map(move |i| (c, i))) {
+            fs::create_dir_all(at.join(format!("c{class}"))).expect("made");
+            let pixels = [b"P6\n2 2\n255\n".as_slice(), &[(40 * class + 7 * i) as u8; 12]].concat();
+            fs::write(at.join(format!("c{class}/{i}.ppm")), pixels).expect("written");
+        }
+        let results = json(place.path(), &["scan", "--data", "f", "--out", "f-scan"]);
+        assert_eq!((&results["dataset"]["train"], &results["verdict"]["found"]), (&30.into(), &Value::Null));
+        fs::remove_dir_all(place.path().join("f")).expect("removed");
+    }
+
     fs::remove_dir_all(place.path().join("s")).expect("removed");
     let two = place.path().join("two");
     for class in ["cat", "dog"] {

@@ -11,7 +11,7 @@ use super::layers::resolve;
 use super::progress::Progress;
 use super::settings::{POISONING, Settings};
 use crate::attacks::ATTACKS;
-use crate::data::{self, DataError, Dataset, Spec, Splits};
+use crate::data::{self, DataError, Dataset, LoadOptions, Spec, Splits};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::report::{Provenance, RunFolder, StageTime};
@@ -32,13 +32,14 @@ pub(super) fn settings(flags: &Flags, out: &str) -> Result<Settings> {
     Ok(resolved.settings)
 }
 
-/// Loads the images; a data set that is built in lends a folder given with `--data` its settings.
+/// Loads the images, the training images alone if nothing is tested; a data set that is built in lends a folder given with `--data` its
+/// settings.
 ///
 /// # Errors
 /// See [`data::load`].
-pub(super) fn load(settings: &Settings) -> Result<Splits> {
+pub(super) fn load(settings: &Settings, train_only: bool) -> Result<Splits> {
     let spec = Spec::find(&settings.dataset)?;
-    let options = settings.load_options();
+    let options = LoadOptions { train_only, ..settings.load_options() };
     match (data::load(&spec, &options), &settings.data) {
         (Err(DataError::TakesNoDir { .. }), Some(dir)) => Ok(noted(data::load_folder(&spec, dir, &options)?)),
         (loaded, _) => Ok(noted(loaded?)),

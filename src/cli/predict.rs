@@ -140,6 +140,7 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
         limit_per_class: flags.limit_per_class,
         seed: flags.seed.unwrap_or(0),
         skip_unreadable: flags.skip_unreadable,
+        train_only: false,
         cache: image_cache(),
     };
     if let Some(dir) = &args.images {

@@ -84,7 +84,7 @@ fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
     }
     let settings = settings(&Flags { data, stage_one, out, ..Flags::default() }, "runs/scan")?;
     RunFolder::vet(&settings.out)?;
-    let splits = load(&settings)?;
+    let splits = load(&settings, true)?;
     if let (Some((kernels, network)), Some(path)) = (&device, &checkpoint) {
         fits(kernels, network, path, &splits.train)?;
     }

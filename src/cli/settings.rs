@@ -191,6 +191,7 @@ impl Settings {
             limit_per_class: self.limit_per_class,
             seed: self.seed,
             skip_unreadable: self.skip_unreadable,
+            train_only: false,
             cache: image_cache(),
         }
     }

@@ -117,7 +117,7 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Sett
     let data = DataFlags { image_size: data.image_size.or(Some(image_size)), ..data };
     let settings = settings(&Flags { data, stage_two, out, ..Flags::default() }, "runs/unlearn")?;
     RunFolder::vet(&settings.out)?;
-    let splits = if known { Some(load(&settings)?) } else { None };
+    let splits = if known { Some(load(&settings, false)?) } else { None };
     if let Some(splits) = &splits {
         fits(&kernels, &network, &checkpoint, &splits.train)?;
     }
@@ -141,8 +141,10 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Sett
             anyhow!("{} is a list of images: say where they lie with --data DIR, or give a folder", suspects.display())
         })?;
         let text = std::fs::read_to_string(&suspects).map_err(|e| anyhow!("cannot read {}: {e}", suspects.display()))?;
-        let bad = parse_suspects(&text, &suspects, &splits.train, root(&settings))?;
-        Samples { bad, data: splits.train, test: Some(splits.test) }
+        let [bad, aside] = parse_suspects(&text, &suspects, [&splits.train, &splits.test], root(&settings))?;
+        // What is bad is no test of accuracy.
+        let fair: Vec<usize> = (0..splits.test.len()).filter(|&i| !aside[i]).collect();
+        Samples { bad, data: splits.train, test: Some(splits.test.subset(&fair)) }
     };
     Ok((kernels, network, settings, samples))
 }

@@ -18,6 +18,9 @@ pub struct LoadOptions {
     pub seed: u64,
     /// Go on without image files that cannot be read; [`Splits::left_out`] says which.
     pub skip_unreadable: bool,
+    /// Read no test images: a folder of classes is read whole, and of `train/` and `test/` the first. The test set is empty then. Data sets
+    /// with a layout of their own read both all the same.
+    pub train_only: bool,
     /// A folder to keep decoded images in, for the next start; it is made where it is missing.
     pub cache: Option<PathBuf>,
 }
@@ -103,8 +106,8 @@ fn source<'a>(spec: &'a Spec, opts: &'a LoadOptions) -> Result<Source<'a>, DataE
     if opts.limit_per_class == Some(0) {
         return Err(DataError::NoImagesKept);
     }
-    let (limit, seed, skip_unreadable) = (opts.limit_per_class, opts.seed, opts.skip_unreadable);
-    Ok(Source { spec, size, limit, seed, cache: opts.cache.as_deref(), skip_unreadable })
+    let (limit, seed, skip_unreadable, train_only) = (opts.limit_per_class, opts.seed, opts.skip_unreadable, opts.train_only);
+    Ok(Source { spec, size, limit, seed, cache: opts.cache.as_deref(), skip_unreadable, train_only })
 }
 
 /// What the dataset's layouts look for in a folder, in words.

@@ -1,8 +1,9 @@
 //! What was found in data that nobody vouches for, as files: `suspects.csv` (`path,label,score,verdict`, the most suspicious first),
 //! a contact sheet, a histogram and the verdict; and reading such a list, or anyone's, back.
 
+use std::collections::HashMap;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use csv::Writer;
 use image::ImageFormat;
@@ -53,27 +54,30 @@ fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) ->
     csv.into_inner().map_err(|e| failed(e.to_string()))
 }
 
-/// Reads a list of bad images of `data`, which lies in `dir`: a path a line, as a whole or below `dir` or its `train/`; or a table
+/// Reads a list of bad images of `data`, which lies in `dir`, and of images `aside`, which were set aside for the test; says which are bad of
+/// either. A path a line, as a whole or below `dir` or its `train/`; or a table
 /// whose heading names `path`, of which rows count whose `verdict` or `role`, if there is one, is `poisoned`. `path` is for
 /// messages.
 ///
 /// # Errors
-/// A line that names no image of the data; no suspect at all.
-pub fn parse_suspects(text: &str, path: &Path, data: &Dataset, dir: &Path) -> Result<Vec<bool>, ReportError> {
+/// A line that names no image of either; no suspect in the data.
+pub fn parse_suspects(text: &str, path: &Path, [data, aside]: [&Dataset; 2], dir: &Path) -> Result<[Vec<bool>; 2], ReportError> {
     let wrong = |line: usize, why: String| ReportError::Record { path: path.into(), line, why };
-    let places = places(dir, data);
+    let sets = [data, aside].map(|set| (set, places(dir, set)));
     let list = ImageList::read(text, path, &["path"])?;
     let said = list.column("verdict").or(list.column("role"));
-    let mut flagged = vec![false; data.len()];
+    let mut flagged = [data, aside].map(|set| vec![false; set.len()]);
     for (line, place, record) in list.images() {
-        let whole = || data.paths.iter().position(|known| *known == place);
-        let Some(i) = places.get(Path::new(&place)).copied().or_else(whole) else {
+        let known = |(set, places): &(&Dataset, HashMap<PathBuf, usize>)| {
+            places.get(Path::new(&place)).copied().or_else(|| set.paths.iter().position(|known| *known == place))
+        };
+        let Some((which, i)) = (0..2).find_map(|which| Some((which, known(&sets[which])?))) else {
             let why = format!("`{place}` is no training image of {}: give paths below that folder", dir.display());
             return Err(wrong(line, why));
         };
-        flagged[i] |= said.is_none_or(|said| record.get(said) == Some(Role::Poisoned.name()));
+        flagged[which][i] |= said.is_none_or(|said| record.get(said) == Some(Role::Poisoned.name()));
     }
-    if !flagged.contains(&true) {
+    if !flagged[0].contains(&true) {
         return Err(wrong(1, "names no suspect: there is nothing to unlearn".into()));
     }
     Ok(flagged)
@@ -104,13 +108,22 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..2], ["path,label,score,verdict", "train/dog/2.png,dog,0.9,poisoned"]);
         assert_eq!(lines[4], "elsewhere.png,\"cat, big\",0,clean");
-        let back = parse_suspects(&text, Path::new("s"), &data(), Path::new("d")).expect("read");
-        assert_eq!(back, findings.split.flagged);
+        let none = data().subset(&[]);
+        let back = parse_suspects(&text, Path::new("s"), [&data(), &none], Path::new("d")).expect("read");
+        assert_eq!(back, [findings.split.flagged, Vec::new()]);
+        // Two of the images were set aside for the test.
+        let (train, test) = (data().subset(&[0, 1]), data().subset(&[2, 3]));
+        let back = parse_suspects(&text, Path::new("s"), [&train, &test], Path::new("d")).expect("read");
+        assert_eq!(back, [vec![true, false], vec![true, false]]);
     }
 
     #[test]
     fn a_bare_list_names_images_by_any_of_their_paths_and_others_are_refused_by_line() {
-        let read = |text: &str| parse_suspects(text, Path::new("s"), &data(), Path::new("d")).map_err(|e| e.to_string());
+        let none = data().subset(&[]);
+        let read = |text: &str| {
+            let read = parse_suspects(text, Path::new("s"), [&data(), &none], Path::new("d"));
+            read.map(|[bad, _]| bad).map_err(|e| e.to_string())
+        };
         assert_eq!(read("dog/1.png\ntrain/dog/2.png\nelsewhere.png\n"), Ok(vec![false, true, true, true]));
         assert_eq!(read("path,role\ndog/1.png,negative\ndog/2.png,poisoned\n"), Ok(vec![false, false, true, false]));
         let error = read("dog/1.png\ndog/9.png\n").expect_err("no such image");

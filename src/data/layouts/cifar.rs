@@ -149,7 +149,7 @@ mod tests {
 
     fn load_few(of: &Binary, root: &Path, size: usize, limit: Option<usize>) -> Result<Splits, DataError> {
         let spec = Spec::find("CIFAR-10").expect("known");
-        let source = Source { spec: &spec, size, limit, seed: 0, cache: None, skip_unreadable: false };
+        let source = Source { spec: &spec, size, limit, seed: 0, cache: None, skip_unreadable: false, train_only: false };
         of.load(&source, &of.find(root).expect("there"))
     }
 

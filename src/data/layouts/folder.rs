@@ -16,6 +16,12 @@ pub static LAYOUT: Layout = Layout {
 
 /// Loads the images below `dir`; those that a limit drops are not even opened.
 fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
+    if source.train_only {
+        let part = dir.join("train");
+        let train = list(source, if is_part(&part) { &part } else { dir })?;
+        let test = Listing::new(dir, train.classes.clone());
+        return Splits::read(source, train, test);
+    }
     let (train, test) = match (is_part(&dir.join("train")), is_part(&dir.join("test"))) {
         (true, true) => {
             let (train, test) = (list(source, &dir.join("train"))?, list(source, &dir.join("test"))?);

@@ -50,6 +50,8 @@ pub struct Source<'a> {
     pub cache: Option<&'a Path>,
     /// Whether to go on without images that cannot be read.
     pub skip_unreadable: bool,
+    /// Whether test images are left unread.
+    pub train_only: bool,
 }
 
 impl Source<'_> {
