@@ -113,6 +113,15 @@ fn scan_says_of_a_network_that_is_there_what_defend_said() {
     }
     assert!(!place.path().join("s/defended.safetensors").exists(), "nothing is trained");
     refused(place.path(), &[&args[..7], &["--image-size", "8"]].concat(), &["takes images of 16 pixels, not 8"]);
+    fs::copy(checkpoint, place.path().join("s/mine.safetensors")).expect("copied");
+    let inside = ["scan", "--checkpoint", "s/mine.safetensors", "--data", data, "--dataset", "digits", "--out", "s"];
+    let output = dau(place.path(), &inside);
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("holds s/mine.safetensors, which is needed"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(place.path().join("s/mine.safetensors").exists());
     refused(place.path(), &["scan", "--checkpoint", "none.safetensors", "--data", data], &["none.safetensors"]);
     // By the images alone: the same class, and no adapter is asked for.
     let alone = ["scan", "--data", data, "--dataset", "digits", "--adapter", "none such", "--out", "a"];

@@ -59,6 +59,19 @@ pub(super) fn fits(kernels: &Kernels, network: &Network, checkpoint: &Path, data
     Ok(())
 }
 
+/// Refuses an output folder that holds an input: a run folder is emptied before it is written.
+///
+/// # Errors
+/// Both places.
+pub(super) fn keep_apart(input: &Path, out: &Path) -> Result<()> {
+    let inside = match (input.canonicalize(), out.canonicalize()) {
+        (Ok(input), Ok(out)) => input.starts_with(out),
+        _ => false,
+    };
+    ensure!(!inside, "--out {} holds {}, which is needed: choose another --out", out.display(), input.display());
+    Ok(())
+}
+
 /// Where the images lie, for paths below it.
 pub(super) fn root(settings: &Settings) -> &Path {
     settings.data.as_deref().unwrap_or(Path::new(""))

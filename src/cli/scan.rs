@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::defend::show;
 use super::flags::{DataFlags, Flags, StageOneFlags};
-use super::own::{fits, load, record, root, settings};
+use super::own::{fits, keep_apart, load, record, root, settings};
 use super::progress::Progress;
 use super::settings::Settings;
 use super::{Global, Refuse, announce};
@@ -84,6 +84,9 @@ fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
     }
     let settings = settings(&Flags { data, stage_one, out, ..Flags::default() }, "runs/scan")?;
     RunFolder::vet(&settings.out)?;
+    if let Some(path) = &checkpoint {
+        keep_apart(path, &settings.out)?;
+    }
     let splits = load(&settings, true)?;
     if let (Some((kernels, network)), Some(path)) = (&device, &checkpoint) {
         fits(kernels, network, path, &splits.train)?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::defend::show;
 use super::flags::{DataFlags, Flags, StageTwoFlags};
 use super::inputs::note_left_out;
-use super::own::{accuracy, fits, load, record, root, settings, share};
+use super::own::{accuracy, fits, keep_apart, load, record, root, settings, share};
 use super::predict::class_names;
 use super::progress::Progress;
 use super::settings::Settings;
@@ -117,6 +117,8 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Sett
     let data = DataFlags { image_size: data.image_size.or(Some(image_size)), ..data };
     let settings = settings(&Flags { data, stage_two, out, ..Flags::default() }, "runs/unlearn")?;
     RunFolder::vet(&settings.out)?;
+    keep_apart(&checkpoint, &settings.out)?;
+    keep_apart(&suspects, &settings.out)?;
     let splits = if known { Some(load(&settings, false)?) } else { None };
     if let Some(splits) = &splits {
         fits(&kernels, &network, &checkpoint, &splits.train)?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::data::Dataset;
 use crate::defenses::dau::{Answer, ClassEvidence, Doubt, Finding, Findings, PooledEvidence, RATIO, SEPARATE};
 
-const LIMITS: &str = "What this search cannot see: fewer than about twenty poisoned images; a trigger that is another one in every image \
+const LIMITS: &str = "What this search cannot see: fewer than about forty poisoned images, often; a trigger that is another one in every image \
 or moves about; a smooth or faint change that a linear model of the image does not follow; one picture copied many times. So \"none found\" does \
 not certify the data.";
 
@@ -94,8 +94,8 @@ impl Verdict {
             Answer::Backdoor => self.backdoor(data),
             Answer::None => vec![
                 format!("No backdoor was found: none of {} training images is flagged.", data.len()),
-                "What was seen: in no class is there a group of images that stands out from everything else, as images with one \
-                 trigger do."
+                "What was seen: in no class is there a group of images that stands out from everything else by more than groups of other \
+                 classes do, as images with one trigger would."
                     .into(),
                 "What to do: nothing, if you trust the source otherwise. If not, look at suspects.png and at the first images of suspects.csv: \
                  those stand out most."
@@ -106,7 +106,7 @@ impl Verdict {
         let copies = |seen: &ClassEvidence| {
             let name = &data.classes[seen.class as usize];
             format!(
-                "{} images of class `{name}` stand out because they are nearly the same picture (near-duplicates). They are not flagged.",
+                "{} images of class `{name}` stand out because they are nearly the same picture (near-duplicates). That by itself flags none.",
                 seen.duplicates
             )
         };
@@ -147,7 +147,8 @@ impl Verdict {
         for Accused { name, images, flagged, doubtful, .. } in &self.classes {
             let mut line = format!("Class `{name}`: {flagged} of its {images} images are flagged.");
             if *doubtful > 0 {
-                line += &format!(" Of {doubtful} of them this is in doubt: these are neither learned nor unlearned.");
+                line +=
+                    &format!(" {doubtful} of them have a score of 1/2 or less: more likely clean, but too doubtful to train on.");
             }
             words.push(line);
         }
@@ -165,15 +166,22 @@ impl Verdict {
                 Doubt::FewImages { images, wanted } => {
                     format!("Why: {images} images are few. A trigger often goes unseen below {wanted}.")
                 }
-                Doubt::SmallClasses { classes } => {
+                Doubt::FewClasses { classes } => {
+                    format!("Why: with {classes} classes there is too little for a trigger to stand out from; 3 are needed.")
+                }
+                Doubt::SmallClasses { classes, wanted } => {
                     let names: Vec<String> = classes.iter().take(8).map(name).collect();
                     let more = if classes.len() > 8 { ", ..." } else { "" };
-                    format!("Why: {} classes have fewer than 20 images and were not looked at: {}{more}.", classes.len(), names.join(", "))
+                    format!("Why: classes of fewer than {wanted} images are hardly looked at: {}{more}.", names.join(", "))
                 }
+                Doubt::NearDuplicates { class } => format!(
+                    "Why: a group of images of class {} that are nearly the same picture stands out as much as images with a trigger do.",
+                    name(class)
+                ),
                 Doubt::StandsOut { class } => {
                     let suspects = self.evidence.iter().find(|seen| seen.class == *class).map_or(0, |seen| seen.suspects);
                     format!(
-                        "Why: {suspects} images of class {} stand out from everything else, but less than images with a trigger do.",
+                        "Why: {suspects} images of class {} stand out from everything else, but not by enough, or not alone.",
                         name(class)
                     )
                 }
@@ -194,10 +202,11 @@ impl Verdict {
     /// The figures behind the answer.
     fn numbers(&self, data: &Dataset) -> Vec<String> {
         let mut order: Vec<&ClassEvidence> = self.evidence.iter().filter(|seen| seen.suspects > 0).collect();
-        order.sort_by(|a, b| b.separation.total_cmp(&a.separation));
+        order.sort_by(|a, b| b.finding.accuses().cmp(&a.finding.accuses()).then(b.separation.total_cmp(&a.separation)));
         let mut words = vec![format!(
             "Numbers: a group counts as poison if its separation from all other images (Ashman's D) is {SEPARATE} or more and {RATIO} times that of the \
-             next class's group. The most separate groups:"
+             next class's group and of the rest of its own class; or if a model that has not seen it gives it the names of many other classes. The most \
+             separate groups, before the border between poisoned and clean images is drawn:"
         )];
         for seen in order.iter().take(NUMBERED) {
             let mut line = format!(
@@ -242,9 +251,11 @@ mod tests {
             suspects: 2,
             separation,
             within: 4.0,
+            rest: 2.0,
             entropy: Some(0.97),
             own: Some(0.1),
             duplicates: usize::from(class == 2) * 74,
+            duplicates_separation: 4.8,
             finding: if class == 1 { Finding::Mislabelled } else { Finding::Nothing },
         };
         Findings {
@@ -269,7 +280,7 @@ mod tests {
         assert!(verdict.words[1].starts_with("What it means:") && verdict.words[2].starts_with("What to do:"));
         let text = verdict.text();
         for part in [
-            "Class `dog`: 2 of its 3 images are flagged. Of 1 of them this is in doubt",
+            "Class `dog`: 2 of its 3 images are flagged. 1 of them have a score of 1/2 or less",
             "74 images of class `eel` stand out because they are nearly the same picture",
             "- `dog`: 2 of 3 images, separation 6.2; a model that has not seen them",
             "- `cat`: 2 of 3 images, separation 3.2.",

@@ -55,8 +55,10 @@ impl Candidate {
 pub(super) struct Found {
     /// The most separate first.
     pub candidates: Vec<Candidate>,
-    /// Images of sets that were passed over, since they are near-duplicates.
-    pub duplicates: usize,
+    /// By member: whether it is in a set that was passed over, since that set is of near-duplicates.
+    pub duplicates: Vec<bool>,
+    /// The largest separation of such a set; 0 without one.
+    pub duplicates_separation: f64,
 }
 
 /// The sets of the class of `members`, sorted; `rows` are theirs and `margin` is every image's. Sets of near-duplicates are passed over where they
@@ -74,8 +76,13 @@ pub(super) fn find(ridge: &Ridge, rows: &ClassRows, data: &Dataset, members: &[u
         near_duplicates(data, &side(true), &side(false))
     };
     let passed = found.iter().take_while(|candidate| copies(candidate)).count();
-    let duplicates = found.drain(..passed).map(|c| c.len()).sum();
-    Found { candidates: found, duplicates }
+    let mut duplicates = vec![false; members.len()];
+    let mut duplicates_separation = 0.0f64;
+    for copies in found.drain(..passed) {
+        duplicates.iter_mut().zip(&copies.set).for_each(|(d, s)| *d |= s);
+        duplicates_separation = duplicates_separation.max(copies.separation());
+    }
+    Found { candidates: found, duplicates, duplicates_separation }
 }
 
 /// Sets [n, s] of 0 and 1 to begin with: of each direction and of the margin, what lies above and below Otsu's threshold and at both

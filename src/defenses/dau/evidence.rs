@@ -24,10 +24,12 @@ const SETTLED: f64 = 0.8;
 pub const SEPARATE: f64 = 5.0;
 /// So many times the D of the next class.
 pub const RATIO: f64 = 1.5;
+/// With fewer classes that have a set there is nothing to stand out from.
+const FEWEST_MEASURED: usize = 3;
 /// D from which poison of all classes is.
 const POOLED: f64 = 6.0;
 /// The label fits at most so much less often than elsewhere.
-const POOLED_OWN: f64 = 0.5;
+const POOLED_OWN: f64 = 0.75;
 /// No class has more of poison of all classes.
 const POOLED_MOST: f64 = 0.8;
 /// D within a class from which two groups are apart.
@@ -35,7 +37,7 @@ const APART: f64 = 3.0;
 /// The same with the network's features, for a set called by many names.
 const CONFIRMED: f64 = 4.5;
 /// D against other classes that a set called by many names needs beside.
-const BESIDE: f64 = 2.5;
+const BESIDE: f64 = 3.0;
 /// Of the greatest possible entropy of left-out predictions, ln(K - 1): what a set from many classes has.
 const MANY: f64 = 0.93;
 /// With fewer classes a set has too few names to be called by.
@@ -55,12 +57,16 @@ pub struct ClassEvidence {
     pub separation: f64,
     /// D of the set against the rest of its class.
     pub within: f64,
+    /// D of the rest of its class against everything else: large where the whole class is of another kind than the others.
+    pub rest: f64,
     /// Entropy of what a model that has not seen the set calls it, as a share of the greatest possible.
     pub entropy: Option<f64>,
     /// Share of the set that such a model still calls by its label.
     pub own: Option<f64>,
     /// Images of sets that are as separate, but near-duplicates of one another.
     pub duplicates: usize,
+    /// D of the most separate set of near-duplicates.
+    pub duplicates_separation: f64,
     pub finding: Finding,
 }
 
@@ -128,6 +134,8 @@ pub(super) struct ClassSet {
     pub set: Vec<bool>,
     /// By member: the left-out prediction that the set was drawn by.
     pub score: Vec<f32>,
+    /// By member: whether it is in a set of near-duplicates.
+    pub duplicates: Vec<bool>,
     /// Its sets, the most separate first.
     candidates: Vec<Candidate>,
 }
@@ -135,17 +143,22 @@ pub(super) struct ClassSet {
 impl ClassSet {
     /// Of a class without a set.
     fn none(seen: ClassEvidence, members: Vec<usize>) -> ClassSet {
-        ClassSet { seen, members, set: Vec::new(), score: Vec::new(), candidates: Vec::new() }
+        ClassSet { seen, members, set: Vec::new(), score: Vec::new(), duplicates: Vec::new(), candidates: Vec::new() }
     }
 
     /// The most separate set is often a part of the poison, and other parts are as separate from everything else: takes in every set of a
-    /// separation of `least` or more.
+    /// separation of `least` or more, unless what it leaves of the class is as separate. Where both sides are, the class is of another kind
+    /// than the others, and only the more separate side is poison.
     fn widen(&mut self, ridge: &Ridge, least: f64) {
-        let mut union = self.set.clone();
-        for candidate in self.candidates.iter().filter(|c| c.separation() >= least) {
-            union.iter_mut().zip(&candidate.set).for_each(|(u, s)| *u |= s);
-        }
         let rows = ridge.class(View::Images, &self.members);
+        let parts: Vec<&Candidate> = self.candidates.iter().filter(|c| c.separation() >= least).collect();
+        let left: Vec<Vec<bool>> = parts.iter().map(|c| complement(&c.set)).collect();
+        let mut union = self.set.clone();
+        for (part, left) in parts.iter().zip(candidates::judge(ridge, &rows, &self.members, &left)) {
+            if left.others < least {
+                union.iter_mut().zip(&part.set).for_each(|(u, s)| *u |= s);
+            }
+        }
         if let Some(whole) = candidates::judge(ridge, &rows, &self.members, &[union]).first() {
             let Refined { set, score, within } = settle(&rows, whole);
             self.seen.suspects = set.iter().filter(|s| **s).count();
@@ -219,21 +232,27 @@ fn look_at(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, m
         suspects: 0,
         separation: 0.0,
         within: 0.0,
+        rest: 0.0,
         entropy: None,
         own: None,
         duplicates: 0,
+        duplicates_separation: 0.0,
         finding,
     };
     if members.len() < LEAST {
         return ClassSet::none(blank(Finding::Small), members);
     }
     let rows = ridge.class(View::Images, &members);
-    let Found { candidates, duplicates } = candidates::find(ridge, &rows, data, &members, margin);
+    let Found { candidates, duplicates, duplicates_separation } = candidates::find(ridge, &rows, data, &members, margin);
+    let copies = duplicates.iter().filter(|d| **d).count();
     let Some(best) = candidates.first() else {
-        return ClassSet::none(ClassEvidence { duplicates, ..blank(Finding::Nothing) }, members);
+        let seen = ClassEvidence { duplicates: copies, duplicates_separation, ..blank(Finding::Nothing) };
+        return ClassSet { duplicates, ..ClassSet::none(seen, members) };
     };
     let Refined { set, score, within } = settle(&rows, best);
-    let others = candidates::judge(ridge, &rows, &members, std::slice::from_ref(&set)).first().map_or(0.0, |c| c.others);
+    let judged = candidates::judge(ridge, &rows, &members, &[set.clone(), complement(&set)]);
+    let against_others = |at: usize| judged.get(at).map_or(0.0, |c| c.others);
+    let (others, rest) = (against_others(0), against_others(1));
     let suspects: Vec<usize> = members.iter().zip(&set).filter(|(_, s)| **s).map(|(i, _)| *i).collect();
     let (entropy, own) = called(ridge, classifier, data, class, &suspects);
     let separation = if within >= APART { best.separation().max(others) } else { best.separation() };
@@ -249,12 +268,18 @@ fn look_at(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, m
         suspects: suspects.len(),
         separation,
         within,
+        rest,
         entropy: Some(entropy),
         own: Some(own),
-        duplicates,
+        duplicates: copies,
+        duplicates_separation,
         ..blank(finding)
     };
-    ClassSet { seen, members, set, score, candidates }
+    ClassSet { seen, members, set, score, duplicates, candidates }
+}
+
+fn complement(set: &[bool]) -> Vec<bool> {
+    set.iter().map(|s| !s).collect()
 }
 
 /// The set as it is or refined within its class, whichever is further apart there.
@@ -392,16 +417,20 @@ struct Decision {
 
 /// Says which classes' sets count as poison.
 fn decide(classes: &mut [ClassSet], pooled: Option<&PooledEvidence>) -> Decision {
-    let mut order: Vec<usize> = (0..classes.len()).collect();
+    // Classes without a set say nothing of what is usual.
+    let mut order: Vec<usize> = (0..classes.len()).filter(|&k| classes[k].seen.suspects > 0).collect();
     order.sort_by(|&a, &b| classes[b].seen.separation.total_cmp(&classes[a].seen.separation));
     let separation = |at: usize| order.get(at).map_or(0.0, |k| classes[*k].seen.separation);
     // Several classes may be under attack: those above the last wide gap, at most half of all.
-    let standing_out = (1..=classes.len() / 2)
+    let most_accused = if order.len() < FEWEST_MEASURED { 0 } else { order.len() / 2 };
+    let standing_out = (1..=most_accused)
         .rev()
         .find(|&count| separation(count - 1) >= SEPARATE && separation(count - 1) >= RATIO * separation(count))
         .unwrap_or(0);
     let least = SEPARATE.max(RATIO * separation(standing_out));
     order.truncate(standing_out);
+    // The rest of the class is one more set to stand out from.
+    order.retain(|k| classes[*k].seen.separation >= RATIO * classes[*k].seen.rest);
     order.iter().for_each(|k| classes[*k].seen.finding = Finding::Separate);
     let most = classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.separation).fold(0.0, f64::max);
     let pooled_accused = pooled.is_some_and(|p| p.stands_out() && p.mislabelled() && p.separation > most);

@@ -163,8 +163,19 @@ fn images_that_are_changed_alike_but_rightly_labelled_are_not_flagged() {
 fn class_set(class: u32, separation: f64) -> ClassSet {
     let (images, suspects) = (100, 40);
     let finding = Finding::Nothing;
-    let seen =
-        ClassEvidence { class, images, suspects, separation, within: 4.0, entropy: None, own: None, duplicates: 0, finding };
+    let seen = ClassEvidence {
+        class,
+        images,
+        suspects,
+        separation,
+        within: 4.0,
+        rest: 2.0,
+        entropy: None,
+        own: None,
+        duplicates: 0,
+        duplicates_separation: 0.0,
+        finding,
+    };
     ClassSet::none(seen, Vec::new())
 }
 

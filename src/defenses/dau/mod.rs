@@ -136,6 +136,9 @@ fn findings(data: &Dataset, evidence: Evidence, odds: &[f32]) -> Findings {
         let [inside, _] = Moments::of_groups(&class.score, &class.set);
         let scale = (class.seen.separation / inside.mean.max(1e-6)) as f32;
         class.members.iter().zip(&class.score).for_each(|(i, s)| suspicion[*i] = scale * s);
+        // Near-duplicates are to be looked at first where they are more separate than the class's set.
+        let copies = class.members.iter().zip(&class.duplicates).filter(|(_, d)| **d);
+        copies.for_each(|(i, _)| suspicion[*i] = suspicion[*i].max(class.seen.duplicates_separation as f32));
     }
     if let Some(pooled) = evidence.pooled.as_ref().filter(|_| evidence.pooled_accused) {
         suspicion.clone_from(&pooled.score);
