@@ -188,7 +188,7 @@ pub struct TrainingFlags {
 #[derive(Args, Serialize, Clone, Debug, Default)]
 pub struct StageOneFlags {
     /// Stage 1: what sets the border between poisoned and clean images of an accused class: images, features (images and frozen
-    /// features in one regression) or classifier (images and the classifier retrained on frozen features) [default: classifier]
+    /// features in one regression) or classifier (images and the classifier retrained on frozen features) [default: features]
     #[arg(long, value_name = "NAME", value_parser = word::<Border>)]
     pub border: Option<Border>,
     /// Stage 1: share of the images taken as surely poisoned to begin with [default: 0.01]

@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use crate::data::Dataset;
 
-/// Correlation of two images from which they are nearly the same picture; of their middles as well, since a frame that they share is not the
-/// picture.
-const SAME_PICTURE: f32 = 0.93;
+/// Correlation of two images from which they are nearly the same picture...
+const SAME_PICTURE: f32 = 0.9;
+/// ... if their middles correlate so much as well: a frame that they share is not the picture.
+const SAME_MIDDLE: f32 = 0.75;
 /// Share of a set that has a near-duplicate in it, from which the set is one of near-duplicates...
 const MOSTLY: f64 = 0.5;
 /// ... if that share is so many times the one in the rest of the class: some classes are nearly alike throughout, as digits are.
@@ -26,8 +27,8 @@ fn share(data: &Dataset, of: &[usize]) -> f64 {
     let chosen = || of.iter().step_by(step);
     let unit: Vec<Vec<f32>> = chosen().map(|&i| standardised(data.image(i))).collect();
     let inner: Vec<Vec<f32>> = chosen().map(|&i| standardised(&middle(data.image(i), data.size))).collect();
-    let same = |of: &[Vec<f32>], i: usize, j: usize| dot(&of[i], &of[j]) >= SAME_PICTURE;
-    let twin = |i: usize| (0..unit.len()).any(|j| j != i && same(&unit, i, j) && same(&inner, i, j));
+    let same = |i: usize, j: usize| dot(&unit[i], &unit[j]) >= SAME_PICTURE && dot(&inner[i], &inner[j]) >= SAME_MIDDLE;
+    let twin = |i: usize| (0..unit.len()).any(|j| j != i && same(i, j));
     let twins = (0..unit.len()).into_par_iter().filter(|&i| twin(i)).count();
     twins as f64 / unit.len().max(1) as f64
 }

@@ -42,9 +42,9 @@ pub enum Border {
     /// The images' evidence alone.
     Images,
     /// The images and the network's frozen features in one regression.
+    #[default]
     Features,
     /// The images' evidence and the belief of the classifier that is retrained on frozen features.
-    #[default]
     Classifier,
 }
 
