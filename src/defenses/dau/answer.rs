@@ -31,7 +31,7 @@ pub enum Answer {
 
 /// Why there is too little to say.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Doubt {
     /// So few images that a trigger often goes unseen.
     FewImages { images: usize, wanted: usize },
