@@ -13,7 +13,7 @@ use super::Split;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::train::{EpochRecord, Network, Observer, SgdConfig, TrainError, cosine};
-use held_out::{HeldOut, Weights};
+use held_out::{Balance, HeldOut};
 use steps::Steps;
 use trigger::Trigger;
 
@@ -68,7 +68,8 @@ const CHECK: usize = 25;
 /// nothing flagged there is nothing to do.
 ///
 /// Every 25 steps the network is looked at with flagged and clean images that were held out. Of those that have forgotten, the one of
-/// the least loss on clean images, bare and with the trigger, is kept. Two looks in a row without a better network end the steps.
+/// the least loss on clean images, bare and with the trigger, is kept. Two looks in a row without a better network end the steps. The weights
+/// kept at last are those or, if the held-out images are better off so, a mean of those and of the weights before.
 ///
 /// # Errors
 /// Everything flagged; a loss that is not finite; a wish to stop; the driver's.
@@ -100,8 +101,8 @@ pub fn unlearn(
     let trigger = if restore { Trigger::estimate(data, &poisoned, &clean) } else { None };
     let mut held = match held {
         Some(held) => {
-            let weights = Weights { kept: kept.clone(), restore: RESTORE };
-            Some(HeldOut::new(kernels, network, data, &held, trigger.as_ref(), weights, config.batch())?)
+            let balance = Balance { kept: kept.clone(), restore: RESTORE };
+            Some(HeldOut::new(kernels, network, data, &held, trigger.as_ref(), balance, config.batch())?)
         }
         None => None,
     };
@@ -133,7 +134,7 @@ pub fn unlearn(
         }
     }
     if let Some(held) = held {
-        held.keep_best(network);
+        held.keep_best(network, observer)?;
     }
     Ok(())
 }
