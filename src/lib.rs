@@ -7,6 +7,7 @@ pub mod attacks;
 pub mod cli;
 pub mod data;
 pub mod defenses;
+pub mod experiment;
 pub mod files;
 pub mod gpu;
 pub mod graph;

@@ -5,7 +5,7 @@ use dau::attacks::{
     poison, triggered_test,
 };
 use dau::data::{Dataset, LoadOptions, Spec, load};
-use dau::report::PoisonedFolder;
+use dau::experiment::PoisonedFolder;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 

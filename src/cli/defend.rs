@@ -13,7 +13,8 @@ use super::progress::Progress;
 use super::{Global, Refuse, print, print_json};
 use crate::data::Splits;
 use crate::defenses::dau::{scan, unlearn};
-use crate::report::{DEFENDED, DatasetFacts, Part, RESULTS, RunFolder, UNDEFENDED, Verdict, seconds, write_findings};
+use crate::experiment::{DEFENDED, DatasetFacts, Part, RESULTS, Store, UNDEFENDED, seconds};
+use crate::report::{Verdict, write_findings};
 use crate::train::{Network, fit};
 
 /// Arguments of `dau defend`.
@@ -39,10 +40,10 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let DefendArgs { config, data, training, stage_one, stage_two, out } = args.clone();
     let flags = Flags { config, data, training, stage_one, stage_two, out, ..Flags::default() };
     let settings = settings(&flags, "runs/defend").refuse()?;
-    RunFolder::vet(&settings.out).refuse()?;
+    Store::vet(&settings.out).refuse()?;
     let Splits { train, test, left_out } = load(&settings, false).refuse()?;
     let kernels = open_for(&settings, &settings.model_spec(&train), global).refuse()?;
-    let folder = RunFolder::create(&settings.out).refuse()?;
+    let folder = Store::create(&settings.out).refuse()?;
     let table = settings.without_poisoning()?;
     record(&folder, &table, &kernels.gpu().describe(), &[])?;
 
@@ -93,7 +94,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
 }
 
 /// Words on stdout, or JSON there and the words on stderr; then where the files are.
-pub(super) fn show(words: &str, results: &Value, folder: &RunFolder, global: &Global) -> Result<()> {
+pub(super) fn show(words: &str, results: &Value, folder: &Store, global: &Global) -> Result<()> {
     if global.json {
         eprint!("{words}");
         print_json(results)?;

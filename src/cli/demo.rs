@@ -8,7 +8,7 @@ use super::job::show;
 use super::layers::resolve;
 use super::run::whole_job;
 use super::{Global, Refuse};
-use crate::report::{PREVIEW, Results};
+use crate::experiment::{PREVIEW, Record};
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let preset = toml! { out = "runs/demo" };
@@ -28,7 +28,7 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
 }
 
 /// `asr` before and after, and `ra` after the defense, percent.
-fn guidance(r: &Results, [before, after, ra]: [f64; 3], preview: &str) -> String {
+fn guidance(r: &Record, [before, after, ra]: [f64; 3], preview: &str) -> String {
     format!(
         "\
 What happened: {} of {} training images got a trigger and the label `{}` ({preview} shows some).

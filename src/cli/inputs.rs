@@ -12,7 +12,7 @@ use super::settings::Settings;
 use super::surrogate::NetworkSurrogate;
 use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
 use crate::data::{self, LoadOptions, Spec, Splits};
-use crate::report::{POISON, POISON_SETTINGS, PoisonedFolder, RunFolder, SURROGATE};
+use crate::experiment::{POISON, POISON_SETTINGS, PoisonedFolder, SURROGATE, Store};
 use crate::train::Network;
 
 /// The images, and what was made with them where they were poisoned here.
@@ -30,7 +30,7 @@ impl Inputs {
     ///
     /// # Errors
     /// All that is wrong with the data or the attack.
-    pub fn load(settings: &Settings, spec: &Spec, earlier: Option<&RunFolder>, global: &Global) -> Result<Inputs> {
+    pub fn load(settings: &Settings, spec: &Spec, earlier: Option<&Store>, global: &Global) -> Result<Inputs> {
         if let Some(dir) = &settings.poisoned {
             let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..settings.load_options() };
             let images = PoisonedFolder::read(dir, spec, &options, settings.target_mode, settings.target)?;

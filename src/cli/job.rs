@@ -12,13 +12,14 @@ use super::{Global, announce, print, print_json};
 use crate::attacks::{Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
 use crate::defenses::dau::{Split, scan, unlearn};
+use crate::experiment::evaluate::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
+use crate::experiment::{
+    BACKDOORED, DEFENDED, DatasetFacts, Figures, IMPLANTED, POISON, PREVIEW, Part, PoisonFacts, PoisonedFolder, Provenance,
+    RESULTS, Record, SPLIT, SURROGATE, SplitFigures, Store, parse_split, seconds, split_csv,
+};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::report::{
-    BACKDOORED, DEFENDED, DatasetFacts, Figures, IMPLANTED, POISON, PREVIEW, Part, PoisonFacts, PoisonedFolder, Provenance,
-    RESULTS, Results, RunFolder, SPLIT, SURROGATE, SplitFigures, parse_split, render, seconds, split_csv,
-};
-use crate::train::metrics::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
+use crate::report::render;
 use crate::train::{Network, Normalisation, check_batch, fit, predict};
 
 /// Inputs that have been checked: nothing is written before these are at hand.
@@ -40,7 +41,7 @@ impl Job {
     ///
     /// # Errors
     /// All that is wrong with the input.
-    pub fn prepare(settings: Settings, earlier: Option<&RunFolder>, global: &Global) -> Result<Job> {
+    pub fn prepare(settings: Settings, earlier: Option<&Store>, global: &Global) -> Result<Job> {
         let spec = Spec::find(&settings.dataset)?;
         let Inputs { images, preview, surrogate, left_out } = Inputs::load(&settings, &spec, earlier, global)?;
         let model = settings.model_spec(&images.test);
@@ -62,7 +63,7 @@ impl Job {
     ///
     /// # Errors
     /// What stops training, or a disk that refuses.
-    pub fn anti_learning(&self, folder: &RunFolder) -> Result<()> {
+    pub fn anti_learning(&self, folder: &Store) -> Result<()> {
         let mut run =
             Provenance { version: env!("CARGO_PKG_VERSION").into(), adapter: self.kernels.gpu().describe(), stages: Vec::new() };
         folder.write_run(&self.settings, &run)?;
@@ -91,7 +92,7 @@ impl Job {
     ///
     /// # Errors
     /// A file that is missing, damaged or of another network or data.
-    pub fn stage_one(&self, folder: &RunFolder) -> Result<(Network, Split)> {
+    pub fn stage_one(&self, folder: &Store) -> Result<(Network, Split)> {
         let network = Network::load_as(&self.kernels, &folder.path(BACKDOORED), &self.model)?;
         let split = parse_split(&folder.read(SPLIT)?, &self.train().labels, &folder.path(SPLIT))?;
         Ok((network, split))
@@ -101,7 +102,7 @@ impl Job {
     ///
     /// # Errors
     /// What stops training, or a disk that refuses.
-    pub fn unlearning(&self, folder: &RunFolder, (network, split): (Network, Split)) -> Result<()> {
+    pub fn unlearning(&self, folder: &Store, (network, split): (Network, Split)) -> Result<()> {
         folder.begin(Part::Unlearning)?;
         let progress = Progress::of(Part::Unlearning, folder);
         let config = self.settings.unlearn_config();
@@ -114,7 +115,7 @@ impl Job {
     ///
     /// # Errors
     /// A file that is missing, damaged or of another network or data.
-    pub fn stage_two(&self, folder: &RunFolder) -> Result<(Split, Network, Network)> {
+    pub fn stage_two(&self, folder: &Store) -> Result<(Split, Network, Network)> {
         let (backdoored, split) = self.stage_one(folder)?;
         let defended = Network::load_as(&self.kernels, &folder.path(DEFENDED), &self.model)?;
         Ok((split, backdoored, defended))
@@ -124,7 +125,7 @@ impl Job {
     ///
     /// # Errors
     /// What stops prediction, or a disk that refuses.
-    pub fn test(&self, folder: &RunFolder, (split, backdoored, defended): (Split, Network, Network)) -> Result<Results> {
+    pub fn test(&self, folder: &Store, (split, backdoored, defended): (Split, Network, Network)) -> Result<Record> {
         folder.begin(Part::Test)?;
         let progress = Progress::of(Part::Test, folder);
         let before = self.measure(&backdoored, "test undefended", &progress)?;
@@ -134,7 +135,7 @@ impl Job {
 
         let (settings, train) = (&self.settings, self.train());
         let count = self.poisoned().count(Role::Poisoned);
-        let mut results = Results {
+        let mut results = Record {
             version: env!("CARGO_PKG_VERSION").into(),
             dataset: DatasetFacts {
                 name: train.name.clone(),
@@ -185,7 +186,7 @@ impl Job {
     }
 
     /// Adds a finished part's stages to `run.toml`.
-    fn record(&self, folder: &RunFolder, progress: Progress) -> Result<()> {
+    fn record(&self, folder: &Store, progress: Progress) -> Result<()> {
         let stages = progress.finish()?;
         let (_, mut run) = folder.read_run()?;
         run.stages.retain(|old| stages.iter().all(|new| old.part < new.part));
@@ -213,7 +214,7 @@ pub(super) fn open_for(settings: &Settings, model: &ModelSpec, global: &Global) 
 ///
 /// # Errors
 /// A stdout that refuses.
-pub fn show(results: &Results, folder: &Path, global: &Global) -> Result<()> {
+pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
     if global.json {
         eprint!("{}", render(results));
         print_json(results)?;

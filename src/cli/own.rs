@@ -12,10 +12,10 @@ use super::progress::Progress;
 use super::settings::{POISONING, Settings};
 use crate::attacks::ATTACKS;
 use crate::data::{self, DataError, Dataset, LoadOptions, Spec, Splits};
+use crate::experiment::evaluate::Count;
+use crate::experiment::{Provenance, StageTime, Store};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::report::{Provenance, RunFolder, StageTime};
-use crate::train::metrics::Count;
 use crate::train::{Network, predict};
 
 /// Settings for a folder of images, which nobody poisons here.
@@ -102,7 +102,7 @@ pub(super) fn share(count: Count) -> serde_json::Value {
 ///
 /// # Errors
 /// A disk that refuses.
-pub(super) fn record(folder: &RunFolder, table: &Table, adapter: &str, stages: &[StageTime]) -> Result<()> {
+pub(super) fn record(folder: &Store, table: &Table, adapter: &str, stages: &[StageTime]) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION").into();
     Ok(folder.write_run(table, &Provenance { version, adapter: adapter.into(), stages: stages.to_vec() })?)
 }

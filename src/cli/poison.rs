@@ -12,7 +12,7 @@ use super::layers::resolve;
 use super::{Global, Refuse, print, print_json};
 use crate::attacks::Role;
 use crate::data::Spec;
-use crate::report::vet_poisoned;
+use crate::experiment::vet_poisoned;
 
 /// Arguments of `dau poison`.
 #[derive(Args, Clone, Debug)]

@@ -14,12 +14,12 @@ use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
 use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
+use crate::experiment::evaluate::Count;
+use crate::experiment::{CLASSES, Part};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::report::{CLASSES, Part};
-use crate::train::metrics::Count;
 use crate::train::{Network, Predictions, predict};
 
 /// Arguments of `dau predict`.

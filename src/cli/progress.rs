@@ -10,7 +10,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::INTERRUPTED_CODE;
-use crate::report::{Part, ReportError, RunFolder, StageTime};
+use crate::experiment::{Part, StageTime, Store, StoreError};
 use crate::train::{EpochRecord, Observer};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -19,7 +19,7 @@ static WATCHING: Once = Once::new();
 /// Follows one part of a job on stderr, and in `metrics.jsonl` where there is a run folder.
 pub struct Progress {
     part: Part,
-    folder: Option<RunFolder>,
+    folder: Option<Store>,
     terminal: bool,
     state: RefCell<State>,
 }
@@ -29,7 +29,7 @@ struct State {
     stage: Option<Stage>,
     done: Vec<StageTime>,
     /// The first line of `metrics.jsonl` that could not be written.
-    fault: Option<ReportError>,
+    fault: Option<StoreError>,
 }
 
 struct Stage {
@@ -58,7 +58,7 @@ fn watch_interrupts() {
 
 impl Progress {
     /// Follows a part whose epochs go to `folder`'s `metrics.jsonl`.
-    pub fn of(part: Part, folder: &RunFolder) -> Progress {
+    pub fn of(part: Part, folder: &Store) -> Progress {
         Progress { folder: Some(folder.clone()), ..Progress::new(part) }
     }
 
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn stages_are_timed_and_epochs_written() {
         let place = tempfile::tempdir().expect("a folder");
-        let folder = RunFolder::create(place.path()).expect("created");
+        let folder = Store::create(place.path()).expect("created");
         let progress = Progress::of(Part::AntiLearning, &folder);
         progress.begin("train 1/2", 20);
         progress.advance(20);
@@ -200,7 +200,7 @@ mod tests {
         progress.begin("test defended 2/2", 20);
         let stages = progress.finish().expect("finished");
         assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["train", "features", "test defended"]);
-        let line = folder.read(crate::report::METRICS).expect("metrics");
+        let line = folder.read(crate::experiment::METRICS).expect("metrics");
         assert!(line.starts_with("{\"part\":\"anti_learning\",\"stage\":\"train\",\"epoch\":1,"), "{line}");
     }
 }

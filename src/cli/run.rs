@@ -8,7 +8,7 @@ use super::job::{Job, show};
 use super::layers::resolve;
 use super::settings::Settings;
 use super::{Global, Refuse};
-use crate::report::{Results, RunFolder};
+use crate::experiment::{Record, Store};
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let settings = resolve(&Table::new(), flags).refuse()?.settings;
@@ -17,10 +17,10 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
 }
 
 /// Each part takes from the folder what the one before left there, as the subtasks do.
-pub(super) fn whole_job(settings: Settings, global: &Global) -> Result<Results> {
-    RunFolder::vet(&settings.out).refuse()?;
+pub(super) fn whole_job(settings: Settings, global: &Global) -> Result<Record> {
+    Store::vet(&settings.out).refuse()?;
     let job = Job::prepare(settings, None, global).refuse()?;
-    let folder = RunFolder::create(&job.settings.out).refuse()?;
+    let folder = Store::create(&job.settings.out).refuse()?;
     job.anti_learning(&folder)?;
     job.unlearning(&folder, job.stage_one(&folder)?)?;
     job.test(&folder, job.stage_two(&folder)?)

@@ -14,9 +14,10 @@ use super::settings::Settings;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
 use crate::defenses::dau::{examine, scan};
+use crate::experiment::{DatasetFacts, Part, RESULTS, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
-use crate::report::{DatasetFacts, Part, RESULTS, RunFolder, Verdict, seconds, write_findings};
+use crate::report::{Verdict, write_findings};
 use crate::train::Network;
 
 /// Arguments of `dau scan`.
@@ -37,7 +38,7 @@ pub struct ScanArgs {
 
 pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let (device, settings, Splits { train, left_out, .. }) = inputs(args, global).refuse()?;
-    let folder = RunFolder::create(&settings.out).refuse()?;
+    let folder = Store::create(&settings.out).refuse()?;
 
     let progress = Progress::of(Part::AntiLearning, &folder);
     let findings = match &device {
@@ -83,7 +84,7 @@ fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
         data.image_size = data.image_size.or(Some(network.spec.image_size));
     }
     let settings = settings(&Flags { data, stage_one, out, ..Flags::default() }, "runs/scan")?;
-    RunFolder::vet(&settings.out)?;
+    Store::vet(&settings.out)?;
     if let Some(path) = &checkpoint {
         keep_apart(path, &settings.out)?;
     }

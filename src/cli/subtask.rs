@@ -12,7 +12,7 @@ use super::job::{Job, show};
 use super::layers::{agree, resolve};
 use super::settings::Settings;
 use super::{Global, Refuse};
-use crate::report::{BACKDOORED, DEFENDED, POISON, Part, RUN, RunFolder, SPLIT};
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Part, RUN, SPLIT, Store};
 
 const FLAG: &str = "--subtask";
 
@@ -41,14 +41,14 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let resolved = resolve(&Table::new(), &args.flags).refuse()?;
     let out = resolved.settings.out.clone();
     if args.subtask == Part::AntiLearning {
-        RunFolder::vet(&out).refuse()?;
+        Store::vet(&out).refuse()?;
         let job = Job::prepare(resolved.settings, None, global).refuse()?;
-        job.anti_learning(&RunFolder::create(&out).refuse()?)?;
+        job.anti_learning(&Store::create(&out).refuse()?)?;
         eprintln!("next: {}", command(Part::Unlearning));
         return Ok(());
     }
 
-    let folder = RunFolder::open(&out);
+    let folder = Store::open(&out);
     inputs(&folder, args.subtask).refuse()?;
     let (stored, _) = folder.read_run().refuse()?;
     let mut settings = Settings::from_run(stored, &folder.path(RUN)).refuse()?;
@@ -67,7 +67,7 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
 }
 
 /// Whether the parts before `part` have left their files; else says which to run first.
-fn inputs(folder: &RunFolder, part: Part) -> Result<()> {
+fn inputs(folder: &Store, part: Part) -> Result<()> {
     let needed = [
         (RUN, Part::AntiLearning),
         (POISON, Part::AntiLearning),

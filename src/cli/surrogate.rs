@@ -10,11 +10,11 @@ use super::progress::Progress;
 use super::settings::Settings;
 use crate::attacks::{AttackError, Pull, Response, Surrogate};
 use crate::data::Dataset;
+use crate::experiment::Part;
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, ParamKind};
 use crate::ops::{Loss, LossKind, TUNING_TIME, tune};
-use crate::report::Part;
 use crate::train::{EpochRecord, Network, Normalisation, Observer, TrainError, check_batch, fit};
 
 /// A network in evaluation mode, with gradients with respect to its input.

@@ -17,10 +17,11 @@ use super::settings::Settings;
 use super::{Global, Refuse, announce};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes};
 use crate::defenses::dau::{Split, UnlearnConfig, unlearn};
+use crate::experiment::{DEFENDED, Part, RESULTS, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::report::{DEFENDED, Part, RESULTS, RunFolder, parse_suspects, seconds};
+use crate::report::parse_suspects;
 use crate::train::{Network, check_batch};
 
 /// Arguments of `dau unlearn`.
@@ -58,7 +59,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     let config = UnlearnConfig { batch_clean, ..settings.unlearn_config() };
     check_batch(&kernels, &network.spec, config.batch()).refuse()?;
     announce(&kernels);
-    let folder = RunFolder::create(&settings.out).refuse()?;
+    let folder = Store::create(&settings.out).refuse()?;
 
     let progress = Progress::of(Part::Unlearning, &folder);
     let measure = |stage: &str| {
@@ -116,7 +117,7 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Sett
     let known = data.data.is_some() || data.dataset.is_some();
     let data = DataFlags { image_size: data.image_size.or(Some(image_size)), ..data };
     let settings = settings(&Flags { data, stage_two, out, ..Flags::default() }, "runs/unlearn")?;
-    RunFolder::vet(&settings.out)?;
+    Store::vet(&settings.out)?;
     keep_apart(&checkpoint, &settings.out)?;
     keep_apart(&suspects, &settings.out)?;
     let splits = if known { Some(load(&settings, false)?) } else { None };

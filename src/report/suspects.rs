@@ -8,30 +8,28 @@ use std::path::{Path, PathBuf};
 use csv::Writer;
 use image::ImageFormat;
 
+use super::Verdict;
 use super::histogram::histogram;
-use super::image_list::{ImageList, places};
-use super::run_folder::{CLASSES, HISTOGRAM, SHEET, SUSPECTS, VERDICT};
 use super::sheet::{by_suspicion, sheet};
-use super::split_csv::VERDICTS;
-use super::{ReportError, RunFolder, Verdict};
 use crate::attacks::Role;
 use crate::data::Dataset;
 use crate::defenses::dau::Findings;
+use crate::experiment::{CLASSES, HISTOGRAM, ImageList, SHEET, SUSPECTS, Store, StoreError, VERDICT, VERDICTS, places};
 
 /// Writes [`SUSPECTS`], [`SHEET`], [`HISTOGRAM`], [`VERDICT`] and [`CLASSES`]. Paths are given below `dir`, where the images lie.
 ///
 /// # Errors
 /// A disk that refuses.
 pub fn write_findings(
-    folder: &RunFolder,
+    folder: &Store,
     data: &Dataset,
     dir: &Path,
     findings: &Findings,
     verdict: &Verdict,
-) -> Result<(), ReportError> {
+) -> Result<(), StoreError> {
     folder.write(SUSPECTS, &suspects_csv(data, dir, findings, &folder.path(SUSPECTS))?)?;
     let mut png = Cursor::new(Vec::new());
-    let failed = |e: image::ImageError| ReportError::Encode { path: folder.path(SHEET), why: e.to_string() };
+    let failed = |e: image::ImageError| StoreError::Encode { path: folder.path(SHEET), why: e.to_string() };
     sheet(data, findings).write_to(&mut png, ImageFormat::Png).map_err(failed)?;
     folder.write(SHEET, png.get_ref())?;
     let title = format!("{} of {} training images flagged", verdict.flagged, data.len());
@@ -40,8 +38,8 @@ pub fn write_findings(
     folder.write(CLASSES, (data.classes.join("\n") + "\n").as_bytes())
 }
 
-fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) -> Result<Vec<u8>, ReportError> {
-    let failed = |why: String| ReportError::Encode { path: path.into(), why };
+fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) -> Result<Vec<u8>, StoreError> {
+    let failed = |why: String| StoreError::Encode { path: path.into(), why };
     let mut csv = Writer::from_writer(Vec::new());
     csv.write_record(["path", "label", "score", "verdict"]).map_err(|e| failed(e.to_string()))?;
     for i in by_suspicion(findings) {
@@ -61,8 +59,8 @@ fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) ->
 ///
 /// # Errors
 /// A line that names no image of either; no suspect in the data.
-pub fn parse_suspects(text: &str, path: &Path, [data, aside]: [&Dataset; 2], dir: &Path) -> Result<[Vec<bool>; 2], ReportError> {
-    let wrong = |line: usize, why: String| ReportError::Record { path: path.into(), line, why };
+pub fn parse_suspects(text: &str, path: &Path, [data, aside]: [&Dataset; 2], dir: &Path) -> Result<[Vec<bool>; 2], StoreError> {
+    let wrong = |line: usize, why: String| StoreError::List { path: path.into(), line, why };
     let sets = [data, aside].map(|set| (set, places(dir, set)));
     let list = ImageList::read(text, path, &["path"])?;
     let said = list.column("verdict").or(list.column("role"));

@@ -1,16 +1,16 @@
-//! [`Results`] as text of fixed width.
+//! [`Record`] as text of fixed width.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Figures, Results};
+use crate::experiment::{Figures, Record};
 
 const CELL: usize = 22;
 const NOT_AVAILABLE: &str = "not available";
 
 /// The figures as a table, then the split, DER, seconds and warnings.
-pub fn render(results: &Results) -> String {
+pub fn render(results: &Record) -> String {
     let mut text = heading(results);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}T", "percent", "ACC", "ASR", "RA");
@@ -33,7 +33,7 @@ pub fn render(results: &Results) -> String {
     text
 }
 
-fn heading(results: &Results) -> String {
+fn heading(results: &Record) -> String {
     let (data, poison) = (&results.dataset, &results.poison);
     let number = poison.target.to_string();
     let name = if poison.target_name == number { String::new() } else { format!(" ({})", poison.target_name) };
@@ -76,10 +76,10 @@ pub fn columns(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{DatasetFacts, Part, PoisonFacts, SplitFigures, StageTime, seconds};
-    use crate::train::metrics::{Count, ModelMetrics, SplitMetrics};
+    use crate::experiment::evaluate::{Count, ModelMetrics, SplitMetrics};
+    use crate::experiment::{DatasetFacts, Part, PoisonFacts, SplitFigures, StageTime, seconds};
 
-    fn results(asr: usize) -> Results {
+    fn results(asr: usize) -> Record {
         let count = |hits, of| Count { hits, of };
         let model = |asr| ModelMetrics {
             acc: count(493, 500),
@@ -88,7 +88,7 @@ mod tests {
             t: Some(count(50, 50)),
         };
         let split = SplitMetrics { precision: count(130, 130), recall: count(130, 130), fpr: count(0, 1167), auroc: 1.0 };
-        let mut results = Results {
+        let mut results = Record {
             version: "0.1.0".into(),
             dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500, left_out: 0 },
             poison: PoisonFacts {

@@ -2,7 +2,6 @@
 
 mod batch;
 mod checkpoint;
-pub mod metrics;
 mod network;
 mod observer;
 mod predictor;

@@ -229,7 +229,7 @@ mod tests {
         // class, but half of the way to one that overshoots is better than all of it.
         let at = old.iter().position(|(param, _)| param.name == "linear.bias").expect("a bias");
         old[at].1[7] = 50.0;
-        let mut settled = |old: &Values, new: &Values| {
+        let settled = |old: &Values, new: &Values| {
             let balance = Balance { kept: vec![1.0; 10], restore: 0.5 };
             let mut held = HeldOut::new(&kernels, &network, &data, &lists, None, balance, 32).unwrap();
             held.old.clone_from(old);

@@ -4,14 +4,14 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::StageTime;
-use crate::train::metrics::{Count, ModelMetrics, SplitMetrics};
+use super::evaluate::{Count, ModelMetrics, SplitMetrics};
 
 /// Below so many percent of undefended attack success there is no backdoor to speak of.
 pub const IMPLANTED: f64 = 80.0;
 
 /// The figures of a run. Shares are in percent, AUROC is 0..1; `counts` are `[hits, of]`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Results {
+pub struct Record {
     pub version: String,
     pub dataset: DatasetFacts,
     pub poison: PoisonFacts,
@@ -139,7 +139,7 @@ pub fn seconds(stages: &[StageTime]) -> Map<String, Value> {
     by_name.into_iter().chain([("total", total)]).map(|(name, s)| (name.to_string(), json!(milli(s)))).collect()
 }
 
-impl Results {
+impl Record {
     /// Says whether the attack implanted, and what the figures themselves warn of.
     pub fn judge(&mut self) {
         self.implanted = self.undefended.asr.map(|asr| asr >= IMPLANTED);
@@ -160,7 +160,7 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Part;
+    use crate::experiment::Part;
 
     #[test]
     fn figures_are_percent_with_counts() {

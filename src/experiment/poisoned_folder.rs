@@ -18,7 +18,7 @@ use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
 
 use super::image_list::{ImageList, places};
-use super::{POISON, PREVIEW, ReportError};
+use super::{POISON, PREVIEW, StoreError};
 use crate::attacks::{AttackError, Poisoned, Role, TargetMode, TriggeredTest};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes, load_parts};
 use crate::files::write_atomic;
@@ -43,13 +43,13 @@ pub struct PoisonedFolder {
 ///
 /// # Errors
 /// A file, an unreadable folder, or one that is not empty.
-pub fn vet_poisoned(dir: &Path) -> Result<(), ReportError> {
+pub fn vet_poisoned(dir: &Path) -> Result<(), StoreError> {
     match fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(ReportError::Read { path: dir.into(), source }),
+        Err(source) => Err(StoreError::Read { path: dir.into(), source }),
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
-            Some(_) => Err(ReportError::NotEmpty { path: dir.into() }),
+            Some(_) => Err(StoreError::NotEmpty { path: dir.into() }),
         },
     }
 }
@@ -59,7 +59,7 @@ impl PoisonedFolder {
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn write(&self, dir: &Path, settings: &str, preview: Option<&RgbImage>) -> Result<(), ReportError> {
+    pub fn write(&self, dir: &Path, settings: &str, preview: Option<&RgbImage>) -> Result<(), StoreError> {
         let train = &self.poisoned.data;
         let places = write_images(train, &dir.join(TRAIN))?;
         write_images(&self.test, &dir.join(TEST))?;
@@ -71,12 +71,12 @@ impl PoisonedFolder {
         }
         let write = |file: &str, bytes: &[u8]| {
             let path = dir.join(file);
-            write_atomic(&path, bytes).map_err(|source| ReportError::Write { path, source })
+            write_atomic(&path, bytes).map_err(|source| StoreError::Write { path, source })
         };
         write(POISON_SETTINGS, settings.as_bytes())?;
 
         let mut csv = Writer::from_writer(Vec::new());
-        let failed = |e: csv::Error| ReportError::Encode { path: dir.join(POISON), why: e.to_string() };
+        let failed = |e: csv::Error| StoreError::Encode { path: dir.join(POISON), why: e.to_string() };
         csv.write_record(COLUMNS).map_err(failed)?;
         for (i, place) in places.iter().enumerate().filter(|(i, _)| self.poisoned.roles[*i] != Role::Clean) {
             let class = |label: u32| train.classes[label as usize].as_str();
@@ -84,7 +84,7 @@ impl PoisonedFolder {
             let row = [&format!("{TRAIN}/{place}"), original, class(train.labels[i]), self.poisoned.roles[i].name()];
             csv.write_record(row).map_err(failed)?;
         }
-        let bytes = csv.into_inner().map_err(|e| ReportError::Encode { path: dir.join(POISON), why: e.to_string() })?;
+        let bytes = csv.into_inner().map_err(|e| StoreError::Encode { path: dir.join(POISON), why: e.to_string() })?;
         write(POISON, &bytes)
     }
 
@@ -98,7 +98,7 @@ impl PoisonedFolder {
         opts: &LoadOptions,
         mode: TargetMode,
         target: u32,
-    ) -> Result<PoisonedFolder, ReportError> {
+    ) -> Result<PoisonedFolder, StoreError> {
         let splits = load_parts(spec, dir, opts)?;
         let classes = splits.train.classes.clone();
         if target as usize >= classes.len() {
@@ -113,7 +113,7 @@ impl PoisonedFolder {
             _ => None,
         };
         let path = dir.join(POISON);
-        let text = fs::read_to_string(&path).map_err(|source| ReportError::Read { path: path.clone(), source })?;
+        let text = fs::read_to_string(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
         let (roles, original_labels) = parse(&text, dir, &splits.train)?;
         let poisoned = Poisoned { data: splits.train, roles, original_labels };
         Ok(PoisonedFolder { poisoned, test: splits.test, triggered })
@@ -121,12 +121,12 @@ impl PoisonedFolder {
 }
 
 /// Writes every image as `<class>/<index>.png`; returns these names.
-fn write_images(data: &Dataset, dir: &Path) -> Result<Vec<String>, ReportError> {
+fn write_images(data: &Dataset, dir: &Path) -> Result<Vec<String>, StoreError> {
     for class in &data.classes {
         let path = dir.join(class);
         // A class without images gets no folder.
         if data.labels.iter().any(|label| data.classes[*label as usize] == *class) {
-            fs::create_dir_all(&path).map_err(|source| ReportError::Write { path, source })?;
+            fs::create_dir_all(&path).map_err(|source| StoreError::Write { path, source })?;
         }
     }
     let side = data.size as u32;
@@ -135,7 +135,7 @@ fn write_images(data: &Dataset, dir: &Path) -> Result<Vec<String>, ReportError> 
         .into_par_iter()
         .map(|i| {
             let path = dir.join(name(i));
-            let wrong = || ReportError::Encode { path: path.clone(), why: "its pixels do not fill a square".into() };
+            let wrong = || StoreError::Encode { path: path.clone(), why: "its pixels do not fill a square".into() };
             let image = RgbImage::from_raw(side, side, data.image(i).to_vec()).ok_or_else(wrong)?;
             write_image(&image, &path)?;
             Ok(name(i))
@@ -143,14 +143,14 @@ fn write_images(data: &Dataset, dir: &Path) -> Result<Vec<String>, ReportError> 
         .collect()
 }
 
-fn write_image(image: &RgbImage, path: &Path) -> Result<(), ReportError> {
-    image.save_with_format(path, ImageFormat::Png).map_err(|e| ReportError::Encode { path: path.into(), why: e.to_string() })
+fn write_image(image: &RgbImage, path: &Path) -> Result<(), StoreError> {
+    image.save_with_format(path, ImageFormat::Png).map_err(|e| StoreError::Encode { path: path.into(), why: e.to_string() })
 }
 
 /// The roles and, if all are given, the labels before.
-fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), ReportError> {
+fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), StoreError> {
     let path = dir.join(POISON);
-    let damaged = |line: usize, why: String| ReportError::Record { path: path.clone(), line, why };
+    let damaged = |line: usize, why: String| StoreError::List { path: path.clone(), line, why };
     let places = places(dir, train);
     // With a heading the columns may be in any order; without one the first is the path or the index.
     let list = ImageList::read(text, &path, &["path", "index"])?;

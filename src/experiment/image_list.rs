@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use csv::{ReaderBuilder, StringRecord};
 
-use super::ReportError;
+use super::StoreError;
 use super::poisoned_folder::TRAIN;
 use crate::data::Dataset;
 
 /// A list, read.
-pub(super) struct ImageList {
+pub struct ImageList {
     records: Vec<StringRecord>,
     headed: bool,
     /// Where the images are named.
@@ -22,11 +22,11 @@ impl ImageList {
     ///
     /// # Errors
     /// What is no CSV, by its line in `path`.
-    pub fn read(text: &str, path: &Path, keys: &[&str]) -> Result<ImageList, ReportError> {
+    pub fn read(text: &str, path: &Path, keys: &[&str]) -> Result<ImageList, StoreError> {
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
         let records: Vec<StringRecord> = reader.records().collect::<Result<_, _>>().map_err(|e| {
             let line = e.position().map_or(1, |p| p.line() as usize);
-            ReportError::Record { path: path.into(), line, why: "is no CSV".into() }
+            StoreError::List { path: path.into(), line, why: "is no CSV".into() }
         })?;
         let mut list = ImageList { headed: true, key: 0, records };
         let key = keys.iter().find_map(|key| list.column(key));
@@ -49,7 +49,7 @@ impl ImageList {
 }
 
 /// Training images by their paths below `dir`, with and without `train/`.
-pub(super) fn places(dir: &Path, train: &Dataset) -> HashMap<PathBuf, usize> {
+pub fn places(dir: &Path, train: &Dataset) -> HashMap<PathBuf, usize> {
     let mut places = HashMap::new();
     for (i, place) in train.paths.iter().enumerate() {
         let place = Path::new(place);

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::ReportError;
+use super::StoreError;
 use crate::defenses::dau::Split;
 
 const HEADER: &str = "index,label,score,verdict";
-pub(super) const VERDICTS: [&str; 2] = ["clean", "poisoned"];
+pub const VERDICTS: [&str; 2] = ["clean", "poisoned"];
 
 /// The split of images with these (given) labels.
 pub fn split_csv(split: &Split, labels: &[u32]) -> String {
@@ -23,8 +23,8 @@ pub fn split_csv(split: &Split, labels: &[u32]) -> String {
 ///
 /// # Errors
 /// A damaged file or one of other images; the message names the line.
-pub fn parse_split(csv: &str, labels: &[u32], path: &Path) -> Result<Split, ReportError> {
-    let damaged = |line, why| ReportError::Damaged { path: path.into(), line, why };
+pub fn parse_split(csv: &str, labels: &[u32], path: &Path) -> Result<Split, StoreError> {
+    let damaged = |line, why| StoreError::Damaged { path: path.into(), line, why };
     let mut lines = (1..).zip(csv.lines());
     if lines.next().map(|(_, header)| header) != Some(HEADER) {
         return Err(damaged(1, format!("expected `{HEADER}`")));

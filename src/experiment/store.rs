@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::ReportError;
+use super::StoreError;
 use crate::files::write_atomic;
 
 /// Every resolved setting, readable as `--config`, and under `[run]` the [`Provenance`].
@@ -38,7 +38,7 @@ pub const UNDEFENDED: &str = "undefended.safetensors";
 pub const BACKDOORED: &str = "backdoored.safetensors";
 /// The network after stage 2.
 pub const DEFENDED: &str = "defended.safetensors";
-/// The figures, [`super::Results`].
+/// The figures, [`super::Record`].
 pub const RESULTS: &str = "results.json";
 
 /// The three parts of the job, in their order.
@@ -94,22 +94,22 @@ pub struct Provenance {
 
 /// A run's folder on disk.
 #[derive(Clone, Debug)]
-pub struct RunFolder {
+pub struct Store {
     root: PathBuf,
 }
 
-impl RunFolder {
+impl Store {
     /// Refuses a place that holds something else; writes nothing.
     ///
     /// # Errors
     /// A file, an unreadable folder, or a folder with files in it that is no run's.
-    pub fn vet(root: &Path) -> Result<(), ReportError> {
+    pub fn vet(root: &Path) -> Result<(), StoreError> {
         match fs::read_dir(root) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(ReportError::Read { path: root.into(), source }),
+            Err(source) => Err(StoreError::Read { path: root.into(), source }),
             Ok(entries) => {
                 let ours = entries.count() == 0 || root.join(RUN).is_file();
-                if ours { Ok(()) } else { Err(ReportError::NotOurs { path: root.into() }) }
+                if ours { Ok(()) } else { Err(StoreError::NotOurs { path: root.into() }) }
             }
         }
     }
@@ -117,18 +117,18 @@ impl RunFolder {
     /// The folder for a run that begins; an older run's files in it are removed.
     ///
     /// # Errors
-    /// As [`RunFolder::vet`], or a folder that cannot be made.
-    pub fn create(root: &Path) -> Result<RunFolder, ReportError> {
+    /// As [`Store::vet`], or a folder that cannot be made.
+    pub fn create(root: &Path) -> Result<Store, StoreError> {
         Self::vet(root)?;
-        fs::create_dir_all(root).map_err(|source| ReportError::Write { path: root.into(), source })?;
-        let folder = RunFolder { root: root.into() };
+        fs::create_dir_all(root).map_err(|source| StoreError::Write { path: root.into(), source })?;
+        let folder = Store { root: root.into() };
         folder.begin(Part::AntiLearning)?;
         Ok(folder)
     }
 
     /// The folder of a run that has begun.
-    pub fn open(root: &Path) -> RunFolder {
-        RunFolder { root: root.into() }
+    pub fn open(root: &Path) -> Store {
+        Store { root: root.into() }
     }
 
     pub fn root(&self) -> &Path {
@@ -147,11 +147,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// A file that cannot be removed or rewritten.
-    pub fn begin(&self, part: Part) -> Result<(), ReportError> {
+    pub fn begin(&self, part: Part) -> Result<(), StoreError> {
         for file in Part::ALL.iter().filter(|p| **p >= part).flat_map(|p| p.files()) {
             match fs::remove_file(self.path(file)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(ReportError::Write { path: self.path(file), source: e });
+                    return Err(StoreError::Write { path: self.path(file), source: e });
                 }
                 _ => {}
             }
@@ -166,38 +166,38 @@ impl RunFolder {
 
     /// # Errors
     /// A file that is missing or is not text.
-    pub fn read(&self, file: &str) -> Result<String, ReportError> {
-        fs::read_to_string(self.path(file)).map_err(|source| ReportError::Read { path: self.path(file), source })
+    pub fn read(&self, file: &str) -> Result<String, StoreError> {
+        fs::read_to_string(self.path(file)).map_err(|source| StoreError::Read { path: self.path(file), source })
     }
 
     /// Writes a file whole or not at all.
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ReportError> {
+    pub fn write(&self, file: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path(file);
-        write_atomic(&path, bytes).map_err(|source| ReportError::Write { path, source })
+        write_atomic(&path, bytes).map_err(|source| StoreError::Write { path, source })
     }
 
     /// Adds a line to [`METRICS`].
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn append_metrics(&self, part: Part, record: &impl Serialize) -> Result<(), ReportError> {
+    pub fn append_metrics(&self, part: Part, record: &impl Serialize) -> Result<(), StoreError> {
         let path = self.path(METRICS);
         let mut line = serde_json::to_string(&Line { part, record })
-            .map_err(|e| ReportError::Encode { path: path.clone(), why: e.to_string() })?;
+            .map_err(|e| StoreError::Encode { path: path.clone(), why: e.to_string() })?;
         line.push('\n');
         let file = File::options().create(true).append(true).open(&path);
-        file.and_then(|mut f| f.write_all(line.as_bytes())).map_err(|source| ReportError::Write { path, source })
+        file.and_then(|mut f| f.write_all(line.as_bytes())).map_err(|source| StoreError::Write { path, source })
     }
 
     /// Writes [`RUN`].
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn write_run(&self, settings: &impl Serialize, run: &Provenance) -> Result<(), ReportError> {
-        let failed = |e: toml::ser::Error| ReportError::Encode { path: self.path(RUN), why: e.to_string() };
+    pub fn write_run(&self, settings: &impl Serialize, run: &Provenance) -> Result<(), StoreError> {
+        let failed = |e: toml::ser::Error| StoreError::Encode { path: self.path(RUN), why: e.to_string() };
         let settings = toml::to_string(settings).map_err(failed)?;
         let run = toml::to_string(&RunTable { run: run.clone() }).map_err(failed)?;
         let head = "# Every setting of this run; give this file as --config to run it again.\n";
@@ -208,9 +208,9 @@ impl RunFolder {
     ///
     /// # Errors
     /// A file that is missing or damaged.
-    pub fn read_run(&self) -> Result<(Table, Provenance), ReportError> {
+    pub fn read_run(&self) -> Result<(Table, Provenance), StoreError> {
         let text = self.read(RUN)?;
-        let damaged = |e: toml::de::Error| ReportError::Damaged {
+        let damaged = |e: toml::de::Error| StoreError::Damaged {
             path: self.path(RUN),
             line: e.span().map_or(1, |span| text[..span.start].lines().count().max(1)),
             why: e.message().to_string(),
@@ -243,9 +243,9 @@ struct RunTable {
 mod tests {
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, RunFolder) {
+    fn folder() -> (tempfile::TempDir, Store) {
         let place = tempfile::tempdir().expect("a folder");
-        let folder = RunFolder::create(&place.path().join("a/b")).expect("created");
+        let folder = Store::create(&place.path().join("a/b")).expect("created");
         (place, folder)
     }
 
@@ -282,12 +282,12 @@ mod tests {
     #[test]
     fn refuses_a_folder_of_something_else_and_a_file() {
         let place = tempfile::tempdir().expect("a folder");
-        assert!(RunFolder::vet(place.path()).is_ok(), "an empty folder will do");
+        assert!(Store::vet(place.path()).is_ok(), "an empty folder will do");
         fs::write(place.path().join("thesis.tex"), "x").expect("written");
-        assert!(matches!(RunFolder::create(place.path()), Err(ReportError::NotOurs { .. })));
-        assert!(matches!(RunFolder::vet(&place.path().join("thesis.tex")), Err(ReportError::Read { .. })));
+        assert!(matches!(Store::create(place.path()), Err(StoreError::NotOurs { .. })));
+        assert!(matches!(Store::vet(&place.path().join("thesis.tex")), Err(StoreError::Read { .. })));
         fs::write(place.path().join(RUN), "").expect("written");
-        assert!(RunFolder::vet(place.path()).is_ok());
+        assert!(Store::vet(place.path()).is_ok());
     }
 
     #[test]
