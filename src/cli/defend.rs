@@ -7,13 +7,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::flags::{DataFlags, Flags, StageOneFlags, StageTwoFlags, TrainingFlags};
-use super::job::open_for;
 use super::own::{accuracy, load, record, root, settings, share};
 use super::progress::Progress;
-use super::{Global, Refuse, print, print_json};
+use super::{Global, Refuse, announce, host, print, print_json};
 use crate::data::Splits;
 use crate::defenses::dau::{scan, unlearn};
-use crate::experiment::{DEFENDED, DatasetFacts, Part, RESULTS, Store, UNDEFENDED, seconds};
+use crate::experiment::{DEFENDED, DatasetFacts, Part, RESULTS, Recorder, Store, UNDEFENDED, open_for, seconds};
 use crate::report::{Verdict, write_findings};
 use crate::train::{Network, fit};
 
@@ -42,31 +41,34 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let settings = settings(&flags, "runs/defend").refuse()?;
     Store::vet(&settings.out).refuse()?;
     let Splits { train, test, left_out } = load(&settings, false).refuse()?;
-    let kernels = open_for(&settings, &settings.model_spec(&train), global).refuse()?;
+    let progress = Progress::new();
+    let open = |precision| global.open(precision);
+    let kernels = open_for(&settings, &settings.model_spec(&train), &host(&open, &progress)).refuse()?;
+    announce(&kernels);
     let folder = Store::create(&settings.out).refuse()?;
     let table = settings.without_poisoning()?;
     record(&folder, &table, &kernels.gpu().describe(), &[])?;
 
-    let progress = Progress::of(Part::AntiLearning, &folder);
+    let recorder = Recorder::new(Part::AntiLearning, &folder, &progress);
     let network = Network::new(&kernels, &settings.model_spec(&train), &settings.normalisation()?, settings.seed)?;
-    fit(&kernels, &network, &train, &settings.train_config(), &progress, |_| Ok(()))?;
+    fit(&kernels, &network, &train, &settings.train_config(), &recorder, None)?;
     network.save(&folder.path(UNDEFENDED))?;
-    let findings = scan(&kernels, &network, &train, &settings.stage_one_config(), &progress)?;
-    let mut stages = progress.finish()?;
+    let findings = scan(&kernels, &network, &train, &settings.stage_one_config(), &recorder)?;
+    let mut stages = recorder.finish()?;
     let verdict = Verdict::new(&train, &findings);
     write_findings(&folder, &train, root(&settings), &findings, &verdict)?;
 
-    let progress = Progress::of(Part::Test, &folder);
-    let before = accuracy(&kernels, &network, &test, settings.batch, &progress, "test undefended")?;
-    stages.extend(progress.finish()?);
+    let recorder = Recorder::new(Part::Test, &folder, &progress);
+    let before = accuracy(&kernels, &network, &test, settings.batch, &recorder, "test undefended")?;
+    stages.extend(recorder.finish()?);
     // With nothing flagged the network stays as it was trained.
-    let progress = Progress::of(Part::Unlearning, &folder);
-    unlearn(&kernels, &network, &train, &findings.split, &settings.unlearn_config(), &progress)?;
-    stages.extend(progress.finish()?);
+    let recorder = Recorder::new(Part::Unlearning, &folder, &progress);
+    unlearn(&kernels, &network, &train, &findings.split, &settings.unlearn_config(), &recorder, None)?;
+    stages.extend(recorder.finish()?);
     network.save(&folder.path(DEFENDED))?;
-    let progress = Progress::of(Part::Test, &folder);
-    let after = accuracy(&kernels, &network, &test, settings.batch, &progress, "test defended")?;
-    stages.extend(progress.finish()?);
+    let recorder = Recorder::new(Part::Test, &folder, &progress);
+    let after = accuracy(&kernels, &network, &test, settings.batch, &recorder, "test defended")?;
+    stages.extend(recorder.finish()?);
     record(&folder, &table, &kernels.gpu().describe(), &stages)?;
 
     let results = json!({

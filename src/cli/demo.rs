@@ -4,17 +4,16 @@ use anyhow::Result;
 use toml::toml;
 
 use super::flags::Flags;
-use super::job::show;
 use super::layers::resolve;
-use super::run::whole_job;
+use super::run::{show, whole_job};
 use super::{Global, Refuse};
 use crate::experiment::{PREVIEW, Record};
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let preset = toml! { out = "runs/demo" };
-    let settings = resolve(&preset, flags).refuse()?.settings;
-    let out = settings.out.clone();
-    let results = whole_job(settings, global)?;
+    let protocol = resolve(&preset, flags).refuse()?.protocol;
+    let out = protocol.out.clone();
+    let results = whole_job(protocol, global)?;
     show(&results, &out, global)?;
     if let (true, (Some(before), Some(after), Some(ra))) =
         (results.warnings.is_empty(), (results.undefended.asr, results.defended.asr, results.defended.ra))

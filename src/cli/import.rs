@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::flags::{Channels, normalisation, word};
+use super::flags::word;
 use super::{Global, Refuse, print, print_json, writable};
 use crate::data::Spec;
+use crate::experiment::{Channels, normalisation};
 use crate::gpu::Precision;
 use crate::train::{Network, Normalisation};
 

@@ -1,65 +1,14 @@
-//! The images of a job: poisoned here, or by whoever made a folder of them.
+//! What is said of images when they are loaded; what a folder of poisoned images says of itself.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use image::RgbImage;
 use toml::{Table, Value};
 
-use super::Global;
 use super::flags::read_config;
-use super::settings::Settings;
-use super::surrogate::NetworkSurrogate;
-use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
-use crate::data::{self, LoadOptions, Spec, Splits};
-use crate::experiment::{POISON, POISON_SETTINGS, PoisonedFolder, SURROGATE, Store};
-use crate::train::Network;
-
-/// The images, and what was made with them where they were poisoned here.
-pub struct Inputs {
-    pub images: PoisonedFolder,
-    pub preview: Option<RgbImage>,
-    /// The clean network that the attack was made with.
-    pub surrogate: Option<Network>,
-    /// How many images cannot be read and were left out.
-    pub left_out: usize,
-}
-
-impl Inputs {
-    /// `earlier`: a run that has begun, to poison as then.
-    ///
-    /// # Errors
-    /// All that is wrong with the data or the attack.
-    pub fn load(settings: &Settings, spec: &Spec, earlier: Option<&Store>, global: &Global) -> Result<Inputs> {
-        if let Some(dir) = &settings.poisoned {
-            let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..settings.load_options() };
-            let images = PoisonedFolder::read(dir, spec, &options, settings.target_mode, settings.target)?;
-            return Ok(Inputs { images, preview: None, surrogate: None, left_out: 0 });
-        }
-        let Settings { target_mode: mode, target, seed, image_size: size, .. } = *settings;
-        let entry = attacks::find(&settings.attack)?;
-        let clean = noted(data::load(spec, &settings.load_options())?);
-        settings.poison_options().check(&clean.train)?;
-        let surrogate = if entry.needs_surrogate {
-            let kept = earlier.map(|folder| folder.path(SURROGATE));
-            let checkpoint = kept.as_deref().or(settings.surrogate.as_deref());
-            Some(NetworkSurrogate::make(settings, &clean.train, checkpoint, global)?)
-        } else {
-            None
-        };
-        let help = surrogate.as_ref().map(|surrogate| Help { surrogate, clean: &clean.train, mode, target });
-        let attack = entry.build(&Blueprint { size, seed, options: &settings.options, help })?;
-        let poisoned = match earlier {
-            Some(folder) => Poisoned::from_manifest(&clean.train, attack.as_ref(), seed, &folder.read(POISON)?)?,
-            None => attacks::poison(&clean.train, attack.as_ref(), &settings.poison_options())?,
-        };
-        let triggered = triggered_test(&clean.test, attack.as_ref(), mode, target);
-        drop(attack);
-        let preview = Some(contact_sheet(&clean.train, &poisoned));
-        let images = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
-        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network), left_out: clean.left_out.len() })
-    }
-}
+use crate::attacks::ATTACKS;
+use crate::data::{Spec, Splits};
+use crate::experiment::POISON_SETTINGS;
 
 /// Where decoded images are kept for the next start.
 pub(super) fn image_cache() -> Option<PathBuf> {

@@ -7,15 +7,17 @@ use toml::{Table, Value};
 
 use super::flags::{Flags, read_config};
 use super::inputs::poisoned_as;
-use super::settings::{Settings, one_line, to_table};
+
 use crate::attacks;
 use crate::data::Spec;
+use crate::experiment::Protocol;
+use crate::experiment::protocol::{one_line, to_table};
 use crate::nn::MODELS;
 
 /// Settings, and which of them the user gave.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    pub settings: Settings,
+    pub protocol: Protocol,
     /// What the file and the flags say, in the settings' spelling.
     pub given: Table,
 }
@@ -48,15 +50,15 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         given.insert("dataset".into(), spec.name.clone().into());
     }
 
-    let mut all = to_table(&Settings::defaults(&spec))?;
+    let mut all = to_table(&Protocol::defaults(&spec))?;
     all.extend(given.clone());
-    let mut settings: Settings = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
-    match attacks::find(&settings.attack) {
+    let mut protocol: Protocol = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
+    match attacks::find(&protocol.attack) {
         Ok(entry) => {
-            settings.attack = entry.name.into();
-            settings.options = entry.complete(&settings.options)?;
+            protocol.attack = entry.name.into();
+            protocol.options = entry.complete(&protocol.options)?;
             if !given.contains_key("target_mode") {
-                settings.target_mode = entry.mode;
+                protocol.target_mode = entry.mode;
             }
         }
         // Another tool's images may be of an attack that we do not know.
@@ -64,28 +66,28 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         Err(unknown) => return Err(unknown.into()),
     }
     // The data set's width is in channels.
-    if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == settings.model)) {
-        settings.width = (settings.width / model.unit).max(1);
+    if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == protocol.model)) {
+        protocol.width = (protocol.width / model.unit).max(1);
     }
     if !given.contains_key("out") {
-        settings.out = settings.default_out();
+        protocol.out = protocol.default_out();
     }
-    settings.check()?;
-    // As `Settings` spells them: `lr = 1` becomes 1.0.
-    let spelled = to_table(&settings)?;
+    protocol.check()?;
+    // As `Protocol` spells them: `lr = 1` becomes 1.0.
+    let spelled = to_table(&protocol)?;
     for (key, value) in given.iter_mut() {
         if let Some(spelled) = spelled.get(key) {
             *value = spelled.clone();
         }
     }
-    Ok(Resolved { settings, given })
+    Ok(Resolved { protocol, given })
 }
 
 /// Refuses what was given now if it is not what a run began with; `out` may differ, for a folder may be moved.
 ///
 /// # Errors
 /// The first setting that differs, with both values.
-pub fn agree(given: &Table, began_with: &Settings, folder: &Path) -> Result<()> {
+pub fn agree(given: &Table, began_with: &Protocol, folder: &Path) -> Result<()> {
     let stored = to_table(began_with)?;
     let shown = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
     match given.iter().find(|(key, value)| *key != "out" && stored.get(*key) != Some(value)) {
@@ -135,7 +137,7 @@ mod tests {
         let preset = toml::toml! { out = "there"
         epochs = 5 };
         let found = resolve(&preset, &flags(&["--config", &path, "--lr", "0.25", "--draw", "non-target"])).expect("resolved");
-        let s = found.settings;
+        let s = found.protocol;
         assert_eq!((s.dataset.as_str(), s.epochs, s.lr, s.weight_decay), ("CIFAR-10", 7, 0.25, 0.0));
         assert_eq!((s.out.to_str(), s.draw, s.flip, s.image_size), (Some("there"), Draw::NonTarget, true, 32));
         assert_eq!(found.given["weight_decay"], Value::Float(0.0));
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn defaults_are_digits_and_badnets_in_their_own_folder() {
-        let settings = resolve(&Table::new(), &Flags::default()).expect("resolved").settings;
+        let settings = resolve(&Table::new(), &Flags::default()).expect("resolved").protocol;
         assert_eq!((settings.dataset.as_str(), settings.attack.as_str()), ("digits", "BadNets"));
         assert_eq!(settings.out, Path::new("runs/digits-badnets-0"));
         assert_eq!(settings.lr.to_string(), "0.02", "as the dataset's file has it");
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn an_attacks_options_and_usual_mode_are_filled_in() {
-        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings;
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol;
         let badnets = of(&["--patch", "5"]);
         assert_eq!(toml::to_string(&badnets.options).expect("toml"), "patch = 5\npattern = \"white\"\n");
         assert_eq!(badnets.target_mode, TargetMode::AllToOne);
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn normalisation_is_the_datasets_unless_given_as_a_number_or_three() {
         let of =
-            |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").settings.normalisation().expect("numbers");
+            |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol.normalisation().expect("numbers");
         assert_eq!(of(&["--dataset", "cifar10"]).mean, [0.4914, 0.4822, 0.4465]);
         let none = of(&["--mean", "0", "--std", "1"]);
         assert_eq!((none.mean, none.std), ([0.0; 3], [1.0; 3]));
@@ -179,20 +181,20 @@ mod tests {
     #[test]
     fn settings_survive_run_toml() {
         let args = ["--attack", "blended", "--alpha", "0.1", "--limit-per-class", "9", "--unlearn-loss", "gga", "--data", "x"];
-        let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        let settings = resolve(&Table::new(), &flags(&args)).expect("resolved").protocol;
         let text = toml::to_string(&settings).expect("toml");
         let table: Table = toml::from_str(&text).expect("toml");
-        assert_eq!(Settings::from_run(table.clone(), Path::new("run.toml")).expect("read"), settings);
+        assert_eq!(Protocol::from_run(table.clone(), Path::new("run.toml")).expect("read"), settings);
         // Versions before there was a choice wrote none.
         let mut old = table;
         old.retain(|key, _| !["mean", "std", "skip_unreadable"].contains(&key));
-        assert_eq!(Settings::from_run(old, Path::new("run.toml")).expect("read"), settings);
+        assert_eq!(Protocol::from_run(old, Path::new("run.toml")).expect("read"), settings);
     }
 
     #[test]
     fn every_flag_is_a_setting_and_every_setting_a_flag() {
         let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
-        let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").settings;
+        let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").protocol;
         settings.poisoned = Some("p".into());
         let options = ATTACKS.iter().flat_map(|entry| entry.options);
         settings.options = AttackOptions(options.map(|option| (option.name.to_string(), option.default())).collect());
@@ -244,7 +246,7 @@ mod tests {
 
     #[test]
     fn only_a_changed_setting_is_a_contradiction() {
-        let began = resolve(&Table::new(), &flags(&["--epochs", "3"])).expect("resolved").settings;
+        let began = resolve(&Table::new(), &flags(&["--epochs", "3"])).expect("resolved").protocol;
         let now = |args: &[&str]| agree(&resolve(&Table::new(), &flags(args)).expect("resolved").given, &began, Path::new("r"));
         assert!(now(&["--attack", "badnets", "--out", "elsewhere", "--epochs", "3"]).is_ok());
         let message = now(&["--epochs", "4"]).expect_err("refused").to_string();

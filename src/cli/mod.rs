@@ -9,7 +9,6 @@ mod devices;
 mod flags;
 mod import;
 mod inputs;
-mod job;
 mod layers;
 mod own;
 mod poison;
@@ -18,9 +17,7 @@ mod progress;
 mod run;
 mod scan;
 mod selftest;
-mod settings;
 mod subtask;
-mod surrogate;
 mod unlearn;
 
 use std::io::Write;
@@ -31,10 +28,11 @@ use anyhow::{Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::experiment::Host;
 use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging, give_lavapipe_more_threads};
 use crate::kernel::{Kernels, Tuning};
 use crate::ops::matrices_add_up;
-use crate::train::TrainError;
+use crate::train::{Observer, TrainError};
 
 /// Exit code for input that is refused before anything is done or written.
 const REFUSED_CODE: u8 = 2;
@@ -185,6 +183,11 @@ impl Global {
             None => Kernels::new(gpu),
         })
     }
+}
+
+/// What the command line lends an experiment: this adapter, the user's cache folder and `observer`.
+fn host<'a>(open: &'a dyn Fn(Precision) -> Result<Kernels>, observer: &'a dyn Observer) -> Host<'a> {
+    Host { open, image_cache: inputs::image_cache(), observer }
 }
 
 /// Says on stderr which adapter was chosen, once it is clear that there is something to do on it.

@@ -6,30 +6,30 @@ use anyhow::{Result, ensure};
 use toml::{Table, toml};
 
 use super::flags::Flags;
-use super::inputs::noted;
+use super::inputs::{image_cache, noted};
 use super::layers::resolve;
-use super::progress::Progress;
-use super::settings::{POISONING, Settings};
 use crate::attacks::ATTACKS;
 use crate::data::{self, DataError, Dataset, LoadOptions, Spec, Splits};
+use crate::experiment::Protocol;
 use crate::experiment::evaluate::Count;
+use crate::experiment::protocol::POISONING;
 use crate::experiment::{Provenance, StageTime, Store};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::train::{Network, predict};
+use crate::train::{Network, Observer, predict};
 
 /// Settings for a folder of images, which nobody poisons here.
 ///
 /// # Errors
 /// As [`resolve`], or a setting of poisoning.
-pub(super) fn settings(flags: &Flags, out: &str) -> Result<Settings> {
+pub(super) fn settings(flags: &Flags, out: &str) -> Result<Protocol> {
     let mut preset = toml! { dataset = "folder" };
     preset.insert("out".into(), out.into());
     let resolved = resolve(&preset, flags)?;
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
     let stray = POISONING.into_iter().chain(options).find(|key| resolved.given.contains_key(*key));
     ensure!(stray.is_none(), "nothing is poisoned here: leave out `{}`", stray.unwrap_or_default());
-    Ok(resolved.settings)
+    Ok(resolved.protocol)
 }
 
 /// Loads the images, the training images alone if nothing is tested; a data set that is built in lends a folder given with `--data` its
@@ -37,9 +37,9 @@ pub(super) fn settings(flags: &Flags, out: &str) -> Result<Settings> {
 ///
 /// # Errors
 /// See [`data::load`].
-pub(super) fn load(settings: &Settings, train_only: bool) -> Result<Splits> {
+pub(super) fn load(settings: &Protocol, train_only: bool) -> Result<Splits> {
     let spec = Spec::find(&settings.dataset)?;
-    let options = LoadOptions { train_only, ..settings.load_options() };
+    let options = LoadOptions { train_only, ..settings.load_options(image_cache()) };
     match (data::load(&spec, &options), &settings.data) {
         (Err(DataError::TakesNoDir { .. }), Some(dir)) => Ok(noted(data::load_folder(&spec, dir, &options)?)),
         (loaded, _) => Ok(noted(loaded?)),
@@ -73,7 +73,7 @@ pub(super) fn keep_apart(input: &Path, out: &Path) -> Result<()> {
 }
 
 /// Where the images lie, for paths below it.
-pub(super) fn root(settings: &Settings) -> &Path {
+pub(super) fn root(settings: &Protocol) -> &Path {
     settings.data.as_deref().unwrap_or(Path::new(""))
 }
 
@@ -86,10 +86,10 @@ pub(super) fn accuracy(
     network: &Network,
     test: &Dataset,
     batch: usize,
-    progress: &Progress,
+    observer: &dyn Observer,
     stage: &str,
 ) -> Result<Count> {
-    let classes = predict(kernels, network, test, batch, progress, stage)?.class;
+    let classes = predict(kernels, network, test, batch, observer, stage)?.class;
     Ok(Count::of(classes.iter().zip(&test.labels).map(|(said, label)| said == label)))
 }
 

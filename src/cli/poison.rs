@@ -7,12 +7,13 @@ use clap::Args;
 use toml::Table;
 
 use super::flags::{DataFlags, Flags, PoisonFlags};
-use super::inputs::Inputs;
+use super::inputs::note_left_out;
 use super::layers::resolve;
-use super::{Global, Refuse, print, print_json};
+use super::progress::Progress;
+use super::{Global, Refuse, host, print, print_json};
 use crate::attacks::Role;
 use crate::data::Spec;
-use crate::experiment::vet_poisoned;
+use crate::experiment::{Images, vet_poisoned};
 
 /// Arguments of `dau poison`.
 #[derive(Args, Clone, Debug)]
@@ -28,11 +29,15 @@ pub struct PoisonArgs {
 
 pub fn run(args: &PoisonArgs, global: &Global) -> Result<()> {
     let flags = Flags { data: args.data.clone(), poison: args.poison.clone(), out: Some(args.out.clone()), ..Flags::default() };
-    let settings = resolve(&Table::new(), &flags).refuse()?.settings;
+    let protocol = resolve(&Table::new(), &flags).refuse()?.protocol;
     vet_poisoned(&args.out).refuse()?;
-    let spec = Spec::find(&settings.dataset).refuse()?;
-    let Inputs { images, preview, .. } = Inputs::load(&settings, &spec, None, global).refuse()?;
-    let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), settings.seed, settings.poisoning()?);
+    let spec = Spec::find(&protocol.dataset).refuse()?;
+    let progress = Progress::new();
+    let open = |precision| global.open(precision);
+    let images = Images::load(&protocol, &spec, None, &host(&open, &progress)).refuse()?;
+    let Images { folder: images, preview, left_out, .. } = images;
+    note_left_out(&left_out, images.poisoned.data.len() + images.test.len());
+    let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), protocol.seed, protocol.poisoning()?);
     images.write(&args.out, &record, preview.as_ref())?;
 
     let (poisoned, train) = (images.poisoned.count(Role::Poisoned), images.poisoned.data.len());

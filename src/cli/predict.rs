@@ -14,13 +14,13 @@ use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
 use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec};
+use crate::experiment::CLASSES;
 use crate::experiment::evaluate::Count;
-use crate::experiment::{CLASSES, Part};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::train::{Network, Predictions, predict};
+use crate::train::{Network, Observer, Predictions, predict};
 
 /// Arguments of `dau predict`.
 #[derive(Args, Clone, Debug)]
@@ -62,9 +62,9 @@ enum SplitName {
 pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let (kernels, network, TriggeredTest { data, goal }) = inputs(args, global).refuse()?;
     announce(&kernels);
-    let progress = Progress::new(Part::Test);
+    let progress = Progress::new();
     let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
-    progress.finish()?;
+    progress.end();
     let csv = is_csv(&args.out);
     let file = if csv { encode_csv(&data, &predictions)? } else { encode(&data, &predictions)? };
     write_atomic(&args.out, &file)?;

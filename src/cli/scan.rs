@@ -10,11 +10,10 @@ use super::defend::show;
 use super::flags::{DataFlags, Flags, StageOneFlags};
 use super::own::{fits, keep_apart, load, record, root, settings};
 use super::progress::Progress;
-use super::settings::Settings;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
 use crate::defenses::dau::{examine, scan};
-use crate::experiment::{DatasetFacts, Part, RESULTS, Store, seconds};
+use crate::experiment::{DatasetFacts, Part, Protocol, RESULTS, Recorder, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{Verdict, write_findings};
@@ -40,15 +39,16 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let (device, settings, Splits { train, left_out, .. }) = inputs(args, global).refuse()?;
     let folder = Store::create(&settings.out).refuse()?;
 
-    let progress = Progress::of(Part::AntiLearning, &folder);
+    let progress = Progress::new();
+    let recorder = Recorder::new(Part::AntiLearning, &folder, &progress);
     let findings = match &device {
         Some((kernels, network)) => {
             announce(kernels);
-            scan(kernels, network, &train, &settings.stage_one_config(), &progress)?
+            scan(kernels, network, &train, &settings.stage_one_config(), &recorder)?
         }
-        None => examine(&train, &progress)?,
+        None => examine(&train, &recorder)?,
     };
-    let stages = progress.finish()?;
+    let stages = recorder.finish()?;
     let verdict = Verdict::new(&train, &findings);
     write_findings(&folder, &train, root(&settings), &findings, &verdict)?;
     let table = settings.without_poisoning()?;
@@ -70,7 +70,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
 }
 
 /// A network on its device, if one was given; the settings; the images.
-type ScanInputs = (Option<(Kernels, Network)>, Settings, Splits);
+type ScanInputs = (Option<(Kernels, Network)>, Protocol, Splits);
 
 fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
     let ScanArgs { checkpoint, mut data, stage_one, out } = args.clone();

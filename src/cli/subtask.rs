@@ -8,11 +8,11 @@ use clap::Args;
 use toml::Table;
 
 use super::flags::{Flags, word};
-use super::job::{Job, show};
 use super::layers::{agree, resolve};
-use super::settings::Settings;
+use super::progress::Progress;
+use super::run::{prepare, show};
 use super::{Global, Refuse};
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Part, RUN, SPLIT, Store};
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Part, Protocol, RUN, SPLIT, Store};
 
 const FLAG: &str = "--subtask";
 
@@ -39,11 +39,12 @@ pub(super) fn as_subcommand(args: impl Iterator<Item = OsString>) -> Vec<OsStrin
 
 pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let resolved = resolve(&Table::new(), &args.flags).refuse()?;
-    let out = resolved.settings.out.clone();
+    let out = resolved.protocol.out.clone();
+    let progress = Progress::new();
     if args.subtask == Part::AntiLearning {
         Store::vet(&out).refuse()?;
-        let job = Job::prepare(resolved.settings, None, global).refuse()?;
-        job.anti_learning(&Store::create(&out).refuse()?)?;
+        let job = prepare(resolved.protocol, None, global, &progress).refuse()?;
+        job.anti_learning(&Store::create(&out).refuse()?, &progress)?;
         eprintln!("next: {}", command(Part::Unlearning));
         return Ok(());
     }
@@ -51,18 +52,18 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let folder = Store::open(&out);
     inputs(&folder, args.subtask).refuse()?;
     let (stored, _) = folder.read_run().refuse()?;
-    let mut settings = Settings::from_run(stored, &folder.path(RUN)).refuse()?;
-    agree(&resolved.given, &settings, &out).refuse()?;
-    settings.out = out.clone();
-    let job = Job::prepare(settings, Some(&folder), global).refuse()?;
+    let mut protocol = Protocol::from_run(stored, &folder.path(RUN)).refuse()?;
+    agree(&resolved.given, &protocol, &out).refuse()?;
+    protocol.out = out.clone();
+    let job = prepare(protocol, Some(&folder), global, &progress).refuse()?;
     if args.subtask == Part::Unlearning {
         let input = job.stage_one(&folder).refuse()?;
-        job.unlearning(&folder, input)?;
+        job.unlearning(&folder, input, &progress)?;
         eprintln!("next: {}", command(Part::Test));
         Ok(())
     } else {
         let input = job.stage_two(&folder).refuse()?;
-        show(&job.test(&folder, input)?, &out, global)
+        show(&job.test(&folder, input, &progress)?, &out, global)
     }
 }
 

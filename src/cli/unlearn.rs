@@ -9,15 +9,14 @@ use serde_json::json;
 
 use super::defend::show;
 use super::flags::{DataFlags, Flags, StageTwoFlags};
-use super::inputs::note_left_out;
+use super::inputs::{image_cache, note_left_out};
 use super::own::{accuracy, fits, keep_apart, load, record, root, settings, share};
 use super::predict::class_names;
 use super::progress::Progress;
-use super::settings::Settings;
 use super::{Global, Refuse, announce};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes};
 use crate::defenses::dau::{Split, UnlearnConfig, unlearn};
-use crate::experiment::{DEFENDED, Part, RESULTS, Store, seconds};
+use crate::experiment::{DEFENDED, Part, Protocol, RESULTS, Recorder, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
@@ -61,18 +60,19 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     announce(&kernels);
     let folder = Store::create(&settings.out).refuse()?;
 
-    let progress = Progress::of(Part::Unlearning, &folder);
+    let progress = Progress::new();
+    let recorder = Recorder::new(Part::Unlearning, &folder, &progress);
     let measure = |stage: &str| {
-        let kept = accuracy(&kernels, &network, &suspects, settings.batch, &progress, &format!("{stage}, suspects"))?;
-        let test = test.as_ref().map(|test| accuracy(&kernels, &network, test, settings.batch, &progress, stage));
+        let kept = accuracy(&kernels, &network, &suspects, settings.batch, &recorder, &format!("{stage}, suspects"))?;
+        let test = test.as_ref().map(|test| accuracy(&kernels, &network, test, settings.batch, &recorder, stage));
         Ok::<_, anyhow::Error>((kept, test.transpose()?))
     };
     let (kept_before, before) = measure("test before")?;
     let split = Split { score: bad.iter().map(|b| f32::from(u8::from(*b))).collect(), flagged: bad };
-    unlearn(&kernels, &network, &data, &split, &config, &progress)?;
+    unlearn(&kernels, &network, &data, &split, &config, &recorder, None)?;
     network.save(&folder.path(DEFENDED))?;
     let (kept, after) = measure("test after")?;
-    let stages = progress.finish()?;
+    let stages = recorder.finish()?;
     let table = settings.without_poisoning()?;
     record(&folder, &table, &kernels.gpu().describe(), &stages)?;
 
@@ -109,7 +109,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     show(&words, &results, &folder, global)
 }
 
-fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Settings, Samples)> {
+fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Protocol, Samples)> {
     let UnlearnArgs { checkpoint, suspects, data, stage_two, out } = args.clone();
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &checkpoint)?;
@@ -130,7 +130,7 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Sett
             None => class_names(&checkpoint, classes)?,
         };
         let spec = Spec::find(&settings.dataset)?;
-        let options = LoadOptions { image_size: Some(image_size), limit_per_class: None, ..settings.load_options() };
+        let options = LoadOptions { image_size: Some(image_size), limit_per_class: None, ..settings.load_options(image_cache()) };
         let (bad, left_out) = load_classes(&spec, &suspects, &options, &names).map_err(|e| {
             anyhow!("{e}; the folders in {} are to be called as the classes are: {}", suspects.display(), names.join(", "))
         })?;

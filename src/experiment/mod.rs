@@ -1,15 +1,28 @@
-//! An experiment: where it is kept ([`Store`]), what was found ([`Record`]), judged with the truth that no defense sees.
+//! An experiment: what is asked ([`Protocol`]), the doing ([`Experiment`]), where it is kept ([`Store`]), what was found ([`Record`]),
+//! judged with the truth that no defense sees.
 
+mod channels;
 pub mod evaluate;
+#[expect(clippy::module_inception, reason = "the noun of the folder")]
+mod experiment;
 mod image_list;
+mod images;
 mod poisoned_folder;
+pub(crate) mod protocol;
 mod record;
+mod recorder;
 mod split_csv;
 mod store;
+mod surrogate;
 
+pub use channels::{Channels, normalisation};
+pub use experiment::{Experiment, open_for};
 pub use image_list::{ImageList, places};
+pub use images::Images;
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
+pub use protocol::Protocol;
 pub use record::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SplitFigures, seconds};
+pub use recorder::Recorder;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
 pub use store::{
     BACKDOORED, CLASSES, DEFENDED, HISTOGRAM, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, SHEET, SPLIT, SURROGATE,
@@ -20,6 +33,18 @@ use std::path::PathBuf;
 
 use crate::attacks::AttackError;
 use crate::data::DataError;
+use crate::gpu::Precision;
+use crate::kernel::Kernels;
+use crate::train::Observer;
+
+/// What the program around an experiment lends it.
+pub struct Host<'a> {
+    /// Opens the adapter for convolutions in a precision.
+    pub open: &'a dyn Fn(Precision) -> anyhow::Result<Kernels>,
+    /// Where decoded images are kept for the next start.
+    pub image_cache: Option<PathBuf>,
+    pub observer: &'a dyn Observer,
+}
 
 /// What can go wrong with a run folder or a folder of poisoned images.
 #[derive(Debug, thiserror::Error)]

@@ -85,14 +85,36 @@ const AHEAD: usize = 2;
 /// How many batches may be under way on the device before the oldest result is waited for.
 const IN_FLIGHT: usize = 3;
 
-/// Takes `batches`, which another thread makes, one after another and numbered from 0: `submit` starts one on the device, `collect`
-/// gets what it fetched. The thread has ended when this returns, whatever the reason.
+/// [`stream_until`] the end.
 ///
 /// # Errors
-/// A wish to stop, asked for before each batch; what `submit` and `collect` refuse; the driver's.
+/// As there, or a wish to stop.
 pub(crate) fn stream(
     gpu: &Gpu,
     observer: &dyn Observer,
+    batches: impl Iterator<Item = Batch> + Send,
+    submit: impl FnMut(usize, &Batch) -> Result<Pending, TrainError>,
+    collect: impl FnMut(usize, &Batch, &[Vec<u8>]) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let mut stopped = false;
+    let enough = || {
+        stopped = observer.cancelled();
+        stopped
+    };
+    stream_until(gpu, observer, enough, batches, submit, collect)?;
+    if stopped { Err(TrainError::Cancelled) } else { Ok(()) }
+}
+
+/// Takes `batches`, which another thread makes, one after another and numbered from 0: `submit` starts one on the device, `collect`
+/// gets what it fetched. Asked before each batch, `enough` ends it once what was started is collected. The thread has ended when this
+/// returns, whatever the reason.
+///
+/// # Errors
+/// What `submit` and `collect` refuse; the driver's.
+pub(crate) fn stream_until(
+    gpu: &Gpu,
+    observer: &dyn Observer,
+    mut enough: impl FnMut() -> bool,
     batches: impl Iterator<Item = Batch> + Send,
     mut submit: impl FnMut(usize, &Batch) -> Result<Pending, TrainError>,
     mut collect: impl FnMut(usize, &Batch, &[Vec<u8>]) -> Result<(), TrainError>,
@@ -114,8 +136,8 @@ pub(crate) fn stream(
         };
         let mut waiting = VecDeque::new();
         for (index, batch) in receive.into_iter().enumerate() {
-            if observer.cancelled() {
-                return Err(TrainError::Cancelled);
+            if enough() {
+                break;
             }
             let pending = submit(index, &batch)?;
             waiting.push_back((index, batch, pending));

@@ -2,21 +2,28 @@
 
 mod batch;
 mod checkpoint;
+mod input_gradient;
 mod network;
 mod observer;
 mod predictor;
 mod schedule;
+mod state;
+mod step;
 mod trainer;
 
 use std::path::PathBuf;
 
-pub(crate) use batch::stream;
 pub use batch::{Batch, Part};
+pub(crate) use batch::{stream, stream_until};
+pub use input_gradient::{InputGradient, Scalar};
 pub use network::{Network, Normalisation};
 pub use observer::{EpochRecord, Observer, Silent};
 pub use predictor::{Predictions, Predictor, predict};
 pub use schedule::cosine;
-pub use trainer::{SgdConfig, TrainConfig, TrainStep, check_batch, fit, training_graph};
+pub(crate) use state::TrainState;
+pub use step::{SgdConfig, TrainStep, check_batch, training_graph};
+pub(crate) use trainer::SAVED_EVERY;
+pub use trainer::{TrainConfig, Trainer, fit};
 
 use thiserror::Error;
 

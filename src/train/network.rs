@@ -48,6 +48,10 @@ impl Network {
         self.steps.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn set_steps(&self, steps: u64) {
+        self.steps.store(steps, Ordering::Relaxed);
+    }
+
     /// Refuses images of another size, which the plans would take for garbage.
     pub(crate) fn check_size(&self, have: usize) -> Result<(), TrainError> {
         let want = self.spec.image_size;

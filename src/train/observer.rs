@@ -25,6 +25,8 @@ pub trait Observer {
     /// So many more images are done.
     fn advance(&self, images: u64);
     fn epoch(&self, record: &EpochRecord);
+    /// The last stage that began has ended, and none begins now.
+    fn end(&self) {}
     /// Asked between batches; true makes the job return `TrainError::Cancelled`.
     fn cancelled(&self) -> bool;
 }

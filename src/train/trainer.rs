@@ -1,32 +1,17 @@
-//! Training steps and epochs.
+//! Whole trainings, which can be left and gone on with.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::network::params_of;
-use super::{Batch, EpochRecord, Network, Observer, Part, TrainError, cosine, stream};
+use super::batch::stream_until;
+use super::{Batch, EpochRecord, Network, Observer, Part, SgdConfig, TrainError, TrainState, TrainStep, cosine};
 use crate::data::Dataset;
-use crate::gpu::Pending;
-use crate::graph::{Footprint, Graph, Plan, Shape, Value, Variables};
 use crate::kernel::Kernels;
-use crate::nn::{ModelSpec, Param};
-use crate::ops::{Argmax, Augment, Loss, LossKind, Sgd, TUNING_TIME, tune};
+use crate::ops::LossKind;
 use crate::rng;
-
-/// SGD and the augmentation of its input.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SgdConfig {
-    pub momentum: f32,
-    pub nesterov: bool,
-    pub weight_decay: f32,
-    /// Zero padding before the random crop, pixels; 0: no crop.
-    pub crop_pad: u32,
-    /// Random horizontal flips.
-    pub flip: bool,
-}
 
 /// A whole training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,203 +24,126 @@ pub struct TrainConfig {
     pub seed: u64,
 }
 
-/// A training step of one network as a plan: forward, one or more losses, backward, update.
-pub struct TrainStep {
-    plan: Plan,
-    batch: usize,
-    pixels: Value,
-    labels: Value,
-    /// For each loss its per-sample weights.
-    weights: Vec<Value>,
-    /// For each loss its per-sample values, then the predicted classes.
-    fetched: Vec<Value>,
-    /// Velocities live as long as the plan.
-    _velocities: Variables,
-}
+const STAGE: &str = "train";
+/// A training is saved at least so often.
+pub(crate) const SAVED_EVERY: Duration = Duration::from_secs(60);
 
-struct StepGraph {
-    graph: Graph,
-    pixels: Value,
-    labels: Value,
-    weights: Vec<Value>,
-    fetched: Vec<Value>,
-    trained: Vec<Param>,
-}
-
-fn velocity(name: &str) -> String {
-    format!("velocity/{name}")
-}
-
-fn step_graph(
-    network: (&ModelSpec, [f32; 3], [f32; 3]),
-    batch: usize,
-    losses: &[LossKind],
-    sgd: &SgdConfig,
-) -> Result<StepGraph, TrainError> {
-    let (spec, mean, std) = network;
-    let size = spec.image_size;
-    let mut g = Graph::new();
-    let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
-    let labels = g.input("labels", Shape::u32(&[batch]));
-    let images = g.apply(Augment { mean, std, pad: sgd.crop_pad, flip: sgd.flip }, &[pixels])?[0];
-    let (out, params) = spec.build(&mut g, images, true)?;
-    let mut seeds = Vec::new();
-    let mut weights = Vec::new();
-    let mut fetched = Vec::new();
-    for (i, kind) in losses.iter().enumerate() {
-        let weight = g.input(&format!("weight {i}"), Shape::f32(&[batch]));
-        let loss = g.apply(Loss { kind: *kind }, &[out.logits, labels, weight])?;
-        seeds.push((out.logits, loss[1]));
-        weights.push(weight);
-        fetched.push(loss[0]);
-    }
-    fetched.push(g.apply(Argmax, &[out.logits])?[0]);
-    let trained: Vec<Param> = params.into_iter().filter(|p| p.kind.trainable()).collect();
-    let values: Vec<Value> = trained.iter().filter_map(|p| g.find_variable(&p.name)).collect();
-    let grads = g.backward(&seeds, &values)?;
-    let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
-    let sgd = Arc::new(Sgd { momentum, nesterov, weight_decay });
-    for (param, value) in trained.iter().zip(values) {
-        let Some(grad) = grads.get(&value) else { continue };
-        let v = g.variable(&velocity(&param.name), g.shape(value).clone());
-        g.apply_arc(sgd.clone(), &[value, *grad, v])?;
-    }
-    Ok(StepGraph { graph: g, pixels, labels, weights, fetched, trained })
-}
-
-/// The graph that [`TrainStep`] runs with cross-entropy, for those who want to look at its nodes.
-///
-/// # Errors
-/// A network that cannot be built.
-pub fn training_graph(spec: &ModelSpec, batch: usize, sgd: &SgdConfig) -> Result<Graph, TrainError> {
-    Ok(step_graph((spec, [0.0; 3], [1.0; 3]), batch, &[LossKind::CrossEntropy], sgd)?.graph)
-}
-
-/// Whether a training step of `batch` images fits the adapter's limits.
-///
-/// # Errors
-/// The buffer that does not fit, both sizes, and the largest power of two that does.
-pub fn check_batch(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<(), TrainError> {
-    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 0.0, crop_pad: 0, flip: false };
-    let fits = |batch: usize| -> Result<(), TrainError> {
-        let s = step_graph((spec, [0.0; 3], [1.0; 3]), batch, &[LossKind::CrossEntropy], &sgd)?;
-        Ok(Footprint::of(&s.graph, &s.fetched, kernels.gpu().caps()).check(kernels.gpu())?)
-    };
-    params_of(spec)?;
-    let Err(error) = fits(batch) else { return Ok(()) };
-    let mut smaller = batch.next_power_of_two() / 2;
-    while smaller > 1 && fits(smaller).is_err() {
-        smaller /= 2;
-    }
-    let advice = match fits(smaller) {
-        Ok(()) => format!("Try --batch {smaller}"),
-        Err(_) => "No batch fits: try a smaller --width or --image-size".to_string(),
-    };
-    Err(TrainError::Batch { batch, why: error.to_string(), advice })
-}
-
-impl TrainStep {
-    /// # Errors
-    /// A batch over the adapter's limits.
-    pub fn new(
-        kernels: &Kernels,
-        network: &Network,
-        batch: usize,
-        losses: &[LossKind],
-        sgd: &SgdConfig,
-    ) -> Result<TrainStep, TrainError> {
-        let s = step_graph((&network.spec, network.norm.mean, network.norm.std), batch, losses, sgd)?;
-        let names: Vec<String> = s.trained.iter().map(|p| velocity(&p.name)).collect();
-        let sizes = s.trained.iter().map(|p| p.kind.device_shape().len());
-        let sizes: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(sizes).collect();
-        // Side by side as the parameters are: the plan then updates all of them in one dispatch.
-        let velocities: Variables = names.iter().cloned().zip(kernels.gpu().side_by_side(&sizes)?).collect();
-        let mut variables = network.params.variables().clone();
-        variables.extend(velocities.clone());
-        tune(kernels, &s.graph, TUNING_TIME)?;
-        let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
-        Ok(TrainStep {
-            plan,
-            batch,
-            pixels: s.pixels,
-            labels: s.labels,
-            weights: s.weights,
-            fetched: s.fetched,
-            _velocities: velocities,
-        })
-    }
-
-    /// One step on `batch`, whose part i gets loss i. Returns the losses (one vector a loss over the whole batch) and then the
-    /// classes, once waited for.
-    ///
-    /// # Errors
-    /// More images than the step takes, images of another size, or the driver's.
-    pub fn run(&mut self, network: &Network, batch: &Batch, lr: f64, seed: u32) -> Result<Pending, TrainError> {
-        network.check_size(batch.size)?;
-        let count = batch.indices.len();
-        if count > self.batch {
-            return Err(TrainError::Data(format!("a step takes {} images, got {count}", self.batch)));
-        }
-        self.plan.write(self.pixels, &batch.pixels)?;
-        self.plan.write(self.labels, &batch.labels)?;
-        for (weight, value) in batch.weights.iter().zip(&self.weights) {
-            // What an earlier, larger batch left behind weighs nothing.
-            let mut weight = weight.clone();
-            weight.resize(self.batch, 0.0);
-            self.plan.write(*value, &weight)?;
-        }
-        self.plan.set("lr", lr)?;
-        self.plan.set("n_valid", count as f64)?;
-        if self.plan.has_scalar("seed") {
-            self.plan.set("seed", f64::from(seed))?;
-        }
-        network.steps.fetch_add(1, Ordering::Relaxed);
-        Ok(self.plan.run_and_fetch(&self.fetched)?)
-    }
-
-    pub fn plan(&mut self) -> &mut Plan {
-        &mut self.plan
-    }
-}
-
-/// What an epoch's steps add up to.
-#[derive(Default)]
-struct Sums {
+/// Where a training is: all that its state needs beside tensors, for order and augmentation follow from the seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Position {
+    config: TrainConfig,
+    /// Training images.
+    images: usize,
+    /// Epochs done.
+    epoch: usize,
+    /// Steps done of the next.
+    step: usize,
+    /// Of these steps: sum of losses, images that got their label, images, seconds.
     loss: f64,
     hits: usize,
     seen: usize,
+    seconds: f64,
+    /// Steps that the network has taken in its life.
+    steps: u64,
 }
 
-/// Trains `network` on all of `data` with cross-entropy; calls `after_epoch` with the number of epochs done.
-///
-/// # Errors
-/// A loss that is not finite, naming epoch and step; a wish to stop; the driver's.
-pub fn fit(
-    kernels: &Kernels,
-    network: &Network,
-    data: &Dataset,
-    config: &TrainConfig,
-    observer: &dyn Observer,
-    mut after_epoch: impl FnMut(usize) -> Result<(), TrainError>,
-) -> Result<(), TrainError> {
-    const STAGE: &str = "train";
-    let mut step = TrainStep::new(kernels, network, config.batch, &[LossKind::CrossEntropy], &config.sgd)?;
-    let mut rng = rng::stream(config.seed, "shuffle");
-    let mut order: Vec<usize> = (0..data.len()).collect();
-    let steps_per_epoch = data.len().div_ceil(config.batch);
-    let total = steps_per_epoch * config.epochs;
-    for epoch in 0..config.epochs {
-        let stage = format!("{STAGE} {}/{}", epoch + 1, config.epochs);
-        observer.begin(&stage, data.len() as u64);
+/// A training of a network with cross-entropy on all of a data set.
+pub struct Trainer<'a> {
+    kernels: &'a Kernels,
+    network: &'a Network,
+    data: &'a Dataset,
+    step: TrainStep,
+    order: Vec<usize>,
+    shuffle: ChaCha8Rng,
+    /// How often the order was shuffled.
+    shuffled: usize,
+    at: Position,
+}
+
+impl<'a> Trainer<'a> {
+    /// # Errors
+    /// A batch over the adapter's limits.
+    pub fn new(
+        kernels: &'a Kernels,
+        network: &'a Network,
+        data: &'a Dataset,
+        config: &TrainConfig,
+    ) -> Result<Trainer<'a>, TrainError> {
+        let images = data.len();
+        let at =
+            Position { config: config.clone(), images, epoch: 0, step: 0, loss: 0.0, hits: 0, seen: 0, seconds: 0.0, steps: 0 };
+        Ok(Trainer {
+            kernels,
+            network,
+            data,
+            step: TrainStep::new(kernels, network, config.batch, &[LossKind::CrossEntropy], &config.sgd)?,
+            order: (0..images).collect(),
+            shuffle: rng::stream(config.seed, "shuffle"),
+            shuffled: 0,
+            at,
+        })
+    }
+
+    /// Epochs done.
+    pub fn epoch(&self) -> usize {
+        self.at.epoch
+    }
+
+    pub fn done(&self) -> bool {
+        self.at.epoch >= self.at.config.epochs
+    }
+
+    /// Writes all that is needed to go on; `path` holds this state or the one before it, whole.
+    ///
+    /// # Errors
+    /// The driver's; a disk that refuses.
+    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let position = Position { steps: self.network.steps(), ..self.at.clone() };
+        TrainState::of(self.network, &self.step, position)?.write(path)
+    }
+
+    /// Goes on from what [`Trainer::save`] wrote: every later step is the same to the bit as if nothing had been between.
+    ///
+    /// # Errors
+    /// A damaged file; the state of another training.
+    pub fn load(&mut self, path: &Path) -> Result<(), TrainError> {
+        let state = TrainState::<Position>::read(path)?;
+        let at = &state.position;
+        if (&at.config, at.images) != (&self.at.config, self.at.images) {
+            let why = format!("it is the state of a training of {} images with {:?}", at.images, at.config);
+            return Err(TrainError::Checkpoint { path: path.into(), why });
+        }
+        state.restore(self.network, &self.step, path)?;
+        self.network.set_steps(at.steps);
+        self.at = state.position;
+        Ok(())
+    }
+
+    /// Trains on until the epoch has ended, `limit` is over or the observer wants to stop.
+    ///
+    /// # Errors
+    /// A loss that is not finite, naming epoch and step; the driver's.
+    pub fn advance(&mut self, limit: Duration, observer: &dyn Observer) -> Result<(), TrainError> {
+        let Position { config, epoch, step: first, .. } = self.at.clone();
+        if self.done() {
+            return Ok(());
+        }
+        while self.shuffled <= epoch {
+            rng::shuffle(&mut self.shuffle, &mut self.order);
+            self.shuffled += 1;
+        }
+        let Trainer { kernels, network, data, step, order, at, .. } = self;
+        let steps_per_epoch = data.len().div_ceil(config.batch);
+        let total = steps_per_epoch * config.epochs;
+        let left = &order[first * config.batch..];
+        observer.begin(&format!("{STAGE} {}/{}", epoch + 1, config.epochs), left.len() as u64);
         let start = Instant::now();
-        rng::shuffle(&mut rng, &mut order);
-        let mut sums = Sums::default();
-        let batches = order.chunks(config.batch).map(|indices| {
+        let batches = left.chunks(config.batch).map(|indices| {
             let weight = 1.0 / indices.len() as f32;
             Batch::new(data, &[Part { indices, weight }])
         });
         let submit = |index: usize, batch: &Batch| {
-            let at = epoch * steps_per_epoch + index;
+            let at = epoch * steps_per_epoch + first + index;
             let seed = (config.seed as u32).wrapping_mul(0x9e37_79b9).wrapping_add(at as u32);
             step.run(network, batch, cosine(config.lr, at, total), seed)
         };
@@ -244,28 +152,61 @@ pub fn fit(
             let losses = &losses[..batch.indices.len()];
             let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[1]);
             if let Some(&value) = losses.iter().find(|l| !l.is_finite()) {
-                let (epoch, step, lr) = (epoch + 1, index + 1, config.lr);
+                let (epoch, step, lr) = (epoch + 1, first + index + 1, config.lr);
                 return Err(TrainError::NotFinite { stage: STAGE.into(), epoch, step, value, lr });
             }
-            sums.loss += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
-            sums.hits += batch.labels.iter().zip(&classes).filter(|(l, c)| l == c).count();
-            sums.seen += losses.len();
+            at.loss += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+            at.hits += batch.labels.iter().zip(&classes).filter(|(l, c)| l == c).count();
+            at.seen += losses.len();
+            at.step += 1;
             Ok(())
         };
-        stream(kernels.gpu(), observer, batches, submit, collect)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let seen = sums.seen.max(1) as f64;
-        observer.epoch(&EpochRecord {
-            stage: STAGE.into(),
-            epoch: epoch + 1,
-            epochs: config.epochs,
-            loss: sums.loss / seen,
-            accuracy: 100.0 * sums.hits as f64 / seen,
-            lr: cosine(config.lr, epoch * steps_per_epoch, total),
-            seconds,
-            images_per_second: seen / seconds,
-        });
-        after_epoch(epoch + 1)?;
+        let enough = || observer.cancelled() || start.elapsed() >= limit;
+        stream_until(kernels.gpu(), observer, enough, batches, submit, collect)?;
+        at.seconds += start.elapsed().as_secs_f64();
+        if at.step == steps_per_epoch {
+            let seen = at.seen.max(1) as f64;
+            observer.epoch(&EpochRecord {
+                stage: STAGE.into(),
+                epoch: epoch + 1,
+                epochs: config.epochs,
+                loss: at.loss / seen,
+                accuracy: 100.0 * at.hits as f64 / seen,
+                lr: cosine(config.lr, epoch * steps_per_epoch, total),
+                seconds: at.seconds,
+                images_per_second: seen / at.seconds,
+            });
+            *at = Position { epoch: epoch + 1, step: 0, loss: 0.0, hits: 0, seen: 0, seconds: 0.0, ..at.clone() };
+        }
+        Ok(())
+    }
+}
+
+/// Trains `network` on all of `data` with cross-entropy. With `state`, a file, it goes on from there if the file exists, and saves itself
+/// there after every epoch and every minute.
+///
+/// # Errors
+/// A loss that is not finite, naming epoch and step; a wish to stop, once the state is saved; a disk that refuses; the driver's.
+pub fn fit(
+    kernels: &Kernels,
+    network: &Network,
+    data: &Dataset,
+    config: &TrainConfig,
+    observer: &dyn Observer,
+    state: Option<&Path>,
+) -> Result<(), TrainError> {
+    let mut trainer = Trainer::new(kernels, network, data, config)?;
+    if let Some(path) = state.filter(|path| path.is_file()) {
+        trainer.load(path)?;
+    }
+    while !trainer.done() {
+        trainer.advance(SAVED_EVERY, observer)?;
+        if let Some(path) = state {
+            trainer.save(path)?;
+        }
+        if observer.cancelled() {
+            return Err(TrainError::Cancelled);
+        }
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::parts::hold_out;
 use super::trigger::Trigger;
 use crate::data::Dataset;
@@ -31,8 +33,8 @@ pub(super) struct Balance {
 }
 
 /// A check's outcome, the better the less: what is not forgotten yet counts first, then the losses.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-struct Outcome {
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub(super) struct Outcome {
     /// By how much more flagged images than [`RIGHT`] and one in K still get their label, a share.
     unforgotten: f64,
     /// Mean kept x CE of the clean + restore x mean CE of the triggered.
@@ -129,6 +131,30 @@ impl HeldOut {
         }
         let since = self.checks - self.best.as_ref().map_or(0, |best| best.check);
         Ok(Checked { loss: outcome.loss, accuracy, enough: since >= PATIENCE })
+    }
+
+    /// Looks taken, and of the best its outcome and number.
+    pub(super) fn position(&self) -> (usize, Option<(Outcome, usize)>) {
+        (self.checks, self.best.as_ref().map(|best| (best.outcome, best.check)))
+    }
+
+    /// The best network's parameters; empty before the first look.
+    pub(super) fn best_values(&self) -> &[(Param, Vec<f32>)] {
+        self.best.as_ref().map_or(&[], |best| &best.values)
+    }
+
+    /// Takes over what [`HeldOut::position`] and [`HeldOut::best_values`] said.
+    pub(super) fn resume(
+        &mut self,
+        checks: usize,
+        best: Option<(Outcome, usize)>,
+        mut values: impl FnMut(&Param) -> Option<Vec<f32>>,
+    ) {
+        self.checks = checks;
+        self.best = best.map(|(outcome, check)| {
+            let of = |(param, _): &(Param, Vec<f32>)| Some((param.clone(), values(param)?));
+            Best { outcome, check, values: self.old.iter().filter_map(of).collect() }
+        });
     }
 
     /// Brings the best network back, or its best mixture with the network before.

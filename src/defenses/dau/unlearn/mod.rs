@@ -5,6 +5,7 @@ mod parts;
 mod steps;
 mod trigger;
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::Split;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
-use crate::train::{EpochRecord, Network, Observer, SgdConfig, TrainError, cosine};
-use held_out::{Balance, HeldOut};
-use steps::Steps;
+use crate::train::{EpochRecord, Network, Observer, SAVED_EVERY, SgdConfig, TrainError, TrainState, cosine};
+use held_out::{Balance, HeldOut, Outcome};
+use steps::{Round, Steps};
 use trigger::Trigger;
 
 /// The loss of the poisoned part.
@@ -32,7 +33,7 @@ pub enum UnlearnLoss {
 ///
 /// The first CE weighs 1 + lambda s for a clean sample whose label a share s of the poisoned samples has. Restored are clean images
 /// with the estimated trigger and their own labels, and poisoned ones that the network by now surely calls something else.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UnlearnConfig {
     /// At most so many; held-out images may end them earlier.
     pub steps: usize,
@@ -61,8 +62,69 @@ impl UnlearnConfig {
 const STAGE: &str = "unlearn";
 /// Weight of the CE of clean images with the estimated trigger, and of flagged ones that got a name.
 const RESTORE: f32 = 0.5;
+/// The same where held-out images say what is kept: in use, images with the trigger are rare.
+const RESTORED: f32 = 0.25;
 /// Steps between two looks at the held-out images.
 const CHECK: usize = 25;
+
+/// Where unlearning is: all that its state needs beside tensors.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Position {
+    config: UnlearnConfig,
+    /// Clean and poisoned images that steps draw from.
+    counts: [usize; 2],
+    /// Rounds done.
+    round: usize,
+    /// No step is to come.
+    ended: bool,
+    /// The round under way, or the last.
+    under_way: Round,
+    /// Looks at the held-out images, and the best of them.
+    checks: usize,
+    best: Option<(Outcome, usize)>,
+    /// Steps that the network has taken in its life.
+    steps: u64,
+}
+
+/// The best network's values in the state.
+fn of_best(name: &str) -> String {
+    format!("best/{name}")
+}
+
+impl Position {
+    fn save(&self, steps: &Steps, held: Option<&HeldOut>, network: &Network, path: &Path) -> Result<(), TrainError> {
+        let (checks, best) = held.map_or((0, None), HeldOut::position);
+        let position = Position { under_way: steps.round.clone(), checks, best, steps: network.steps(), ..self.clone() };
+        let mut state = steps.state(position)?;
+        let best = held.map_or(&[][..], HeldOut::best_values);
+        state.tensors.extend(best.iter().map(|(param, values)| (of_best(&param.name), values.clone())));
+        state.write(path)
+    }
+
+    /// The position that [`Position::save`] wrote, with all else as it was then.
+    fn resume(
+        self,
+        data: &Dataset,
+        steps: &mut Steps,
+        held: Option<&mut HeldOut>,
+        network: &Network,
+        path: &Path,
+    ) -> Result<Position, TrainError> {
+        let mut state = TrainState::<Position>::read(path)?;
+        let at = state.position.clone();
+        if (&at.config, at.counts) != (&self.config, self.counts) {
+            let why = format!("it is the state of unlearning {} images with {:?}", at.counts[1], at.config);
+            return Err(TrainError::Checkpoint { path: path.into(), why });
+        }
+        if let Some(held) = held {
+            held.resume(at.checks, at.best, |param| state.tensors.remove(&of_best(&param.name)));
+        }
+        steps.restore(&state, path)?;
+        network.set_steps(at.steps);
+        steps.resume(data, at.under_way.clone());
+        Ok(at)
+    }
+}
 
 /// Unlearns what `split` flags from `network` as stage 1 left it; what is flagged in doubt only is in neither part, unless all is. With
 /// nothing flagged there is nothing to do.
@@ -71,8 +133,11 @@ const CHECK: usize = 25;
 /// the least loss on clean images, bare and with the trigger, is kept. Two looks in a row without a better network end the steps. The weights
 /// kept at last are those or, if the held-out images are better off so, a mean of those and of the weights before.
 ///
+/// With `state`, a file, it goes on from there if the file exists (`network` being the one that was unlearned from), and saves itself there
+/// after every round and every minute.
+///
 /// # Errors
-/// Everything flagged; a loss that is not finite; a wish to stop; the driver's.
+/// Everything flagged; a loss that is not finite; a wish to stop, once the state is saved; a disk that refuses; the driver's.
 pub fn unlearn(
     kernels: &Kernels,
     network: &Network,
@@ -80,6 +145,7 @@ pub fn unlearn(
     split: &Split,
     config: &UnlearnConfig,
     observer: &dyn Observer,
+    state: Option<&Path>,
 ) -> Result<(), TrainError> {
     let (flagged, mut clean): (Vec<usize>, Vec<usize>) = (0..data.len()).partition(|&i| split.flagged[i]);
     if flagged.is_empty() {
@@ -101,36 +167,53 @@ pub fn unlearn(
     let trigger = if restore { Trigger::estimate(data, &poisoned, &clean) } else { None };
     let mut held = match held {
         Some(held) => {
-            let balance = Balance { kept: kept.clone(), restore: RESTORE };
+            let balance = Balance { kept: kept.clone(), restore: RESTORED };
             Some(HeldOut::new(kernels, network, data, &held, trigger.as_ref(), balance, config.batch())?)
         }
         None => None,
     };
+    let counts = [clean.len(), poisoned.len()];
     let mut steps = Steps::new(kernels, network, config, kept, trigger, [clean, poisoned])?;
     let rounds = config.steps.div_ceil(CHECK);
-    for round in 0..rounds {
-        let (first, last) = (round * CHECK, config.steps.min((round + 1) * CHECK));
-        let start = Instant::now();
-        let (mut loss, mut accuracy) = steps.run(kernels, data, first..last, observer)?;
-        let mut enough = false;
-        if let Some(held) = &mut held {
-            let checked = held.check(network, observer)?;
-            (loss, accuracy, enough) = (checked.loss, checked.accuracy, checked.enough);
+    let mut at = Position { config: config.clone(), counts, ..Position::default() };
+    match state.filter(|path| path.is_file()) {
+        Some(path) => at = at.resume(data, &mut steps, held.as_mut(), network, path)?,
+        None => steps.begin(data, 0..config.steps.min(CHECK), observer)?,
+    }
+    while !at.ended {
+        steps.run(kernels, data, SAVED_EVERY, observer)?;
+        if steps.round.done() {
+            let round = &steps.round;
+            let start = Instant::now();
+            let (mut loss, mut accuracy) = (round.loss(), round.accuracy(config.batch_clean));
+            if let Some(held) = &mut held {
+                let checked = held.check(network, observer)?;
+                (loss, accuracy, at.ended) = (checked.loss, checked.accuracy, checked.enough);
+            }
+            let seconds = round.seconds + start.elapsed().as_secs_f64();
+            let images = round.range.len() * config.batch() + held.as_ref().map_or(0, HeldOut::len);
+            at.round += 1;
+            observer.epoch(&EpochRecord {
+                stage: STAGE.into(),
+                epoch: at.round,
+                epochs: rounds,
+                loss,
+                accuracy,
+                lr: cosine(config.lr, round.range.start, config.steps),
+                seconds,
+                images_per_second: images as f64 / seconds,
+            });
+            at.ended |= at.round == rounds;
+            if !at.ended {
+                let first = at.round * CHECK;
+                steps.begin(data, first..config.steps.min(first + CHECK), observer)?;
+            }
         }
-        let seconds = start.elapsed().as_secs_f64();
-        let images = (last - first) * config.batch() + held.as_ref().map_or(0, HeldOut::len);
-        observer.epoch(&EpochRecord {
-            stage: STAGE.into(),
-            epoch: round + 1,
-            epochs: rounds,
-            loss,
-            accuracy,
-            lr: cosine(config.lr, first, config.steps),
-            seconds,
-            images_per_second: images as f64 / seconds,
-        });
-        if enough {
-            break;
+        if let Some(path) = state {
+            at.save(&steps, held.as_ref(), network, path)?;
+        }
+        if observer.cancelled() {
+            return Err(TrainError::Cancelled);
         }
     }
     if let Some(held) = held {

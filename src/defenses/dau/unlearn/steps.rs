@@ -1,6 +1,11 @@
 //! The steps themselves: joint batches through one plan.
 
 use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::parts::Cycle;
 use super::trigger::Trigger;
@@ -8,7 +13,7 @@ use super::{RESTORE, STAGE, UnlearnConfig, UnlearnLoss};
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::ops::LossKind;
-use crate::train::{Batch, Network, Observer, Part, Predictor, TrainError, TrainStep, cosine, stream};
+use crate::train::{Batch, Network, Observer, Part, Predictor, TrainError, TrainState, TrainStep, cosine, stream_until};
 
 /// Confidence from which on the network's word for a flagged image counts.
 const SURE: f32 = 0.8;
@@ -27,6 +32,39 @@ pub(super) struct Steps<'a> {
     poisoned: Cycle,
     /// Clean images that get the trigger.
     restored: Cycle,
+    drawn: Vec<Drawn>,
+    pub(super) round: Round,
+}
+
+/// The steps between two looks at the held-out images, and how far they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Round {
+    /// Of all steps, those of this round.
+    pub(super) range: Range<usize>,
+    /// What the network said, when the round began, of the flagged images in their order: class and confidence. Empty if it was not asked.
+    said: Vec<(u32, f32)>,
+    /// Steps taken.
+    done: usize,
+    /// Sum of the objective over these steps, and clean images that got their label.
+    loss: f64,
+    hits: usize,
+    pub(super) seconds: f64,
+}
+
+impl Round {
+    pub(super) fn done(&self) -> bool {
+        self.done == self.range.len()
+    }
+
+    /// The mean of the objective over `range`.
+    pub(super) fn loss(&self) -> f64 {
+        self.loss / self.range.len().max(1) as f64
+    }
+
+    /// The percentage of clean samples that got their label, of `batch` a step.
+    pub(super) fn accuracy(&self, batch: usize) -> f64 {
+        100.0 * self.hits as f64 / (self.range.len() * batch).max(1) as f64
+    }
 }
 
 /// The samples of a step.
@@ -112,77 +150,129 @@ impl<'a> Steps<'a> {
             clean: Cycle::new(clean, config.seed, "unlearn clean"),
             poisoned: Cycle::new(poisoned, config.seed, "unlearn poisoned"),
             restored: Cycle::new(restored, config.seed, "unlearn triggered"),
+            drawn: Vec::new(),
+            round: Round::default(),
         })
     }
 
-    /// Draws the samples of `count` steps. With `ask`, the network as it is says first what the flagged ones show.
-    fn draw(&mut self, data: &Dataset, count: usize, ask: bool, observer: &dyn Observer) -> Result<Vec<Drawn>, TrainError> {
+    /// Draws the samples of the steps `range`. From the second round on the network, as it is, says first what the flagged ones show.
+    ///
+    /// # Errors
+    /// A wish to stop; the driver's.
+    pub(super) fn begin(&mut self, data: &Dataset, range: Range<usize>, observer: &dyn Observer) -> Result<(), TrainError> {
+        self.drawn = self.draw(range.len());
+        // At first the network says of a flagged image what the trigger says.
+        let judge = self.judge.as_mut().filter(|_| range.start > 0);
+        let said = match judge {
+            Some(judge) => {
+                let asked: Vec<usize> = self.drawn.iter().flat_map(|d| &d.forgotten).copied().collect();
+                let said = judge.run(&data.subset(&asked), observer)?;
+                said.class.into_iter().zip(said.confidence).collect()
+            }
+            None => Vec::new(),
+        };
+        self.enter(data, Round { range, said, ..Round::default() });
+        Ok(())
+    }
+
+    /// Goes on in `round` as if all steps before it had been taken here.
+    pub(super) fn resume(&mut self, data: &Dataset, round: Round) {
+        self.draw(round.range.start);
+        self.drawn = self.draw(round.range.len());
+        self.enter(data, round);
+    }
+
+    fn enter(&mut self, data: &Dataset, round: Round) {
+        if !round.said.is_empty() {
+            let said = round.said.chunks(self.config.batch_poison);
+            self.drawn.iter_mut().zip(said).for_each(|(drawn, said)| drawn.sort(&data.labels, said));
+        }
+        self.round = round;
+    }
+
+    fn draw(&mut self, count: usize) -> Vec<Drawn> {
         let (most, flagged) = (self.config.batch_clean, self.config.batch_poison);
-        let mut drawn: Vec<Drawn> = (0..count)
+        (0..count)
             .map(|_| Drawn {
                 clean: self.clean.draw(most),
                 forgotten: self.poisoned.draw(flagged),
                 restored: self.restored.draw(flagged),
                 ..Drawn::default()
             })
-            .collect();
-        if let Some(judge) = self.judge.as_mut().filter(|_| ask) {
-            let asked: Vec<usize> = drawn.iter().flat_map(|d| &d.forgotten).copied().collect();
-            let said = judge.run(&data.subset(&asked), observer)?;
-            let said: Vec<(u32, f32)> = said.class.into_iter().zip(said.confidence).collect();
-            drawn.iter_mut().zip(said.chunks(flagged)).for_each(|(drawn, said)| drawn.sort(&data.labels, said));
-        }
-        Ok(drawn)
+            .collect()
     }
 
-    /// Takes the steps `range` of the schedule. Returns the mean of the objective and the percentage of clean samples that got their
-    /// label.
+    /// What is needed to go on after the steps taken so far.
     ///
     /// # Errors
-    /// A loss that is not finite; a wish to stop; the driver's.
+    /// The driver's.
+    pub(super) fn state<P: Serialize + DeserializeOwned>(&self, position: P) -> Result<TrainState<P>, TrainError> {
+        TrainState::of(self.network, &self.step, position)
+    }
+
+    /// Gives network and optimizer what `state` holds; `path` is for messages.
+    ///
+    /// # Errors
+    /// The state of another network.
+    pub(super) fn restore<P: Serialize + DeserializeOwned>(&self, state: &TrainState<P>, path: &Path) -> Result<(), TrainError> {
+        state.restore(self.network, &self.step, path)
+    }
+
+    /// Takes steps until the round is done, `limit` is over or the observer wants to stop.
+    ///
+    /// # Errors
+    /// A loss that is not finite; the driver's.
     pub(super) fn run(
         &mut self,
         kernels: &Kernels,
         data: &Dataset,
-        range: Range<usize>,
+        limit: Duration,
         observer: &dyn Observer,
-    ) -> Result<(f64, f64), TrainError> {
-        // At first the network says of a flagged image what the trigger says.
-        let drawn = self.draw(data, range.len(), range.start > 0, observer)?;
-        let Steps { config, network, step, kept, trigger, .. } = self;
+    ) -> Result<(), TrainError> {
+        let Steps { config, network, step, kept, trigger, drawn, round, .. } = self;
         let (config, network, kept, trigger) = (*config, *network, &*kept, trigger.as_ref());
+        let first = round.range.start + round.done;
+        let drawn = &drawn[round.done..];
+        let start = Instant::now();
         let each = 1.0 / config.batch_poison as f32;
         // Forgetting fades as the rate does: what it asks for beyond the trigger is given back at the end.
-        let lambda = |index: usize| config.lambda * cosine(1.0, range.start + index, config.steps) as f32;
+        let lambda = |index: usize| config.lambda * cosine(1.0, first + index, config.steps) as f32;
         let batches = drawn.iter().enumerate().map(|(index, drawn)| drawn.batch(data, (lambda(index), each), kept, trigger));
         let submit = |index: usize, batch: &Batch| {
-            let at = range.start + index;
+            let at = first + index;
             step.run(network, batch, cosine(config.lr, at, config.steps), (config.seed as u32) ^ 0x5bd1_e995 ^ at as u32)
         };
-        let (mut sum, mut hits) = (0.0, 0);
         let collect = |index: usize, batch: &Batch, parts: &[Vec<u8>]| {
             let Drawn { clean, forgotten, named, restored, .. } = &drawn[index];
             let weights = [1.0 / clean.len().max(1) as f32, lambda(index) * each, RESTORE * each];
-            let mut first = 0;
+            let mut begin = 0;
             for ((part, weight), count) in
                 parts.iter().zip(weights).zip([clean.len(), forgotten.len(), named.len() + restored.len()])
             {
                 let losses: Vec<f32> = bytemuck::pod_collect_to_vec(part);
                 // Without a trigger the third part is empty, and what lies there are the classes.
-                let losses = &losses[first..first + count];
+                let losses = &losses[begin..begin + count];
                 if let Some(&value) = losses.iter().find(|x| !x.is_finite()) {
-                    let step = range.start + index + 1;
-                    return Err(TrainError::NotFinite { stage: STAGE.into(), epoch: 1, step, value, lr: config.lr });
+                    return Err(TrainError::NotFinite {
+                        stage: STAGE.into(),
+                        epoch: 1,
+                        step: first + index + 1,
+                        value,
+                        lr: config.lr,
+                    });
                 }
-                sum += f64::from(weight) * losses.iter().map(|x| f64::from(*x)).sum::<f64>();
-                first += count;
+                round.loss += f64::from(weight) * losses.iter().map(|x| f64::from(*x)).sum::<f64>();
+                begin += count;
             }
             let classes: Vec<u32> = parts.last().map(|p| bytemuck::pod_collect_to_vec(p)).unwrap_or_default();
-            hits += batch.labels.iter().zip(&classes).take(clean.len()).filter(|(l, c)| l == c).count();
+            round.hits += batch.labels.iter().zip(&classes).take(clean.len()).filter(|(l, c)| l == c).count();
+            round.done += 1;
             Ok(())
         };
-        stream(kernels.gpu(), observer, batches, submit, collect)?;
-        Ok((sum / range.len().max(1) as f64, 100.0 * hits as f64 / (range.len() * config.batch_clean).max(1) as f64))
+        let enough = || observer.cancelled() || start.elapsed() >= limit;
+        stream_until(kernels.gpu(), observer, enough, batches, submit, collect)?;
+        round.seconds += start.elapsed().as_secs_f64();
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every setting of a job: its default, whether its value makes sense, and what the parts are told of it.
 //!
-//! A new setting is a field of [`Flags`], a field of [`Settings`] and its value in `defaults`; a test sees to it.
+//! A new setting is a field of the command line's `Flags`, a field of [`Protocol`] and its value in `defaults`; a test sees to it.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::flags::{Channels, decimal, normalisation};
-use super::inputs::image_cache;
+use super::channels::{Channels, decimal, normalisation};
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::dau::{Border, DiscriminatorConfig, StageOneConfig, UnlearnConfig, UnlearnLoss};
@@ -17,12 +16,12 @@ use crate::gpu::Precision;
 use crate::nn::{MODELS, ModelSpec};
 use crate::train::{Normalisation, SgdConfig, TrainConfig};
 
-/// Settings, beside an attack's options, that say how images are poisoned.
-pub(super) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate"];
+/// Protocol, beside an attack's options, that say how images are poisoned.
+pub(crate) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate"];
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct Protocol {
     pub dataset: String,
     pub data: Option<PathBuf>,
     pub image_size: usize,
@@ -70,17 +69,17 @@ pub struct Settings {
     pub out: PathBuf,
 }
 
-pub(super) fn to_table(settings: &Settings) -> Result<Table> {
+pub(crate) fn to_table(settings: &Protocol) -> Result<Table> {
     Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
 }
 
-pub(super) fn one_line(e: &impl ToString) -> String {
+pub(crate) fn one_line(e: &impl ToString) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-impl Settings {
-    pub(super) fn defaults(spec: &Spec) -> Settings {
-        Settings {
+impl Protocol {
+    pub(crate) fn defaults(spec: &Spec) -> Protocol {
+        Protocol {
             dataset: spec.name.clone(),
             data: None,
             image_size: spec.image_size,
@@ -122,7 +121,7 @@ impl Settings {
     }
 
     /// `runs/cifar-10-badnets-0`.
-    pub(super) fn default_out(&self) -> PathBuf {
+    pub(crate) fn default_out(&self) -> PathBuf {
         let name = format!("{}-{}-{}", self.dataset, self.attack, self.seed).to_lowercase();
         Path::new("runs").join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
     }
@@ -131,22 +130,22 @@ impl Settings {
     ///
     /// # Errors
     /// A missing or unknown key, a value out of range.
-    pub fn from_run(mut table: Table, path: &Path) -> Result<Settings> {
+    pub fn from_run(mut table: Table, path: &Path) -> Result<Protocol> {
         // Runs of versions that had but the dataset's normalisation do not say.
         if let Some(spec) = table.get("dataset").and_then(Value::as_str).and_then(|name| Spec::find(name).ok()) {
-            let defaults = to_table(&Settings::defaults(&spec))?;
+            let defaults = to_table(&Protocol::defaults(&spec))?;
             for (key, value) in defaults.into_iter().filter(|(key, _)| ["mean", "std"].contains(&key.as_str())) {
                 table.entry(key).or_insert(value);
             }
         }
-        let settings: Settings =
+        let settings: Protocol =
             table.try_into().map_err(|e: toml::de::Error| anyhow!("{}: {}", path.display(), one_line(&e)))?;
         settings.check()?;
         Ok(settings)
     }
 
     /// Values that no part below checks: those would run, and mean nothing.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.poisoned.is_none() {
             let entry = attacks::find(&self.attack)?;
             entry.complete(&self.options)?;
@@ -184,7 +183,8 @@ impl Settings {
         Ok(())
     }
 
-    pub fn load_options(&self) -> LoadOptions {
+    /// How its images are loaded; `cache`: where decoded images are kept for the next start.
+    pub fn load_options(&self, cache: Option<PathBuf>) -> LoadOptions {
         LoadOptions {
             dir: self.data.clone(),
             image_size: Some(self.image_size),
@@ -192,7 +192,7 @@ impl Settings {
             seed: self.seed,
             skip_unreadable: self.skip_unreadable,
             train_only: false,
-            cache: image_cache(),
+            cache,
         }
     }
 
@@ -210,7 +210,7 @@ impl Settings {
     /// Those that say how images were poisoned, for [`POISON_SETTINGS`].
     ///
     /// # Errors
-    /// Settings that TOML cannot hold.
+    /// Protocol that TOML cannot hold.
     pub fn poisoning(&self) -> Result<Table> {
         const KEYS: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
         let mut table = to_table(self)?;
@@ -221,7 +221,7 @@ impl Settings {
     /// Those of a job that poisons nothing.
     ///
     /// # Errors
-    /// Settings that TOML cannot hold.
+    /// Protocol that TOML cannot hold.
     pub fn without_poisoning(&self) -> Result<Table> {
         let mut table = to_table(self)?;
         table.retain(|key, _| !(POISONING.contains(&key) || self.options.0.contains_key(key)));

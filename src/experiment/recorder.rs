@@ -1,0 +1,134 @@
+//! Recording while a part of an experiment runs: every epoch to `metrics.jsonl`, the seconds of every stage.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use super::{Part, StageTime, Store, StoreError};
+use crate::train::{EpochRecord, Observer};
+
+/// Keeps what one part's observer sees, and passes all of it on.
+pub struct Recorder<'a> {
+    part: Part,
+    store: &'a Store,
+    observer: &'a dyn Observer,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stage: Option<(String, Instant)>,
+    done: Vec<StageTime>,
+    /// The first line of `metrics.jsonl` that could not be written.
+    fault: Option<StoreError>,
+}
+
+impl State {
+    fn end(&mut self, part: Part) {
+        let Some((name, began)) = self.stage.take() else { return };
+        let (name, seconds) = (without_count(&name), began.elapsed().as_secs_f64());
+        match self.done.iter_mut().find(|earlier| earlier.name == name) {
+            Some(earlier) => earlier.seconds += seconds,
+            None => self.done.push(StageTime { part, name: name.into(), seconds }),
+        }
+    }
+}
+
+/// `train` for `train 3/12`, `discriminator` for `discriminator, round 2`: what times are added up by.
+fn without_count(name: &str) -> &str {
+    let name = name.split(", ").next().unwrap_or(name);
+    match name.rsplit_once(' ') {
+        Some((head, tail)) if tail.contains('/') && tail.chars().all(|c| c == '/' || c.is_ascii_digit()) => head,
+        _ => name,
+    }
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(part: Part, store: &'a Store, observer: &'a dyn Observer) -> Recorder<'a> {
+        Recorder { part, store, observer, state: RefCell::default() }
+    }
+
+    /// Ends the last stage and gives all their times.
+    ///
+    /// # Errors
+    /// A line of `metrics.jsonl` that could not be written.
+    pub fn finish(self) -> Result<Vec<StageTime>, StoreError> {
+        self.end();
+        let state = self.state.into_inner();
+        state.fault.map_or(Ok(state.done), Err)
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn begin(&self, stage: &str, images: u64) {
+        let mut state = self.state.borrow_mut();
+        state.end(self.part);
+        state.stage = Some((stage.to_string(), Instant::now()));
+        self.observer.begin(stage, images);
+    }
+
+    fn advance(&self, images: u64) {
+        self.observer.advance(images);
+    }
+
+    fn epoch(&self, record: &EpochRecord) {
+        if let Err(fault) = self.store.append_metrics(self.part, record) {
+            self.state.borrow_mut().fault.get_or_insert(fault);
+        }
+        self.observer.epoch(record);
+    }
+
+    fn end(&self) {
+        self.state.borrow_mut().end(self.part);
+        self.observer.end();
+    }
+
+    fn cancelled(&self) -> bool {
+        self.observer.cancelled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::METRICS;
+    use crate::train::Silent;
+
+    #[test]
+    fn rounds_and_epochs_of_a_stage_go_by_one_name() {
+        for (name, expected) in [
+            ("train 3/12", "train"),
+            ("discriminator, round 2", "discriminator"),
+            ("record losses", "record losses"),
+            ("test defended 2/2", "test defended"),
+        ] {
+            assert_eq!(without_count(name), expected);
+        }
+    }
+
+    #[test]
+    fn stages_are_timed_and_epochs_written() {
+        let place = tempfile::tempdir().expect("a folder");
+        let store = Store::create(place.path()).expect("created");
+        let recorder = Recorder::new(Part::AntiLearning, &store, &Silent);
+        recorder.begin("train 1/2", 20);
+        recorder.advance(20);
+        let record = EpochRecord {
+            stage: "train".into(),
+            epoch: 1,
+            epochs: 2,
+            loss: 0.5,
+            accuracy: 90.0,
+            lr: 0.1,
+            seconds: 1.0,
+            images_per_second: 20.0,
+        };
+        recorder.epoch(&record);
+        recorder.begin("train 2/2", 20);
+        recorder.begin("features", 20);
+        recorder.begin("test defended 2/2", 20);
+        let stages = recorder.finish().expect("finished");
+        assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["train", "features", "test defended"]);
+        let line = store.read(METRICS).expect("metrics");
+        assert!(line.starts_with("{\"part\":\"anti_learning\",\"stage\":\"train\",\"epoch\":1,"), "{line}");
+    }
+}
