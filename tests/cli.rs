@@ -25,6 +25,8 @@ fn tiny_run() -> (TempDir, String) {
     static RUN: OnceLock<(PathBuf, String)> = OnceLock::new();
     let (folder, stdout) = RUN.get_or_init(|| {
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli");
+        // One of an earlier test would be taken for this.
+        let _ = fs::remove_dir_all(&place);
         fs::create_dir_all(&place).expect("made");
         let stdout = succeed(&place, &[&["run", "--json", "--seed", "3", "--out", "r"], &TINY[..]].concat());
         (place.join("r"), stdout)
@@ -270,6 +272,8 @@ fn a_run_leaves_its_folder_and_its_figures() {
     let expected = [
         "backdoored.safetensors",
         "defended.safetensors",
+        "findings.json",
+        "lock",
         "metrics.jsonl",
         "poison.csv",
         "preview.png",
@@ -386,8 +390,8 @@ fn an_interrupt_leaves_no_half_written_file() {
     assert!(sent.success());
     assert_eq!(child.wait().expect("ended").code(), Some(130));
     let left: Vec<String> = files(&place.path().join("r")).into_iter().collect();
-    assert_eq!(left.len(), 4, "{left:?}");
-    for file in ["metrics.jsonl", "poison.csv", "preview.png", "run.toml"] {
+    assert_eq!(left.len(), 6, "{left:?}");
+    for file in ["lock", "metrics.jsonl", "poison.csv", "preview.png", "run.toml", "training.safetensors"] {
         assert!(left.iter().any(|path| path.ends_with(file)), "{file} is not in {left:?}");
     }
 }

@@ -130,7 +130,7 @@ mod fetch {
             }
             let from = if done > 0 { format!(", from byte {done}") } else { String::new() };
             let size = total.map_or(String::new(), |total| format!(", {:.1} MB", total as f64 / 1e6));
-            eprintln!("{what}{size}{from}");
+            say!("{what}{size}{from}");
             if let Some(total) = total.filter(|_| std::io::stderr().is_terminal()) {
                 let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
                 let bar = ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_position(done);

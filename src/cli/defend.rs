@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::flags::{DataFlags, Flags, StageOneFlags, StageTwoFlags, TrainingFlags};
-use super::own::{accuracy, load, record, root, settings, share};
+use super::own::{accuracy, load, root, settings, share, show, shown_again};
 use super::progress::Progress;
-use super::{Global, Refuse, announce, host, print, print_json};
+use super::run::say_what_is_there;
+use super::{Global, Refuse, announce, host};
 use crate::data::Splits;
-use crate::defenses::dau::{scan, unlearn};
-use crate::experiment::{DEFENDED, DatasetFacts, Part, RESULTS, Recorder, Store, UNDEFENDED, open_for, seconds};
+use crate::experiment::{
+    DatasetFacts, Part, RESULTS, Recorder, Store, UNDEFENDED, open_for, searched, seconds, trained, unlearned,
+};
 use crate::report::{Verdict, write_findings};
-use crate::train::{Network, fit};
 
 /// Arguments of `dau defend`.
 #[derive(Args, Clone, Debug)]
@@ -30,60 +31,52 @@ pub struct DefendArgs {
     stage_one: StageOneFlags,
     #[command(flatten)]
     stage_two: StageTwoFlags,
-    /// Where to write the networks, suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/defend]
+    /// Where to write the networks, suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/defend
+    /// and a code for the settings]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Begin anew where the folder holds a run; the old folder is kept beside it
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
-    let DefendArgs { config, data, training, stage_one, stage_two, out } = args.clone();
-    let flags = Flags { config, data, training, stage_one, stage_two, out, ..Flags::default() };
-    let settings = settings(&flags, "runs/defend").refuse()?;
-    Store::vet(&settings.out).refuse()?;
+    let DefendArgs { config, data, training, stage_one, stage_two, out, force } = args.clone();
+    let flags = Flags { config, data, training, stage_one, stage_two, out, force, ..Flags::default() };
+    let (settings, mut asked) = settings(&flags, "runs/defend", []).refuse()?;
+    let earlier = Store::earlier(&settings.out, &asked).refuse()?;
     let Splits { train, test, left_out } = load(&settings, false).refuse()?;
     let progress = Progress::new();
     let open = |precision| global.open(precision);
-    let kernels = open_for(&settings, &settings.model_spec(&train), &host(&open, &progress)).refuse()?;
+    let model = settings.model_spec(&train);
+    let kernels = open_for(&settings, &model, &host(&open, &progress)).refuse()?;
     announce(&kernels);
-    let folder = Store::create(&settings.out).refuse()?;
-    let table = settings.without_poisoning()?;
-    record(&folder, &table, &kernels.gpu().describe(), &[])?;
+    say_what_is_there(earlier.as_ref(), RESULTS);
+    asked.given.extend([("images".into(), train.fingerprint()), ("test".into(), test.fingerprint())]);
+    let adapter = kernels.gpu().describe();
+    let store = Store::begin(&settings.out, &asked, &adapter, earlier).refuse()?;
+    if shown_again(&store, global)? {
+        return Ok(());
+    }
 
-    let recorder = Recorder::new(Part::AntiLearning, &folder, &progress);
-    let network = Network::new(&kernels, &settings.model_spec(&train), &settings.normalisation()?, settings.seed)?;
-    fit(&kernels, &network, &train, &settings.train_config(), &recorder, None)?;
-    network.save(&folder.path(UNDEFENDED))?;
-    let findings = scan(&kernels, &network, &train, &settings.stage_one_config(), &recorder)?;
-    let mut stages = recorder.finish()?;
+    let recorder = Recorder::new(Part::AntiLearning, &store, &progress);
+    let network = trained(&kernels, &settings, &model, &train, &store, UNDEFENDED, &recorder)?;
+    let findings = searched(&kernels, &settings, &network, &train, &store, &recorder)?;
+    recorder.finish()?;
     let verdict = Verdict::new(&train, &findings);
-    write_findings(&folder, &train, root(&settings), &findings, &verdict)?;
+    write_findings(&store, &train, root(&settings), &findings, &verdict)?;
 
-    let recorder = Recorder::new(Part::Test, &folder, &progress);
+    let recorder = Recorder::new(Part::Test, &store, &progress);
     let before = accuracy(&kernels, &network, &test, settings.batch, &recorder, "test undefended")?;
-    stages.extend(recorder.finish()?);
+    recorder.finish()?;
     // With nothing flagged the network stays as it was trained.
-    let recorder = Recorder::new(Part::Unlearning, &folder, &progress);
-    unlearn(&kernels, &network, &train, &findings.split, &settings.unlearn_config(), &recorder, None)?;
-    stages.extend(recorder.finish()?);
-    network.save(&folder.path(DEFENDED))?;
-    let recorder = Recorder::new(Part::Test, &folder, &progress);
+    let recorder = Recorder::new(Part::Unlearning, &store, &progress);
+    let network = unlearned(&kernels, &settings.unlearn_config(), network, &train, &findings.split, &store, &recorder)?;
+    recorder.finish()?;
+    let recorder = Recorder::new(Part::Test, &store, &progress);
     let after = accuracy(&kernels, &network, &test, settings.batch, &recorder, "test defended")?;
-    stages.extend(recorder.finish()?);
-    record(&folder, &table, &kernels.gpu().describe(), &stages)?;
+    recorder.finish()?;
 
-    let results = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: left_out.len() },
-        "classes": train.classes,
-        "verdict": verdict,
-        "undefended": share(before),
-        "defended": share(after),
-        "seconds": seconds(&stages),
-        "adapter": kernels.gpu().describe(),
-        "seed": settings.seed,
-        "config": table,
-    });
-    folder.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
     let changed = if verdict.flagged > 0 { "after unlearning" } else { "it is the trained network, unchanged" };
     let words = format!(
         "{}\nAccuracy on {} images that were not trained on: {:.2} % as trained; {:.2} % for defended.safetensors, {changed}.\n",
@@ -92,17 +85,19 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
         before.percent(),
         after.percent()
     );
-    show(&words, &results, &folder, global)
-}
-
-/// Words on stdout, or JSON there and the words on stderr; then where the files are.
-pub(super) fn show(words: &str, results: &Value, folder: &Store, global: &Global) -> Result<()> {
-    if global.json {
-        eprint!("{words}");
-        print_json(results)?;
-    } else {
-        print(words)?;
-    }
-    eprintln!("done; files: {}", folder.root().display());
-    Ok(())
+    let results = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: left_out.len() },
+        "classes": train.classes,
+        "verdict": verdict,
+        "words": words,
+        "undefended": share(before),
+        "defended": share(after),
+        "seconds": seconds(&store.read_run()?.1.stages),
+        "adapter": adapter,
+        "seed": settings.seed,
+        "config": settings.without_poisoning()?,
+    });
+    store.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
+    show(&words, &results, &store, global)
 }

@@ -13,14 +13,14 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let preset = toml! { out = "runs/demo" };
     let protocol = resolve(&preset, flags).refuse()?.protocol;
     let out = protocol.out.clone();
-    let results = whole_job(protocol, global)?;
+    let results = whole_job(protocol, flags.force, global)?;
     show(&results, &out, global)?;
     if let (true, (Some(before), Some(after), Some(ra))) =
         (results.warnings.is_empty(), (results.undefended.asr, results.defended.asr, results.defended.ra))
     {
-        eprintln!("\n{}", guidance(&results, [before, after, ra], &out.join(PREVIEW).display().to_string()));
+        say!("\n{}", guidance(&results, [before, after, ra], &out.join(PREVIEW).display().to_string()));
     }
-    eprintln!(
+    say!(
         "\nNext: dau run --dataset CIFAR-10 --data DIR --attack BadNets; --dataset folder for your own images; dau run --help"
     );
     Ok(())

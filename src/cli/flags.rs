@@ -83,9 +83,13 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     pub stage_two: StageTwoFlags,
-    /// Run folder [default: runs/DATASET-ATTACK-SEED]
+    /// Run folder; a run that was stopped there goes on [default: runs/DATASET-ATTACK-SEED, and of `run` a code for its settings]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Begin anew where the folder holds a run; the old folder is kept beside it
+    #[arg(long)]
+    #[serde(skip)]
+    pub force: bool,
 }
 
 /// Which network, and how it is trained.
@@ -173,7 +177,11 @@ pub struct StageTwoFlags {
 /// The keys that a configuration file may have: the flags' names.
 pub(super) fn known_keys() -> Vec<String> {
     let command = Flags::augment_args(clap::Command::new("keys"));
-    command.get_arguments().map(|arg| arg.get_id().to_string()).filter(|key| key != "config").collect()
+    command
+        .get_arguments()
+        .map(|arg| arg.get_id().to_string())
+        .filter(|key| !["config", "force"].contains(&key.as_str()))
+        .collect()
 }
 
 pub(super) fn read_config(path: &Path) -> Result<Table> {

@@ -25,7 +25,7 @@ pub(super) fn noted(splits: Splits) -> Splits {
 pub(super) fn note_left_out(left_out: &[String], kept: usize) {
     if let Some(first) = left_out.first() {
         let of = kept + left_out.len();
-        eprintln!("left out {} of {of} images that cannot be read; the first: {first}", left_out.len());
+        say!("left out {} of {of} images that cannot be read; the first: {first}", left_out.len());
     }
 }
 

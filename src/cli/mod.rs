@@ -1,5 +1,8 @@
 //! The command line: one file a subcommand. Arguments in, a job done, exit code out.
 
+#[macro_use]
+mod say;
+
 mod attack_flags;
 pub mod bench;
 mod data;
@@ -45,7 +48,7 @@ The original's command line does `run` in three parts that share a run folder:
   dau --subtask unlearning    --dataset \"CIFAR-10\" --data DIR --attack \"BadNets\"
   dau --subtask test          --dataset \"CIFAR-10\" --data DIR --attack \"BadNets\"
 
-Exit codes: 0 done; 1 failed on the way; 2 refused, nothing was written; 130 stopped by Ctrl-C.";
+Exit codes: 0 done; 1 failed on the way; 2 refused, nothing was written; 130 stopped by Ctrl-C or SIGTERM.";
 
 /// Trains backdoored networks on any GPU, finds the poisoned images and removes the backdoor
 /// (Decoupled Adversarial Unlearning).
@@ -193,7 +196,7 @@ fn host<'a>(open: &'a dyn Fn(Precision) -> Result<Kernels>, observer: &'a dyn Ob
 /// Says on stderr which adapter was chosen, once it is clear that there is something to do on it.
 fn announce(kernels: &Kernels) {
     let gpu = kernels.gpu();
-    eprintln!("adapter: {}, staging {}", gpu.describe(), gpu.caps().staging.name());
+    say!("adapter: {}, staging {}", gpu.describe(), gpu.caps().staging.name());
 }
 
 /// Input that is refused before anything is done or written.
@@ -268,11 +271,11 @@ pub fn main() -> ExitCode {
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     if let Some(TrainError::Cancelled) = error.downcast_ref() {
-        eprintln!("interrupted: what was finished is in place, nothing is half-written");
+        say!("stopped: nothing is half-written; a run goes on by the same command");
         return INTERRUPTED_CODE.into();
     }
     // Our errors say their causes themselves.
-    eprintln!("error: {error}");
+    say!("error: {error}");
     if error.is::<Refused>() { REFUSED_CODE.into() } else { ExitCode::FAILURE }
 }
 

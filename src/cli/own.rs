@@ -2,34 +2,42 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
-use toml::{Table, toml};
+use anyhow::{Result, anyhow, ensure};
+use serde_json::Value;
+use toml::toml;
 
 use super::flags::Flags;
 use super::inputs::{image_cache, noted};
 use super::layers::resolve;
+use super::{Global, print, print_json};
 use crate::attacks::ATTACKS;
 use crate::data::{self, DataError, Dataset, LoadOptions, Spec, Splits};
 use crate::experiment::Protocol;
 use crate::experiment::evaluate::Count;
 use crate::experiment::protocol::POISONING;
-use crate::experiment::{Provenance, StageTime, Store};
+use crate::experiment::{Asked, RESULTS, Store};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::train::{Network, Observer, predict};
 
-/// Settings for a folder of images, which nobody poisons here.
+/// Settings for a folder of images, which nobody poisons here, and what is asked with them and what is `given` beside. Without `--out` the
+/// run's folder is `prefix` and a code.
 ///
 /// # Errors
 /// As [`resolve`], or a setting of poisoning.
-pub(super) fn settings(flags: &Flags, out: &str) -> Result<Protocol> {
-    let mut preset = toml! { dataset = "folder" };
-    preset.insert("out".into(), out.into());
-    let resolved = resolve(&preset, flags)?;
+pub(super) fn settings<const N: usize>(flags: &Flags, prefix: &str, given: [(&str, String); N]) -> Result<(Protocol, Asked)> {
+    let resolved = resolve(&toml! { dataset = "folder" }, flags)?;
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
     let stray = POISONING.into_iter().chain(options).find(|key| resolved.given.contains_key(*key));
     ensure!(stray.is_none(), "nothing is poisoned here: leave out `{}`", stray.unwrap_or_default());
-    Ok(resolved.protocol)
+    let mut settings = resolved.protocol;
+    let given = given.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    let mut asked = Asked { settings: settings.without_poisoning()?, given, force: flags.force };
+    if !resolved.given.contains_key("out") {
+        settings.out = asked.own_folder(Path::new(prefix));
+        asked.settings = settings.without_poisoning()?;
+    }
+    Ok((settings, asked))
 }
 
 /// Loads the images, the training images alone if nothing is tested; a data set that is built in lends a folder given with `--data` its
@@ -98,11 +106,35 @@ pub(super) fn share(count: Count) -> serde_json::Value {
     serde_json::json!({"acc": count.percent(), "counts": {"acc": [count.hits, count.of]}})
 }
 
-/// Records what was set and how long it took.
+/// What a file is known by: its path and a checksum of what it holds.
 ///
 /// # Errors
-/// A disk that refuses.
-pub(super) fn record(folder: &Store, table: &Table, adapter: &str, stages: &[StageTime]) -> Result<()> {
-    let version = env!("CARGO_PKG_VERSION").into();
-    Ok(folder.write_run(table, &Provenance { version, adapter: adapter.into(), stages: stages.to_vec() })?)
+/// A file that cannot be read.
+pub(super) fn known_by(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| anyhow!("cannot read {}: {e}", path.display()))?;
+    Ok(format!("{} ({:08x})", path.display(), crc32fast::hash(&bytes)))
+}
+
+/// Shows what a run that has ended here found; whether there is one.
+///
+/// # Errors
+/// A file that is missing or damaged, a stdout that refuses.
+pub(super) fn shown_again(store: &Store, global: &Global) -> Result<bool> {
+    if store.has(RESULTS) {
+        let results: Value = store.read_json(RESULTS)?;
+        show(results["words"].as_str().unwrap_or_default(), &results, store, global)?;
+    }
+    Ok(store.has(RESULTS))
+}
+
+/// Words on stdout, or JSON there and the words on stderr; then where the files are.
+pub(super) fn show(words: &str, results: &Value, store: &Store, global: &Global) -> Result<()> {
+    if global.json {
+        say!("{}", words.trim_end());
+        print_json(results)?;
+    } else {
+        print(words)?;
+    }
+    say!("done; files: {}", store.root().display());
+    Ok(())
 }

@@ -36,7 +36,7 @@ fn watch_interrupts() {
             if INTERRUPTED.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED_CODE.into());
             }
-            eprintln!("stopping after this batch; Ctrl-C again stops at once");
+            say!("stopping after this step; once more stops at once");
         };
         if let Err(e) = ctrlc::set_handler(handler) {
             log::warn!("Ctrl-C will stop at once, not after a batch: {e}");
@@ -92,9 +92,9 @@ impl Observer for Progress {
         bar.finish_and_clear();
         let rate = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
         if self.terminal {
-            eprintln!("{name:WIDTH$} {seconds:>7.1} s  {rate:>7.0} images/s  {said}");
+            say!("{name:WIDTH$} {seconds:>7.1} s  {rate:>7.0} images/s  {said}");
         } else {
-            eprintln!("{name}: {seconds:.1} s, {rate:.0} images/s{}{said}", if said.is_empty() { "" } else { ", " });
+            say!("{name}: {seconds:.1} s, {rate:.0} images/s{}{said}", if said.is_empty() { "" } else { ", " });
         }
     }
 

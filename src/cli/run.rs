@@ -7,27 +7,53 @@ use toml::Table;
 
 use super::flags::Flags;
 use super::inputs::note_left_out;
-use super::layers::resolve;
+use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
-use crate::experiment::{Experiment, IMPLANTED, Protocol, Record, Store};
+use crate::experiment::{Asked, Experiment, IMPLANTED, POISON, Protocol, RESULTS, Record, Store};
 use crate::report::render;
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
-    let protocol = resolve(&Table::new(), flags).refuse()?.protocol;
+    let Resolved { mut protocol, given } = resolve(&Table::new(), flags).refuse()?;
+    if !given.contains_key("out") {
+        protocol.out = Asked::of(&protocol).refuse()?.own_folder(&protocol.out);
+    }
     let out = protocol.out.clone();
-    show(&whole_job(protocol, global)?, &out, global)
+    show(&whole_job(protocol, flags.force, global)?, &out, global)
 }
 
-/// Each part takes from the store what the one before left there, as the subtasks do.
-pub(super) fn whole_job(protocol: Protocol, global: &Global) -> Result<Record> {
-    Store::vet(&protocol.out).refuse()?;
+/// Each part takes from the store what the one before left there, as the subtasks do; what is there is not made again.
+pub(super) fn whole_job(protocol: Protocol, force: bool, global: &Global) -> Result<Record> {
     let progress = Progress::new();
-    let experiment = prepare(protocol, None, global, &progress).refuse()?;
-    let store = Store::create(&experiment.protocol.out).refuse()?;
+    let (experiment, store) = begin(protocol, force, global, &progress)?;
     experiment.anti_learning(&store, &progress)?;
     experiment.unlearning(&store, experiment.stage_one(&store)?, &progress)?;
     experiment.test(&store, experiment.stage_two(&store)?, &progress)
+}
+
+/// An experiment in its own store: a new one, or the one that it goes on in.
+pub(super) fn begin(protocol: Protocol, force: bool, global: &Global, progress: &Progress) -> Result<(Experiment, Store)> {
+    let asked = Asked { force, ..Asked::of(&protocol).refuse()? };
+    let earlier = Store::earlier(&protocol.out, &asked).refuse()?;
+    let experiment = prepare(protocol, earlier.as_ref().filter(|store| store.has(POISON)), global, progress).refuse()?;
+    say_what_is_there(earlier.as_ref(), RESULTS);
+    let asked = experiment.asked(force).refuse()?;
+    let store = Store::begin(&experiment.protocol.out, &asked, &experiment.kernels.gpu().describe(), earlier).refuse()?;
+    Ok((experiment, store))
+}
+
+/// Says whether a run goes on, or has ended with the file `last`.
+pub(super) fn say_what_is_there(earlier: Option<&Store>, last: &str) {
+    if let Some(store) = earlier {
+        let folder = store.root().display();
+        if store.has(last) {
+            say!(
+                "{folder} holds this run, ended: what follows was found then. --force runs it again and keeps the old folder"
+            );
+        } else {
+            say!("{folder} holds this run, not ended: it goes on");
+        }
+    }
 }
 
 /// Checks all inputs, and says what was left out and which adapter is used.
@@ -48,7 +74,7 @@ pub(super) fn prepare(protocol: Protocol, earlier: Option<&Store>, global: &Glob
 /// A stdout that refuses.
 pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
     if global.json {
-        eprint!("{}", render(results));
+        say!("{}", render(results).trim_end());
         print_json(results)?;
     } else {
         print(&render(results))?;
@@ -58,6 +84,6 @@ pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
         (None, _) => ", without triggered test images: whether the attack implanted is not known".into(),
         _ => String::new(),
     };
-    eprintln!("done{but}; files: {}", folder.display());
+    say!("done{but}; files: {}", folder.display());
     Ok(())
 }

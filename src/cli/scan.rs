@@ -6,14 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::defend::show;
 use super::flags::{DataFlags, Flags, StageOneFlags};
-use super::own::{fits, keep_apart, load, record, root, settings};
+use super::own::{fits, keep_apart, known_by, load, root, settings, show, shown_again};
 use super::progress::Progress;
+use super::run::say_what_is_there;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
-use crate::defenses::dau::{examine, scan};
-use crate::experiment::{DatasetFacts, Part, Protocol, RESULTS, Recorder, Store, seconds};
+use crate::defenses::dau::examine;
+use crate::experiment::{Asked, DatasetFacts, Part, Protocol, RESULTS, Recorder, Store, searched, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{Verdict, write_findings};
@@ -30,50 +30,65 @@ pub struct ScanArgs {
     data: DataFlags,
     #[command(flatten)]
     stage_one: StageOneFlags,
-    /// Where to write suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/scan]
+    /// Where to write suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/scan and a code for the
+    /// settings]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Begin anew where the folder holds a run; the old folder is kept beside it
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
-    let (device, settings, Splits { train, left_out, .. }) = inputs(args, global).refuse()?;
-    let folder = Store::create(&settings.out).refuse()?;
+    let ScanInputs { device, settings, splits, mut asked, earlier } = inputs(args, global).refuse()?;
+    let Splits { train, left_out, .. } = splits;
+    say_what_is_there(earlier.as_ref(), RESULTS);
+    asked.given.insert("images".into(), train.fingerprint());
+    let adapter = device.as_ref().map_or_else(|| "none".to_string(), |(kernels, _)| kernels.gpu().describe());
+    let store = Store::begin(&settings.out, &asked, &adapter, earlier).refuse()?;
+    if shown_again(&store, global)? {
+        return Ok(());
+    }
 
     let progress = Progress::new();
-    let recorder = Recorder::new(Part::AntiLearning, &folder, &progress);
+    let recorder = Recorder::new(Part::AntiLearning, &store, &progress);
     let findings = match &device {
         Some((kernels, network)) => {
             announce(kernels);
-            scan(kernels, network, &train, &settings.stage_one_config(), &recorder)?
+            searched(kernels, &settings, network, &train, &store, &recorder)?
         }
         None => examine(&train, &recorder)?,
     };
-    let stages = recorder.finish()?;
+    recorder.finish()?;
     let verdict = Verdict::new(&train, &findings);
-    write_findings(&folder, &train, root(&settings), &findings, &verdict)?;
-    let table = settings.without_poisoning()?;
-    let adapter = device.as_ref().map_or_else(|| "none".to_string(), |(kernels, _)| kernels.gpu().describe());
-    record(&folder, &table, &adapter, &stages)?;
+    write_findings(&store, &train, root(&settings), &findings, &verdict)?;
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "checkpoint": args.checkpoint,
         "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: left_out.len() },
         "classes": train.classes,
         "verdict": verdict,
-        "seconds": seconds(&stages),
+        "words": verdict.text(),
+        "seconds": seconds(&store.read_run()?.1.stages),
         "adapter": adapter,
         "seed": settings.seed,
-        "config": table,
+        "config": settings.without_poisoning()?,
     });
-    folder.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
-    show(&verdict.text(), &results, &folder, global)
+    store.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
+    show(&verdict.text(), &results, &store, global)
 }
 
-/// A network on its device, if one was given; the settings; the images.
-type ScanInputs = (Option<(Kernels, Network)>, Protocol, Splits);
+struct ScanInputs {
+    /// The network on its device, if one was given.
+    device: Option<(Kernels, Network)>,
+    settings: Protocol,
+    splits: Splits,
+    asked: Asked,
+    earlier: Option<Store>,
+}
 
 fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
-    let ScanArgs { checkpoint, mut data, stage_one, out } = args.clone();
+    let ScanArgs { checkpoint, mut data, stage_one, out, .. } = args.clone();
     let open = |path: &Path| -> Result<_> {
         let kernels = global.open(Precision::F32)?;
         let network = Network::load(&kernels, path)?;
@@ -83,14 +98,16 @@ fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
     if let Some((_, network)) = &device {
         data.image_size = data.image_size.or(Some(network.spec.image_size));
     }
-    let settings = settings(&Flags { data, stage_one, out, ..Flags::default() }, "runs/scan")?;
-    Store::vet(&settings.out)?;
+    let flags = Flags { data, stage_one, out, force: args.force, ..Flags::default() };
+    let network = checkpoint.as_deref().map_or(Ok("none".into()), known_by)?;
+    let (settings, asked) = settings(&flags, "runs/scan", [("checkpoint", network)])?;
     if let Some(path) = &checkpoint {
         keep_apart(path, &settings.out)?;
     }
+    let earlier = Store::earlier(&settings.out, &asked)?;
     let splits = load(&settings, true)?;
     if let (Some((kernels, network)), Some(path)) = (&device, &checkpoint) {
         fits(kernels, network, path, &splits.train)?;
     }
-    Ok((device, settings, splits))
+    Ok(ScanInputs { device, settings, splits, asked, earlier })
 }

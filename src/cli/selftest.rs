@@ -27,7 +27,7 @@ struct Row {
 pub fn run(global: &Global) -> Result<()> {
     let devices = open_each(&global.choice()).refuse()?;
     let adapter = devices[0].1.gpu().describe();
-    eprintln!("adapter: {adapter}");
+    say!("adapter: {adapter}");
     let mut rows = Vec::new();
     for (staging, kernels) in &devices {
         rows.extend(OPS.iter().map(|op| try_op(op, *staging, kernels)));
@@ -44,7 +44,7 @@ pub fn run(global: &Global) -> Result<()> {
     if failed > 0 {
         bail!("{failed} of {cases} cases failed on {adapter}: its results cannot be trusted; try another --backend or --adapter");
     }
-    eprintln!("all {cases} cases passed");
+    say!("all {cases} cases passed");
     Ok(())
 }
 

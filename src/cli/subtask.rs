@@ -2,6 +2,7 @@
 //! folder.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -10,9 +11,9 @@ use toml::Table;
 use super::flags::{Flags, word};
 use super::layers::{agree, resolve};
 use super::progress::Progress;
-use super::run::{prepare, show};
+use super::run::{begin, prepare, say_what_is_there, show};
 use super::{Global, Refuse};
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Part, Protocol, RUN, SPLIT, Store};
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Part, Protocol, RESULTS, RUN, SPLIT, Store};
 
 const FLAG: &str = "--subtask";
 
@@ -41,34 +42,39 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let resolved = resolve(&Table::new(), &args.flags).refuse()?;
     let out = resolved.protocol.out.clone();
     let progress = Progress::new();
+    let force = args.flags.force;
     if args.subtask == Part::AntiLearning {
-        Store::vet(&out).refuse()?;
-        let job = prepare(resolved.protocol, None, global, &progress).refuse()?;
-        job.anti_learning(&Store::create(&out).refuse()?, &progress)?;
-        eprintln!("next: {}", command(Part::Unlearning));
+        let (experiment, store) = begin(resolved.protocol, force, global, &progress)?;
+        experiment.anti_learning(&store, &progress)?;
+        say!("next: {}", command(Part::Unlearning));
         return Ok(());
     }
 
-    let folder = Store::open(&out);
-    inputs(&folder, args.subtask).refuse()?;
-    let (stored, _) = folder.read_run().refuse()?;
-    let mut protocol = Protocol::from_run(stored, &folder.path(RUN)).refuse()?;
+    inputs(&out, args.subtask).refuse()?;
+    let store = Store::open(&out).refuse()?;
+    let (stored, _) = store.read_run().refuse()?;
+    let mut protocol = Protocol::from_run(stored, &store.path(RUN)).refuse()?;
     agree(&resolved.given, &protocol, &out).refuse()?;
     protocol.out = out.clone();
-    let job = prepare(protocol, Some(&folder), global, &progress).refuse()?;
+    let experiment = prepare(protocol, Some(&store), global, &progress).refuse()?;
+    if force {
+        store.undo(args.subtask)?;
+    }
     if args.subtask == Part::Unlearning {
-        let input = job.stage_one(&folder).refuse()?;
-        job.unlearning(&folder, input, &progress)?;
-        eprintln!("next: {}", command(Part::Test));
+        say_what_is_there(Some(&store).filter(|store| store.has(DEFENDED)), DEFENDED);
+        let input = experiment.stage_one(&store).refuse()?;
+        experiment.unlearning(&store, input, &progress)?;
+        say!("next: {}", command(Part::Test));
         Ok(())
     } else {
-        let input = job.stage_two(&folder).refuse()?;
-        show(&job.test(&folder, input, &progress)?, &out, global)
+        say_what_is_there(Some(&store).filter(|store| store.has(RESULTS)), RESULTS);
+        let input = experiment.stage_two(&store).refuse()?;
+        show(&experiment.test(&store, input, &progress)?, &out, global)
     }
 }
 
 /// Whether the parts before `part` have left their files; else says which to run first.
-fn inputs(folder: &Store, part: Part) -> Result<()> {
+fn inputs(folder: &Path, part: Part) -> Result<()> {
     let needed = [
         (RUN, Part::AntiLearning),
         (POISON, Part::AntiLearning),
@@ -76,12 +82,12 @@ fn inputs(folder: &Store, part: Part) -> Result<()> {
         (BACKDOORED, Part::AntiLearning),
         (DEFENDED, Part::Unlearning),
     ];
-    match needed.iter().find(|(file, maker)| *maker < part && !folder.has(file)) {
+    match needed.iter().find(|(file, maker)| *maker < part && !folder.join(file).is_file()) {
         Some((file, maker)) => {
             bail!(
                 "--subtask {} needs {}, which is not there; run first: {}",
                 part.name(),
-                folder.path(file).display(),
+                folder.join(file).display(),
                 command(*maker)
             )
         }

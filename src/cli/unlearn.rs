@@ -7,16 +7,16 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 use serde_json::json;
 
-use super::defend::show;
 use super::flags::{DataFlags, Flags, StageTwoFlags};
 use super::inputs::{image_cache, note_left_out};
-use super::own::{accuracy, fits, keep_apart, load, record, root, settings, share};
+use super::own::{accuracy, fits, keep_apart, known_by, load, root, settings, share, show, shown_again};
 use super::predict::class_names;
 use super::progress::Progress;
+use super::run::say_what_is_there;
 use super::{Global, Refuse, announce};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes};
-use crate::defenses::dau::{Split, UnlearnConfig, unlearn};
-use crate::experiment::{DEFENDED, Part, Protocol, RESULTS, Recorder, Store, seconds};
+use crate::defenses::dau::{Split, UnlearnConfig};
+use crate::experiment::{Asked, CLASSES, Part, Protocol, RESULTS, Recorder, Store, seconds, unlearned};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
@@ -36,9 +36,12 @@ pub struct UnlearnArgs {
     data: DataFlags,
     #[command(flatten)]
     stage_two: StageTwoFlags,
-    /// Where to write defended.safetensors and results.json [default: runs/unlearn]
+    /// Where to write defended.safetensors and results.json [default: runs/unlearn and a code for the settings]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Begin anew where the folder holds a run; the old folder is kept beside it
+    #[arg(long)]
+    force: bool,
 }
 
 /// What to forget and what to keep.
@@ -50,7 +53,7 @@ struct Samples {
 }
 
 pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
-    let (kernels, network, settings, samples) = inputs(args, global).refuse()?;
+    let UnlearnInputs { kernels, network, settings, samples, mut asked, earlier } = inputs(args, global).refuse()?;
     let Samples { data, bad, test } = samples;
     let suspects = data.subset(&(0..data.len()).filter(|&i| bad[i]).collect::<Vec<_>>());
     let clean = data.len() - suspects.len();
@@ -58,37 +61,27 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     let config = UnlearnConfig { batch_clean, ..settings.unlearn_config() };
     check_batch(&kernels, &network.spec, config.batch()).refuse()?;
     announce(&kernels);
-    let folder = Store::create(&settings.out).refuse()?;
+    say_what_is_there(earlier.as_ref(), RESULTS);
+    asked.given.extend([("images".into(), data.fingerprint()), ("suspects".into(), suspects.fingerprint())]);
+    let store = Store::begin(&settings.out, &asked, &kernels.gpu().describe(), earlier).refuse()?;
+    if shown_again(&store, global)? {
+        return Ok(());
+    }
 
     let progress = Progress::new();
-    let recorder = Recorder::new(Part::Unlearning, &folder, &progress);
-    let measure = |stage: &str| {
-        let kept = accuracy(&kernels, &network, &suspects, settings.batch, &recorder, &format!("{stage}, suspects"))?;
-        let test = test.as_ref().map(|test| accuracy(&kernels, &network, test, settings.batch, &recorder, stage));
+    let recorder = Recorder::new(Part::Unlearning, &store, &progress);
+    let measure = |network: &Network, stage: &str| {
+        let kept = accuracy(&kernels, network, &suspects, settings.batch, &recorder, &format!("{stage}, suspects"))?;
+        let test = test.as_ref().map(|test| accuracy(&kernels, network, test, settings.batch, &recorder, stage));
         Ok::<_, anyhow::Error>((kept, test.transpose()?))
     };
-    let (kept_before, before) = measure("test before")?;
+    let (kept_before, before) = measure(&network, "test before")?;
     let split = Split { score: bad.iter().map(|b| f32::from(u8::from(*b))).collect(), flagged: bad };
-    unlearn(&kernels, &network, &data, &split, &config, &recorder, None)?;
-    network.save(&folder.path(DEFENDED))?;
-    let (kept, after) = measure("test after")?;
-    let stages = recorder.finish()?;
-    let table = settings.without_poisoning()?;
-    record(&folder, &table, &kernels.gpu().describe(), &stages)?;
+    let network = unlearned(&kernels, &config, network, &data, &split, &store, &recorder)?;
+    store.write(CLASSES, (data.classes.join("\n") + "\n").as_bytes())?;
+    let (kept, after) = measure(&network, "test after")?;
+    recorder.finish()?;
 
-    let results = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "checkpoint": args.checkpoint,
-        "suspects": suspects.len(),
-        "clean": clean,
-        "before": {"kept": kept_before.percent(), "test": before.map(share)},
-        "after": {"kept": kept.percent(), "test": after.map(share)},
-        "seconds": seconds(&stages),
-        "adapter": kernels.gpu().describe(),
-        "seed": settings.seed,
-        "config": table,
-    });
-    folder.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
     let mut words = format!(
         "Of {} suspects {:.1} % got their given label before, {:.1} % now.\n",
         suspects.len(),
@@ -106,20 +99,45 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
         }
         _ => words += "Without clean images accuracy is not known, and much of it may be lost: give --data if you have any.\n",
     }
-    show(&words, &results, &folder, global)
+    let results = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "checkpoint": args.checkpoint,
+        "suspects": suspects.len(),
+        "clean": clean,
+        "words": words,
+        "before": {"kept": kept_before.percent(), "test": before.map(share)},
+        "after": {"kept": kept.percent(), "test": after.map(share)},
+        "seconds": seconds(&store.read_run()?.1.stages),
+        "adapter": kernels.gpu().describe(),
+        "seed": settings.seed,
+        "config": settings.without_poisoning()?,
+    });
+    store.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
+    show(&words, &results, &store, global)
 }
 
-fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Protocol, Samples)> {
-    let UnlearnArgs { checkpoint, suspects, data, stage_two, out } = args.clone();
+struct UnlearnInputs {
+    kernels: Kernels,
+    network: Network,
+    settings: Protocol,
+    samples: Samples,
+    asked: Asked,
+    earlier: Option<Store>,
+}
+
+fn inputs(args: &UnlearnArgs, global: &Global) -> Result<UnlearnInputs> {
+    let UnlearnArgs { checkpoint, suspects, data, stage_two, out, force } = args.clone();
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &checkpoint)?;
     let ModelSpec { classes, image_size, .. } = network.spec;
     let known = data.data.is_some() || data.dataset.is_some();
     let data = DataFlags { image_size: data.image_size.or(Some(image_size)), ..data };
-    let settings = settings(&Flags { data, stage_two, out, ..Flags::default() }, "runs/unlearn")?;
-    Store::vet(&settings.out)?;
+    let given = [("checkpoint", known_by(&checkpoint)?), ("suspects at", suspects.display().to_string())];
+    let flags = Flags { data, stage_two, out, force, ..Flags::default() };
+    let (settings, asked) = settings(&flags, "runs/unlearn", given)?;
     keep_apart(&checkpoint, &settings.out)?;
     keep_apart(&suspects, &settings.out)?;
+    let earlier = Store::earlier(&settings.out, &asked)?;
     let splits = if known { Some(load(&settings, false)?) } else { None };
     if let Some(splits) = &splits {
         fits(&kernels, &network, &checkpoint, &splits.train)?;
@@ -149,7 +167,7 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Prot
         let fair: Vec<usize> = (0..splits.test.len()).filter(|&i| !aside[i]).collect();
         Samples { bad, data: splits.train, test: Some(splits.test.subset(&fair)) }
     };
-    Ok((kernels, network, settings, samples))
+    Ok(UnlearnInputs { kernels, network, settings, samples, asked, earlier })
 }
 
 /// The bad images and those of `train` that are none of them: a copy with the same label would be learned as clean.
@@ -158,7 +176,7 @@ fn beside(bad: Dataset, train: &Dataset, test: Option<Dataset>) -> Samples {
     let clean: Vec<usize> = (0..train.len()).filter(|&i| !known.contains(&(train.labels[i], train.image(i)))).collect();
     let copies = train.len() - clean.len();
     if copies > 0 {
-        eprintln!("{copies} training images are copies of suspects: they do not count as clean");
+        say!("{copies} training images are copies of suspects: they do not count as clean");
     }
     let clean = train.subset(&clean);
     let flags = (0..bad.len() + clean.len()).map(|i| i < bad.len()).collect();

@@ -35,6 +35,16 @@ impl Dataset {
         self.labels.is_empty()
     }
 
+    /// Changes with every pixel, label, class name and path: 16 hexadecimal digits of a checksum.
+    pub fn fingerprint(&self) -> String {
+        let mut hashes = [crc32fast::Hasher::new(), crc32fast::Hasher::new()];
+        hashes[0].update(&self.pixels);
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        hashes[1].update(&labels);
+        self.classes.iter().chain(&self.paths).for_each(|name| hashes[1].update(name.as_bytes()));
+        hashes.map(|hash| format!("{:08x}", hash.finalize())).concat()
+    }
+
     /// Bytes of one image.
     pub fn image_bytes(&self) -> usize {
         self.size * self.size * 3

@@ -1,19 +1,21 @@
 //! The experiment that `run`, `demo` and the subtasks share: checked inputs, and the three parts, each from store to store.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, anyhow};
 use image::ImageFormat;
 
 use super::evaluate::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
 use super::{
-    BACKDOORED, DEFENDED, DatasetFacts, Figures, Host, Images, POISON, PREVIEW, Part, PoisonFacts, Protocol, Provenance, RESULTS,
-    Record, Recorder, SPLIT, SURROGATE, SplitFigures, Store, parse_split, seconds, split_csv,
+    Asked, BACKDOORED, DEFENDED, DatasetFacts, FINDINGS, Figures, Host, Images, POISON, PREVIEW, Part, PoisonFacts, Protocol,
+    RESULTS, Record, Recorder, SPLIT, SURROGATE, SplitFigures, Store, TRAINING, UNLEARNING, parse_split, seconds, split_csv,
 };
 use crate::attacks::{Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
-use crate::defenses::dau::{Split, scan, unlearn};
+use crate::defenses::dau::{Findings, Split, UnlearnConfig, scan, unlearn};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::train::{Network, Normalisation, Observer, check_batch, fit, predict};
+use crate::train::{Network, Observer, check_batch, fit, predict};
 
 /// Inputs that have been checked: nothing is written before these are at hand.
 pub struct Experiment {
@@ -21,7 +23,6 @@ pub struct Experiment {
     pub images: Images,
     pub kernels: Kernels,
     model: ModelSpec,
-    norm: Normalisation,
 }
 
 impl Experiment {
@@ -35,8 +36,7 @@ impl Experiment {
         let images = Images::load(&protocol, &spec, earlier, host)?;
         let model = protocol.model_spec(&images.folder.test);
         let kernels = open_for(&protocol, &model, host)?;
-        let norm = protocol.normalisation()?;
-        Ok(Experiment { protocol, images, kernels, model, norm })
+        Ok(Experiment { protocol, images, kernels, model })
     }
 
     /// The training images.
@@ -48,14 +48,23 @@ impl Experiment {
         &self.images.folder.poisoned
     }
 
-    /// Stage 1: the backdoored network and the split.
+    /// What is asked, and of which images.
+    ///
+    /// # Errors
+    /// Settings that TOML cannot hold.
+    pub fn asked(&self, force: bool) -> Result<Asked> {
+        let given = BTreeMap::from([("images".to_string(), self.train().fingerprint())]);
+        Ok(Asked { given, force, ..Asked::of(&self.protocol)? })
+    }
+
+    /// Stage 1: the backdoored network and the split. What `store` holds of either is not made again.
     ///
     /// # Errors
     /// What stops training, or a disk that refuses.
     pub fn anti_learning(&self, store: &Store, observer: &dyn Observer) -> Result<()> {
-        let mut run =
-            Provenance { version: env!("CARGO_PKG_VERSION").into(), adapter: self.kernels.gpu().describe(), stages: Vec::new() };
-        store.write_run(&self.protocol, &run)?;
+        if store.has(SPLIT) {
+            return Ok(());
+        }
         store.write(POISON, self.poisoned().manifest_csv().as_bytes())?;
         if let Some(preview) = &self.images.preview {
             let mut png = std::io::Cursor::new(Vec::new());
@@ -65,16 +74,11 @@ impl Experiment {
         if let Some(surrogate) = &self.images.surrogate {
             surrogate.save(&store.path(SURROGATE))?;
         }
-
         let recorder = Recorder::new(Part::AntiLearning, store, observer);
-        let network = Network::new(&self.kernels, &self.model, &self.norm, self.protocol.seed)?;
-        fit(&self.kernels, &network, self.train(), &self.protocol.train_config(), &recorder, None)?;
-        network.save(&store.path(BACKDOORED))?;
-        let split = scan(&self.kernels, &network, self.train(), &self.protocol.stage_one_config(), &recorder)?.split;
-        store.write(SPLIT, split_csv(&split, &self.train().labels).as_bytes())?;
-        run.stages = recorder.finish()?;
-        store.write_run(&self.protocol, &run)?;
-        Ok(())
+        let network = trained(&self.kernels, &self.protocol, &self.model, self.train(), store, BACKDOORED, &recorder)?;
+        let findings = searched(&self.kernels, &self.protocol, &network, self.train(), store, &recorder)?;
+        store.write(SPLIT, split_csv(&findings.split, &self.train().labels).as_bytes())?;
+        Ok(recorder.finish()?)
     }
 
     /// What stage 1 left in `store`.
@@ -87,17 +91,14 @@ impl Experiment {
         Ok((network, split))
     }
 
-    /// Stage 2: the defended network.
+    /// Stage 2: the defended network, unless `store` holds it.
     ///
     /// # Errors
     /// What stops training, or a disk that refuses.
     pub fn unlearning(&self, store: &Store, (network, split): (Network, Split), observer: &dyn Observer) -> Result<()> {
-        store.begin(Part::Unlearning)?;
         let recorder = Recorder::new(Part::Unlearning, store, observer);
-        let config = self.protocol.unlearn_config();
-        unlearn(&self.kernels, &network, self.train(), &split, &config, &recorder, None)?;
-        network.save(&store.path(DEFENDED))?;
-        self.record(store, recorder)
+        unlearned(&self.kernels, &self.protocol.unlearn_config(), network, self.train(), &split, store, &recorder)?;
+        Ok(recorder.finish()?)
     }
 
     /// What both stages left in `store`: the split, the backdoored and the defended network.
@@ -110,7 +111,7 @@ impl Experiment {
         Ok((split, backdoored, defended))
     }
 
-    /// Tests both networks and the split against the truth.
+    /// Tests both networks and the split against the truth, unless `store` holds the figures.
     ///
     /// # Errors
     /// What stops prediction, or a disk that refuses.
@@ -120,11 +121,13 @@ impl Experiment {
         (split, backdoored, defended): (Split, Network, Network),
         observer: &dyn Observer,
     ) -> Result<Record> {
-        store.begin(Part::Test)?;
+        if store.has(RESULTS) {
+            return Ok(store.read_json(RESULTS)?);
+        }
         let recorder = Recorder::new(Part::Test, store, observer);
         let before = self.measure(&backdoored, "test undefended", &recorder)?;
         let after = self.measure(&defended, "test defended", &recorder)?;
-        self.record(store, recorder)?;
+        recorder.finish()?;
         let found = split_metrics(&split.flagged, &split.score, &self.poisoned().is_poison());
 
         let (protocol, train) = (&self.protocol, self.train());
@@ -139,7 +142,7 @@ impl Experiment {
             },
             poison: PoisonFacts {
                 attack: protocol.attack.clone(),
-                mode: protocol.target_mode.name(),
+                mode: protocol.target_mode.name().into(),
                 target: protocol.target,
                 target_name: train.classes[protocol.target as usize].clone(),
                 rate: 100.0 * count as f64 / train.len() as f64,
@@ -156,6 +159,7 @@ impl Experiment {
             adapter: self.kernels.gpu().describe(),
             seed: protocol.seed,
             warnings: Vec::new(),
+            evidence: if store.has(FINDINGS) { store.read_json::<Findings>(FINDINGS)?.classes } else { Vec::new() },
             config: serde_json::to_value(protocol)?,
         };
         results.judge();
@@ -178,15 +182,77 @@ impl Experiment {
         let triggered = TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: &triggered.goal };
         Ok(model_metrics(&clean_class, &clean.labels, Some(triggered), target))
     }
+}
 
-    /// Adds a finished part's stages to `run.toml`.
-    fn record(&self, store: &Store, recorder: Recorder) -> Result<()> {
-        let stages = recorder.finish()?;
-        let (_, mut run) = store.read_run()?;
-        run.stages.retain(|old| stages.iter().all(|new| old.part < new.part));
-        run.stages.extend(stages);
-        Ok(store.write_run(&self.protocol, &run)?)
+/// A network trained on `data`, from the store's `file` if it is there; else it goes there, once trained.
+///
+/// # Errors
+/// What stops training, or a disk that refuses.
+pub fn trained(
+    kernels: &Kernels,
+    protocol: &Protocol,
+    model: &ModelSpec,
+    data: &Dataset,
+    store: &Store,
+    file: &str,
+    observer: &dyn Observer,
+) -> Result<Network> {
+    let path = store.path(file);
+    let network = if path.is_file() {
+        Network::load_as(kernels, &path, model)?
+    } else {
+        let network = Network::new(kernels, model, &protocol.normalisation()?, protocol.seed)?;
+        fit(kernels, &network, data, &protocol.train_config(), observer, Some(&store.path(TRAINING)))?;
+        network.save(&path)?;
+        network
+    };
+    store.remove(TRAINING)?;
+    Ok(network)
+}
+
+/// What stage 1 finds in `data` with the network that was trained on it, or what the store says that it found.
+///
+/// # Errors
+/// What stops the search, or a disk that refuses.
+pub fn searched(
+    kernels: &Kernels,
+    protocol: &Protocol,
+    network: &Network,
+    data: &Dataset,
+    store: &Store,
+    observer: &dyn Observer,
+) -> Result<Findings> {
+    if store.has(FINDINGS) {
+        return Ok(store.read_json(FINDINGS)?);
     }
+    let findings = scan(kernels, network, data, &protocol.stage_one_config(), observer)?;
+    store.write_json(FINDINGS, &findings)?;
+    Ok(findings)
+}
+
+/// The defended network, from the store if it is there; else `network` unlearns what `split` flags and goes there.
+///
+/// # Errors
+/// What stops unlearning, or a disk that refuses.
+pub fn unlearned(
+    kernels: &Kernels,
+    config: &UnlearnConfig,
+    network: Network,
+    data: &Dataset,
+    split: &Split,
+    store: &Store,
+    observer: &dyn Observer,
+) -> Result<Network> {
+    let path = store.path(DEFENDED);
+    let network = if path.is_file() {
+        Network::load_as(kernels, &path, &network.spec)?
+    } else {
+        unlearn(kernels, &network, data, split, config, observer, Some(&store.path(UNLEARNING)))?;
+        network.save(&path)?;
+        network
+    };
+    store.remove(UNLEARNING)?;
+    Ok(network)
 }
 
 /// Opens the adapter for a job and asks whether the batches of both stages fit.

@@ -16,7 +16,7 @@ mod store;
 mod surrogate;
 
 pub use channels::{Channels, normalisation};
-pub use experiment::{Experiment, open_for};
+pub use experiment::{Experiment, open_for, searched, trained, unlearned};
 pub use image_list::{ImageList, places};
 pub use images::Images;
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
@@ -25,8 +25,8 @@ pub use record::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SplitFig
 pub use recorder::Recorder;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
 pub use store::{
-    BACKDOORED, CLASSES, DEFENDED, HISTOGRAM, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, SHEET, SPLIT, SURROGATE,
-    SUSPECTS, StageTime, Store, UNDEFENDED, VERDICT,
+    Asked, BACKDOORED, CLASSES, DEFENDED, FINDINGS, HISTOGRAM, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, SHEET,
+    SPLIT, SURROGATE, SUSPECTS, StageTime, Store, TRAINING, UNDEFENDED, UNLEARNING, VERDICT,
 };
 
 use std::path::PathBuf;
@@ -64,7 +64,16 @@ pub enum StoreError {
     #[error("{} is not a run folder: it holds files but no {RUN}; choose another --out", path.display())]
     NotOurs { path: PathBuf },
 
-    #[error("{}, line {line}: {why}; make it again with --subtask anti_learning", path.display())]
+    #[error(
+        "{} holds a run with {what} = {was}, and this one has {what} = {is}: choose another --out, or begin anew with --force, which keeps \
+         the old folder beside it", path.display()
+    )]
+    OtherRun { path: PathBuf, what: String, was: String, is: String },
+
+    #[error("another dau works in {}: wait until it has ended, or choose another --out", path.display())]
+    Busy { path: PathBuf },
+
+    #[error("{}, line {line}: {why}; begin anew with --force, which keeps the old folder beside it", path.display())]
     Damaged { path: PathBuf, line: usize, why: String },
 
     #[error("{} is not empty: choose another --out", path.display())]

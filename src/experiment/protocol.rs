@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::Asked;
 use super::channels::{Channels, decimal, normalisation};
 use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
@@ -269,5 +270,15 @@ impl Protocol {
             crop_pad: self.crop_pad,
             flip: self.flip,
         }
+    }
+}
+
+impl Asked {
+    /// What an experiment is asked, as far as its settings say it.
+    ///
+    /// # Errors
+    /// Settings that TOML cannot hold.
+    pub fn of(protocol: &Protocol) -> Result<Asked> {
+        Ok(Asked { settings: to_table(protocol)?, ..Asked::default() })
     }
 }

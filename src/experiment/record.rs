@@ -1,16 +1,17 @@
 //! `results.json`: the figures of a run, with what they are shares of.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::StageTime;
 use super::evaluate::{Count, ModelMetrics, SplitMetrics};
+use crate::defenses::dau::ClassEvidence;
 
 /// Below so many percent of undefended attack success there is no backdoor to speak of.
 pub const IMPLANTED: f64 = 80.0;
 
 /// The figures of a run. Shares are in percent, AUROC is 0..1; `counts` are `[hits, of]`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub version: String,
     pub dataset: DatasetFacts,
@@ -30,12 +31,15 @@ pub struct Record {
     pub seed: u64,
     /// What to know before these figures are used; empty most often.
     pub warnings: Vec<String>,
+    /// What stage 1 saw of each class.
+    #[serde(default)]
+    pub evidence: Vec<ClassEvidence>,
     /// Every setting.
     pub config: Value,
 }
 
 /// The data of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DatasetFacts {
     pub name: String,
     /// Number of training images.
@@ -47,11 +51,11 @@ pub struct DatasetFacts {
 }
 
 /// How the data was poisoned.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PoisonFacts {
     pub attack: String,
     /// What the trigger is to do: all-to-one, all-to-all or clean-label.
-    pub mode: &'static str,
+    pub mode: String,
     pub target: u32,
     /// The target class's name.
     pub target_name: String,
@@ -66,7 +70,7 @@ pub struct PoisonFacts {
 }
 
 /// One network's figures, percent; ASR and RA are null without triggered test images, T is null for all-to-all.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
     /// Accuracy on all clean test images.
     pub acc: f64,
@@ -80,7 +84,7 @@ pub struct Figures {
 }
 
 /// How the split compares with the truth about the poison, percent; AUROC 0..1.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SplitFigures {
     /// Flagged images that are poisoned.
     pub precision: f64,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::{Part, StageTime, Store, StoreError};
+use super::{Part, Store, StoreError};
 use crate::train::{EpochRecord, Observer};
 
 /// Keeps what one part's observer sees, and passes all of it on.
@@ -17,20 +17,8 @@ pub struct Recorder<'a> {
 #[derive(Default)]
 struct State {
     stage: Option<(String, Instant)>,
-    done: Vec<StageTime>,
-    /// The first line of `metrics.jsonl` that could not be written.
+    /// The first record that could not be written.
     fault: Option<StoreError>,
-}
-
-impl State {
-    fn end(&mut self, part: Part) {
-        let Some((name, began)) = self.stage.take() else { return };
-        let (name, seconds) = (without_count(&name), began.elapsed().as_secs_f64());
-        match self.done.iter_mut().find(|earlier| earlier.name == name) {
-            Some(earlier) => earlier.seconds += seconds,
-            None => self.done.push(StageTime { part, name: name.into(), seconds }),
-        }
-    }
 }
 
 /// `train` for `train 3/12`, `discriminator` for `discriminator, round 2`: what times are added up by.
@@ -47,22 +35,28 @@ impl<'a> Recorder<'a> {
         Recorder { part, store, observer, state: RefCell::default() }
     }
 
-    /// Ends the last stage and gives all their times.
+    /// Ends the last stage.
     ///
     /// # Errors
-    /// A line of `metrics.jsonl` that could not be written.
-    pub fn finish(self) -> Result<Vec<StageTime>, StoreError> {
+    /// The first record that could not be written.
+    pub fn finish(self) -> Result<(), StoreError> {
         self.end();
-        let state = self.state.into_inner();
-        state.fault.map_or(Ok(state.done), Err)
+        self.state.into_inner().fault.map_or(Ok(()), Err)
+    }
+
+    fn end_stage(&self) {
+        let mut state = self.state.borrow_mut();
+        let Some((name, began)) = state.stage.take() else { return };
+        if let Err(fault) = self.store.add_seconds(self.part, without_count(&name), began.elapsed().as_secs_f64()) {
+            state.fault.get_or_insert(fault);
+        }
     }
 }
 
 impl Observer for Recorder<'_> {
     fn begin(&self, stage: &str, images: u64) {
-        let mut state = self.state.borrow_mut();
-        state.end(self.part);
-        state.stage = Some((stage.to_string(), Instant::now()));
+        self.end_stage();
+        self.state.borrow_mut().stage = Some((stage.to_string(), Instant::now()));
         self.observer.begin(stage, images);
     }
 
@@ -78,7 +72,7 @@ impl Observer for Recorder<'_> {
     }
 
     fn end(&self) {
-        self.state.borrow_mut().end(self.part);
+        self.end_stage();
         self.observer.end();
     }
 
@@ -90,7 +84,7 @@ impl Observer for Recorder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::METRICS;
+    use crate::experiment::{Asked, METRICS};
     use crate::train::Silent;
 
     #[test]
@@ -108,7 +102,7 @@ mod tests {
     #[test]
     fn stages_are_timed_and_epochs_written() {
         let place = tempfile::tempdir().expect("a folder");
-        let store = Store::create(place.path()).expect("created");
+        let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");
         let recorder = Recorder::new(Part::AntiLearning, &store, &Silent);
         recorder.begin("train 1/2", 20);
         recorder.advance(20);
@@ -126,7 +120,8 @@ mod tests {
         recorder.begin("train 2/2", 20);
         recorder.begin("features", 20);
         recorder.begin("test defended 2/2", 20);
-        let stages = recorder.finish().expect("finished");
+        recorder.finish().expect("finished");
+        let stages = store.read_run().expect("read").1.stages;
         assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["train", "features", "test defended"]);
         let line = store.read(METRICS).expect("metrics");
         assert!(line.starts_with("{\"part\":\"anti_learning\",\"stage\":\"train\",\"epoch\":1,"), "{line}");

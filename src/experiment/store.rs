@@ -1,14 +1,17 @@
 //! The folder of one run: which files it has, which part of the job writes which, and writing each in one piece.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::StoreError;
-use crate::files::write_atomic;
+use crate::files::{sweep, write_atomic};
+use crate::train::EpochRecord;
 
 /// Every resolved setting, readable as `--config`, and under `[run]` the [`Provenance`].
 pub const RUN: &str = "run.toml";
@@ -40,6 +43,14 @@ pub const BACKDOORED: &str = "backdoored.safetensors";
 pub const DEFENDED: &str = "defended.safetensors";
 /// The figures, [`super::Record`].
 pub const RESULTS: &str = "results.json";
+/// All that stage 1 found.
+pub const FINDINGS: &str = "findings.json";
+/// What a training under way needs to go on; removed when the network is there.
+pub const TRAINING: &str = "training.safetensors";
+/// The same of unlearning.
+pub const UNLEARNING: &str = "unlearning.safetensors";
+/// Held by the process that works here.
+const LOCK: &str = "lock";
 
 /// The three parts of the job, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,10 +77,10 @@ impl Part {
     fn files(self) -> &'static [&'static str] {
         match self {
             Part::AntiLearning => &[
-                RUN, POISON, PREVIEW, SURROGATE, METRICS, SPLIT, BACKDOORED, SUSPECTS, SHEET, HISTOGRAM, VERDICT, CLASSES,
-                UNDEFENDED,
+                RUN, POISON, PREVIEW, SURROGATE, METRICS, TRAINING, SPLIT, FINDINGS, BACKDOORED, SUSPECTS, SHEET, HISTOGRAM,
+                VERDICT, CLASSES, UNDEFENDED,
             ],
-            Part::Unlearning => &[DEFENDED],
+            Part::Unlearning => &[UNLEARNING, DEFENDED],
             Part::Test => &[RESULTS],
         }
     }
@@ -88,47 +99,136 @@ pub struct StageTime {
 pub struct Provenance {
     pub version: String,
     pub adapter: String,
+    /// What the run was given beside its settings: files, and fingerprints of what they held.
+    #[serde(default)]
+    pub given: BTreeMap<String, String>,
     #[serde(default)]
     pub stages: Vec<StageTime>,
 }
 
-/// A run's folder on disk.
+/// What a run is asked to do. A store goes on with what was asked at its beginning, and with nothing else.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// Every setting; where `out` is does not matter.
+    pub settings: Table,
+    /// As [`Provenance::given`].
+    pub given: BTreeMap<String, String>,
+    /// Begin anew, and keep what is there beside it.
+    pub force: bool,
+}
+
+impl Asked {
+    /// The folder for a run that was given none, `prefix` and a code: no two that are asked otherwise share one.
+    pub fn own_folder(&self, prefix: &Path) -> PathBuf {
+        let mut settings = self.settings.clone();
+        settings.remove("out");
+        let mut name = prefix.as_os_str().to_owned();
+        name.push(format!("-{:08x}", crc32fast::hash(format!("{settings}{:?}", self.given).as_bytes())));
+        name.into()
+    }
+
+    /// The first thing that `earlier` was asked otherwise: its name, what it was then, what it is now.
+    fn differs(&self, settings: &Table, earlier: &Provenance) -> Option<[String; 3]> {
+        let shown = |value: Option<&toml::Value>| value.map_or("nothing".to_string(), ToString::to_string);
+        let keys: BTreeSet<&String> = self.settings.keys().chain(settings.keys()).filter(|key| *key != "out").collect();
+        let setting = keys.into_iter().find(|key| self.settings.get(*key) != settings.get(*key));
+        let setting = setting.map(|key| [key.clone(), shown(settings.get(key)), shown(self.settings.get(key))]);
+        let given = || {
+            let (name, now) = self.given.iter().find(|(name, now)| earlier.given.get(*name).is_some_and(|was| was != *now))?;
+            Some([name.clone(), earlier.given[name].clone(), now.clone()])
+        };
+        let version = || {
+            let now = VERSION.to_string();
+            (earlier.version != now).then(|| ["dau's version".into(), earlier.version.clone(), now])
+        };
+        setting.or_else(given).or_else(version)
+    }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A run's folder on disk, held against other processes.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Locked until the last copy is gone; the system lets go of it when the process ends, however it ends.
+    _lock: Arc<File>,
 }
 
 impl Store {
-    /// Refuses a place that holds something else; writes nothing.
+    /// The store of a run that was asked the same and is to go on; none where one is to begin. Nothing is written but the lock.
     ///
     /// # Errors
-    /// A file, an unreadable folder, or a folder with files in it that is no run's.
-    pub fn vet(root: &Path) -> Result<(), StoreError> {
-        match fs::read_dir(root) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(StoreError::Read { path: root.into(), source }),
-            Ok(entries) => {
-                let ours = entries.count() == 0 || root.join(RUN).is_file();
-                if ours { Ok(()) } else { Err(StoreError::NotOurs { path: root.into() }) }
-            }
+    /// A file, an unreadable folder, or a folder with files in it that is no run's; the first thing that was asked otherwise; another
+    /// process that works there.
+    pub fn earlier(root: &Path, asked: &Asked) -> Result<Option<Store>, StoreError> {
+        let mut entries = match fs::read_dir(root) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::Read { path: root.into(), source }),
+            Ok(entries) => entries.flatten(),
+        };
+        // A process that was killed at once leaves its lock.
+        let empty = entries.all(|entry| entry.file_name() == LOCK);
+        if !empty && !root.join(RUN).is_file() {
+            return Err(StoreError::NotOurs { path: root.into() });
+        }
+        if empty || asked.force {
+            return Ok(None);
+        }
+        let store = Store::open(root)?;
+        store.agrees(asked)?;
+        Ok(Some(store))
+    }
+
+    /// Refuses what is asked if it is not what the run began with.
+    fn agrees(&self, asked: &Asked) -> Result<(), StoreError> {
+        let (settings, run) = self.read_run()?;
+        match asked.differs(&settings, &run) {
+            Some([what, was, is]) => Err(StoreError::OtherRun { path: self.root.clone(), what, was, is }),
+            None => Ok(()),
         }
     }
 
-    /// The folder for a run that begins; an older run's files in it are removed.
+    /// The store of a run that begins at `root`, or that goes on in `earlier`, by now knowing all that is asked. What writers that were
+    /// killed left is swept.
     ///
     /// # Errors
-    /// As [`Store::vet`], or a folder that cannot be made.
-    pub fn create(root: &Path) -> Result<Store, StoreError> {
-        Self::vet(root)?;
-        fs::create_dir_all(root).map_err(|source| StoreError::Write { path: root.into(), source })?;
-        let folder = Store { root: root.into() };
-        folder.begin(Part::AntiLearning)?;
-        Ok(folder)
+    /// As [`Store::earlier`]; a folder that cannot be made or moved.
+    pub fn begin(root: &Path, asked: &Asked, adapter: &str, earlier: Option<Store>) -> Result<Store, StoreError> {
+        let refused = |source| StoreError::Write { path: root.into(), source };
+        if let Some(store) = earlier {
+            store.agrees(asked)?;
+            sweep(root).map_err(refused)?;
+            return Ok(store);
+        }
+        if asked.force && root.join(RUN).is_file() {
+            // Not from under a process that works there.
+            drop(Store::open(root)?);
+            set_aside(root)?;
+        }
+        fs::create_dir_all(root).map_err(refused)?;
+        let store = Store::open(root)?;
+        let run = Provenance { version: VERSION.into(), adapter: adapter.into(), given: asked.given.clone(), stages: Vec::new() };
+        store.write_run(&asked.settings, &run)?;
+        Ok(store)
     }
 
-    /// The folder of a run that has begun.
-    pub fn open(root: &Path) -> Store {
-        Store { root: root.into() }
+    /// The store of a run that has begun.
+    ///
+    /// # Errors
+    /// Another process that works there; a folder that is not there.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        let path = root.join(LOCK);
+        let lock = File::options().create(true).append(true).open(&path);
+        let lock = lock.map_err(|source| StoreError::Write { path: path.clone(), source })?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: root.into() }),
+            // Some network file systems know no locks.
+            Err(TryLockError::Error(e)) if e.kind() != std::io::ErrorKind::Unsupported => {
+                Err(StoreError::Write { path, source: e })
+            }
+            _ => Ok(Store { root: root.into(), _lock: Arc::new(lock) }),
+        }
     }
 
     pub fn root(&self) -> &Path {
@@ -143,25 +243,34 @@ impl Store {
         self.path(file).is_file()
     }
 
-    /// Removes what `part` and the parts after it wrote earlier, so that all files of a folder belong together.
+    /// Removes what `part` and the parts after it wrote, so that they are made again.
     ///
     /// # Errors
     /// A file that cannot be removed or rewritten.
-    pub fn begin(&self, part: Part) -> Result<(), StoreError> {
-        for file in Part::ALL.iter().filter(|p| **p >= part).flat_map(|p| p.files()) {
-            match fs::remove_file(self.path(file)) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(StoreError::Write { path: self.path(file), source: e });
-                }
-                _ => {}
-            }
-        }
+    pub fn undo(&self, part: Part) -> Result<(), StoreError> {
+        Part::ALL.iter().filter(|p| **p >= part).flat_map(|p| p.files()).try_for_each(|file| self.remove(file))?;
         if self.has(METRICS) {
             let earlier = |line: &&str| serde_json::from_str::<Tag>(line).is_ok_and(|tag| tag.part < part);
             let kept: String = self.read(METRICS)?.lines().filter(earlier).map(|line| format!("{line}\n")).collect();
             self.write(METRICS, kept.as_bytes())?;
         }
+        if self.has(RUN) {
+            let (settings, mut run) = self.read_run()?;
+            run.stages.retain(|stage| stage.part < part);
+            self.write_run(&settings, &run)?;
+        }
         Ok(())
+    }
+
+    /// Removes a file if it is there.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub fn remove(&self, file: &str) -> Result<(), StoreError> {
+        match fs::remove_file(self.path(file)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Write { path: self.path(file), source: e }),
+            _ => Ok(()),
+        }
     }
 
     /// # Errors
@@ -179,17 +288,34 @@ impl Store {
         write_atomic(&path, bytes).map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Adds a line to [`METRICS`].
+    /// Adds a line to [`METRICS`]. A line that said the same epoch before, or was half written, goes: a run that goes on says some again.
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn append_metrics(&self, part: Part, record: &impl Serialize) -> Result<(), StoreError> {
+    pub fn append_metrics(&self, part: Part, record: &EpochRecord) -> Result<(), StoreError> {
         let path = self.path(METRICS);
-        let mut line = serde_json::to_string(&Line { part, record })
+        let line = serde_json::to_string(&Line { part, record })
             .map_err(|e| StoreError::Encode { path: path.clone(), why: e.to_string() })?;
-        line.push('\n');
-        let file = File::options().create(true).append(true).open(&path);
-        file.and_then(|mut f| f.write_all(line.as_bytes())).map_err(|source| StoreError::Write { path, source })
+        let said = if self.has(METRICS) { self.read(METRICS)? } else { String::new() };
+        let other = |line: &&str| {
+            let tag = serde_json::from_str::<Tag>(line);
+            tag.is_ok_and(|tag| (tag.part, tag.stage.as_str(), tag.epoch) != (part, record.stage.as_str(), record.epoch))
+        };
+        let kept: String = said.lines().filter(other).map(|line| format!("{line}\n")).collect();
+        self.write(METRICS, format!("{kept}{line}\n").as_bytes())
+    }
+
+    /// Adds to what `stage` of `part` has taken.
+    ///
+    /// # Errors
+    /// A disk that refuses.
+    pub fn add_seconds(&self, part: Part, stage: &str, seconds: f64) -> Result<(), StoreError> {
+        let (settings, mut run) = self.read_run()?;
+        match run.stages.iter_mut().find(|earlier| (earlier.part, earlier.name.as_str()) == (part, stage)) {
+            Some(earlier) => earlier.seconds += seconds,
+            None => run.stages.push(StageTime { part, name: stage.into(), seconds }),
+        }
+        self.write_run(&settings, &run)
     }
 
     /// Writes [`RUN`].
@@ -209,29 +335,65 @@ impl Store {
     /// # Errors
     /// A file that is missing or damaged.
     pub fn read_run(&self) -> Result<(Table, Provenance), StoreError> {
-        let text = self.read(RUN)?;
-        let damaged = |e: toml::de::Error| StoreError::Damaged {
-            path: self.path(RUN),
-            line: e.span().map_or(1, |span| text[..span.start].lines().count().max(1)),
-            why: e.message().to_string(),
-        };
-        let run: RunTable = toml::from_str(&text).map_err(damaged)?;
-        let mut settings: Table = toml::from_str(&text).map_err(damaged)?;
-        settings.remove("run");
-        Ok((settings, run.run))
+        read_run(&self.root)
+    }
+
+    /// Writes what reads back as the same, as [`FINDINGS`].
+    ///
+    /// # Errors
+    /// A disk that refuses.
+    pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        let failed = |e: serde_json::Error| StoreError::Encode { path: self.path(file), why: e.to_string() };
+        self.write(file, (serde_json::to_string(value).map_err(failed)? + "\n").as_bytes())
+    }
+
+    /// Reads what [`Store::write_json`] wrote.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged.
+    pub fn read_json<T: DeserializeOwned>(&self, file: &str) -> Result<T, StoreError> {
+        let damaged = |e: serde_json::Error| StoreError::Damaged { path: self.path(file), line: e.line(), why: e.to_string() };
+        serde_json::from_str(&self.read(file)?).map_err(damaged)
     }
 }
 
+fn read_run(root: &Path) -> Result<(Table, Provenance), StoreError> {
+    let path = root.join(RUN);
+    let text = fs::read_to_string(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
+    let damaged = |e: toml::de::Error| StoreError::Damaged {
+        path: path.clone(),
+        line: e.span().map_or(1, |span| text[..span.start].lines().count().max(1)),
+        why: e.message().to_string(),
+    };
+    let run: RunTable = toml::from_str(&text).map_err(damaged)?;
+    let mut settings: Table = toml::from_str(&text).map_err(damaged)?;
+    settings.remove("run");
+    Ok((settings, run.run))
+}
+
+/// Gives the folder the first free name of `root.1`, `root.2`, ...
+fn set_aside(root: &Path) -> Result<(), StoreError> {
+    let aside = |n: usize| {
+        let mut name = root.as_os_str().to_owned();
+        name.push(format!(".{n}"));
+        PathBuf::from(name)
+    };
+    let free = (1..).map(aside).find(|place| !place.exists()).unwrap_or_else(|| aside(0));
+    fs::rename(root, &free).map_err(|source| StoreError::Write { path: free, source })
+}
+
 #[derive(Serialize)]
-struct Line<'a, R> {
+struct Line<'a> {
     part: Part,
     #[serde(flatten)]
-    record: &'a R,
+    record: &'a EpochRecord,
 }
 
 #[derive(Deserialize)]
 struct Tag {
     part: Part,
+    stage: String,
+    epoch: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -242,61 +404,119 @@ struct RunTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::write_atomic;
 
-    fn folder() -> (tempfile::TempDir, Store) {
-        let place = tempfile::tempdir().expect("a folder");
-        let folder = Store::create(&place.path().join("a/b")).expect("created");
-        (place, folder)
+    fn asked(settings: &str) -> Asked {
+        Asked { settings: toml::from_str(settings).expect("toml"), ..Asked::default() }
     }
 
-    fn provenance() -> Provenance {
-        let stages = vec![StageTime { part: Part::AntiLearning, name: "train".into(), seconds: 1.5 }];
-        Provenance { version: "1".into(), adapter: "none".into(), stages }
+    fn store() -> (tempfile::TempDir, Store) {
+        let place = tempfile::tempdir().expect("a folder");
+        let store = Store::begin(&place.path().join("a/b"), &asked("lr = 0.1\nname = \"x\""), "none", None).expect("begun");
+        (place, store)
+    }
+
+    fn epoch(stage: &str, epoch: usize, loss: f64) -> EpochRecord {
+        let (epochs, accuracy, lr, seconds, images_per_second) = (3, 50.0, 0.1, 1.0, 1.0);
+        EpochRecord { stage: stage.into(), epoch, epochs, loss, accuracy, lr, seconds, images_per_second }
     }
 
     #[test]
     fn run_toml_gives_settings_and_provenance_back() {
-        let (_place, folder) = folder();
-        let settings: Table = toml::from_str("lr = 0.1\nname = \"x\"").expect("toml");
-        folder.write_run(&settings, &provenance()).expect("written");
-        assert_eq!(folder.read_run().expect("read"), (settings, provenance()));
+        let (_place, store) = store();
+        store.add_seconds(Part::AntiLearning, "train", 1.5).expect("written");
+        store.add_seconds(Part::AntiLearning, "train", 1.0).expect("written");
+        let (settings, run) = store.read_run().expect("read");
+        assert_eq!(settings, asked("lr = 0.1\nname = \"x\"").settings);
+        assert_eq!(run.stages, [StageTime { part: Part::AntiLearning, name: "train".into(), seconds: 2.5 }]);
+        assert_eq!((run.version.as_str(), run.adapter.as_str()), (VERSION, "none"));
     }
 
     #[test]
-    fn a_part_that_begins_removes_its_own_files_and_later_ones() {
-        let (_place, folder) = folder();
-        for file in [RUN, BACKDOORED, DEFENDED, RESULTS] {
-            folder.write(file, b"x").expect("written");
+    fn what_was_asked_the_same_goes_on_and_all_else_is_refused_with_the_difference() {
+        let (_place, store) = store();
+        let root = store.root().to_path_buf();
+        store.write(BACKDOORED, b"x").expect("written");
+        let same = asked("lr = 0.1\nname = \"x\"\nout = \"b\"");
+        assert!(matches!(Store::earlier(&root, &same), Err(StoreError::Busy { .. })), "this process works there");
+        drop(store);
+        let earlier = Store::earlier(&root, &same).expect("the same").expect("goes on");
+        assert!(Store::begin(&root, &same, "none", Some(earlier)).expect("goes on").has(BACKDOORED));
+        let refused = |asked: &Asked| Store::earlier(&root, asked).expect_err("another run").to_string();
+        let message = refused(&asked("lr = 0.2\nname = \"x\""));
+        assert!(message.contains("a run with lr = 0.1, and this one has lr = 0.2"), "{message}");
+        assert!(refused(&asked("lr = 0.1")).contains("name = \"x\", and this one has name = nothing"));
+        let images = |print: &str| Asked { given: BTreeMap::from([("images".into(), print.into())]), ..same.clone() };
+        assert!(Store::earlier(&root, &images("1")).is_ok(), "it does not say what images it had");
+
+        let anew = Asked { force: true, ..images("1") };
+        assert!(Store::earlier(&root, &anew).expect("forced").is_none());
+        assert!(!Store::begin(&root, &anew, "none", None).expect("begun anew").has(BACKDOORED));
+        assert!(root.with_file_name("b.1").join(BACKDOORED).is_file(), "the old folder is kept");
+        assert!(refused(&images("2")).contains("images = 1, and this one has images = 2"));
+        let earlier = Store::earlier(&root, &same).expect("what is given is not known yet");
+        let late = Store::begin(&root, &images("2"), "none", earlier).expect_err("other images").to_string();
+        assert!(late.contains("images = 1, and this one has images = 2"), "{late}");
+    }
+
+    #[test]
+    fn a_part_that_is_undone_takes_later_ones_with_it() {
+        let (_place, store) = store();
+        for file in [BACKDOORED, DEFENDED, RESULTS] {
+            store.write(file, b"x").expect("written");
         }
-        for part in Part::ALL {
-            folder.append_metrics(part, &provenance()).expect("appended");
-        }
-        folder.begin(Part::Unlearning).expect("begun");
-        assert!(folder.has(RUN) && folder.has(BACKDOORED) && !folder.has(DEFENDED) && !folder.has(RESULTS));
-        let metrics = folder.read(METRICS).expect("metrics");
+        store.append_metrics(Part::AntiLearning, &epoch("train", 1, 0.5)).expect("appended");
+        store.append_metrics(Part::Unlearning, &epoch("unlearn", 1, 0.5)).expect("appended");
+        store.add_seconds(Part::Unlearning, "unlearn", 1.0).expect("written");
+        store.undo(Part::Unlearning).expect("undone");
+        assert!(store.has(RUN) && store.has(BACKDOORED) && !store.has(DEFENDED) && !store.has(RESULTS));
+        let metrics = store.read(METRICS).expect("metrics");
         assert!(metrics.lines().count() == 1 && metrics.contains("anti_learning"), "{metrics}");
-        folder.begin(Part::AntiLearning).expect("begun");
-        assert_eq!(fs::read_dir(folder.root()).expect("readable").count(), 0);
+        assert!(store.read_run().expect("read").1.stages.is_empty());
+    }
+
+    #[test]
+    fn an_epoch_said_again_and_half_a_line_leave_one_line_an_epoch() {
+        let (_place, store) = store();
+        for (number, loss) in [(1, 0.9), (2, 0.8)] {
+            store.append_metrics(Part::AntiLearning, &epoch("train", number, loss)).expect("appended");
+        }
+        let half = store.read(METRICS).expect("metrics") + "{\"part\":\"anti_lear";
+        store.write(METRICS, half.as_bytes()).expect("written");
+        store.append_metrics(Part::AntiLearning, &epoch("train", 2, 0.7)).expect("appended");
+        let text = store.read(METRICS).expect("metrics");
+        let losses: Vec<f64> = text
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).expect("json")["loss"].as_f64().expect("a loss"))
+            .collect();
+        assert_eq!(losses, [0.9, 0.7]);
     }
 
     #[test]
     fn refuses_a_folder_of_something_else_and_a_file() {
         let place = tempfile::tempdir().expect("a folder");
-        assert!(Store::vet(place.path()).is_ok(), "an empty folder will do");
+        let asked = Asked::default();
+        assert!(Store::earlier(place.path(), &asked).expect("an empty folder will do").is_none());
         fs::write(place.path().join("thesis.tex"), "x").expect("written");
-        assert!(matches!(Store::create(place.path()), Err(StoreError::NotOurs { .. })));
-        assert!(matches!(Store::vet(&place.path().join("thesis.tex")), Err(StoreError::Read { .. })));
-        fs::write(place.path().join(RUN), "").expect("written");
-        assert!(Store::vet(place.path()).is_ok());
+        assert!(matches!(Store::earlier(place.path(), &asked), Err(StoreError::NotOurs { .. })));
+        let forced = Asked { force: true, ..Asked::default() };
+        assert!(matches!(Store::earlier(place.path(), &forced), Err(StoreError::NotOurs { .. })), "not by force either");
+        assert!(matches!(Store::earlier(&place.path().join("thesis.tex"), &asked), Err(StoreError::Read { .. })));
     }
 
     #[test]
-    fn an_atomic_write_replaces_and_leaves_no_temporary_file() {
-        let (_place, folder) = folder();
-        folder.write(RESULTS, b"old").expect("written");
-        folder.write(RESULTS, b"new").expect("written");
-        assert_eq!(folder.read(RESULTS).expect("read"), "new");
-        assert_eq!(fs::read_dir(folder.root()).expect("readable").count(), 1);
-        assert!(write_atomic(&folder.path("missing/file"), b"x").is_err());
+    fn an_atomic_write_replaces_and_what_killed_writers_left_is_swept() {
+        let (place, store) = store();
+        store.write(RESULTS, b"old").expect("written");
+        store.write(RESULTS, b"new").expect("written");
+        assert_eq!(store.read(RESULTS).expect("read"), "new");
+        assert!(write_atomic(&store.path("missing/file"), b"x").is_err());
+        let left = store.path(".dau-x1y2z3.tmp");
+        fs::write(&left, b"half").expect("written");
+        drop(store);
+        let (root, asked) = (place.path().join("a/b"), asked("lr = 0.1\nname = \"x\""));
+        let earlier = Store::earlier(&root, &asked).expect("the same");
+        Store::begin(&root, &asked, "none", earlier).expect("goes on");
+        assert!(!left.exists());
     }
 }

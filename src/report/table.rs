@@ -37,7 +37,7 @@ fn heading(results: &Record) -> String {
     let (data, poison) = (&results.dataset, &results.poison);
     let number = poison.target.to_string();
     let name = if poison.target_name == number { String::new() } else { format!(" ({})", poison.target_name) };
-    let goal = match poison.mode {
+    let goal = match poison.mode.as_str() {
         "all-to-one" => format!("target {number}{name}"),
         "all-to-all" => "all-to-all".into(),
         mode => format!("{mode}, target {number}{name}"),
@@ -93,7 +93,7 @@ mod tests {
             dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500, left_out: 0 },
             poison: PoisonFacts {
                 attack: "BadNets".into(),
-                mode: "all-to-one",
+                mode: "all-to-one".into(),
                 target: 0,
                 target_name: "zero".into(),
                 rate: 10.02,
@@ -110,6 +110,7 @@ mod tests {
             adapter: "llvmpipe [vulkan, cpu]".into(),
             seed: 0,
             warnings: Vec::new(),
+            evidence: Vec::new(),
             config: serde_json::Value::Null,
         };
         results.judge();
@@ -150,7 +151,7 @@ seconds     train 40.2, total 40.2
             figures.counts.retain(|name, _| name == "acc" || name == "t");
         }
         (without.der, without.poison.dirty_rate, without.poison.negatives) = (None, None, 260);
-        (without.poison.mode, without.warnings) = ("clean-label", Vec::new());
+        (without.poison.mode, without.warnings) = ("clean-label".into(), Vec::new());
         without.judge();
         assert_eq!(without.implanted, None);
         let text = render(&without);

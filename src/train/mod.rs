@@ -36,7 +36,7 @@ pub enum TrainError {
     Gpu(#[from] crate::gpu::GpuError),
     #[error("{stage}: the loss became {value} in epoch {epoch}, step {step}; try a smaller --lr (it was {lr})")]
     NotFinite { stage: String, epoch: usize, step: usize, value: f32, lr: f64 },
-    #[error("stopped by Ctrl-C")]
+    #[error("stopped as was asked")]
     Cancelled,
     #[error("a batch of {batch} does not fit: {why}. {advice}")]
     Batch { batch: usize, why: String, advice: String },

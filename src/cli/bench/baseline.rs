@@ -64,7 +64,7 @@ impl Baseline {
         );
         timings.kernels.retain(|row| args.op.as_ref().is_none_or(|op| row.op.contains(op)));
         if timings.adapter != adapter {
-            eprintln!("WARNING: the baseline is from ANOTHER ADAPTER, {}; this is {adapter}", timings.adapter);
+            say!("WARNING: the baseline is from ANOTHER ADAPTER, {}; this is {adapter}", timings.adapter);
         }
         Ok(Baseline { file: file.into(), timings, percent })
     }

@@ -1,6 +1,6 @@
 //! The answer to "is there a backdoor?": yes, none found, or too little to say.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::evidence::{ClassEvidence, Finding, PooledEvidence, SEPARATE};
 
@@ -18,7 +18,7 @@ const CURIOUS_RATIO: f64 = 1.25;
 const UNHEARD_OF: f64 = 10.0;
 
 /// What can be said of a training set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
     /// A backdoor was found.
@@ -30,7 +30,7 @@ pub enum Answer {
 }
 
 /// Why there is too little to say.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Doubt {
     /// So few images that a trigger often goes unseen.

@@ -2,7 +2,7 @@
 //! spread over all classes. No network is asked.
 
 use faer::Mat;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::candidates::{self, Candidate, FEWEST, Found, LEAST, overlap};
 use super::ridge::{ClassRows, Classifier, Ridge, View};
@@ -46,7 +46,7 @@ const FEWEST_CLASSES: usize = 8;
 const OWN: f64 = 0.5;
 
 /// What is seen of one class.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassEvidence {
     pub class: u32,
     /// Training images with its label.
@@ -71,7 +71,7 @@ pub struct ClassEvidence {
 }
 
 /// What a class is taken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
     /// Too few images to look for a set.
@@ -94,7 +94,7 @@ impl Finding {
 }
 
 /// A set that goes through all classes, as an all-to-all attack leaves it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PooledEvidence {
     /// Images of the set.
     pub suspects: usize,

@@ -32,7 +32,7 @@ use crate::kernel::Kernels;
 use crate::train::{Network, Observer, Predictor, TrainError};
 
 /// What stage 1 found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
     pub answer: Answer,
     /// Why there is too little to say; empty with another answer.

@@ -9,7 +9,7 @@ use super::statistics::log_odds;
 use crate::train::{Observer, TrainError};
 
 /// The verdict on every training sample, in data order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Split {
     /// Not to be learned as it is: held to be poisoned or, by evidence, too doubtful (a belief over [`DOUBT`]).
     pub flagged: Vec<bool>,

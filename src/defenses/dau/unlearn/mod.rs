@@ -63,7 +63,7 @@ const STAGE: &str = "unlearn";
 /// Weight of the CE of clean images with the estimated trigger, and of flagged ones that got a name.
 const RESTORE: f32 = 0.5;
 /// The same where held-out images say what is kept: in use, images with the trigger are rare.
-const RESTORED: f32 = 0.25;
+const RESTORED: f32 = 0.125;
 /// Steps between two looks at the held-out images.
 const CHECK: usize = 25;
 
