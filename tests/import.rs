@@ -141,6 +141,8 @@ fn a_pickle_that_would_run_something_is_refused_by_its_name_and_nothing_runs() {
     let stop = older.windows(2).enumerate().filter(|(_, w)| *w == b".\x80").nth(2).expect("four pickles").0;
     older.truncate(stop + 1);
     older.extend(&pickle);
+    // No storages.
+    older.extend(b"\x80\x02].");
     // By the names' place on the stack, as newer protocols say it.
     let stacked = b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R.";
     for (file, name) in [(zipped(&pickle), "os.system"), (older, "os.system"), (zipped(stacked), "builtins.eval")] {
@@ -155,7 +157,7 @@ fn a_pickle_that_would_run_something_is_refused_by_its_name_and_nothing_runs() {
 fn a_tensor_that_reaches_out_of_its_storage_is_refused() {
     let persistent = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0\x30X\x03\0\0\0cpuK\x04tQ";
     let rebuilt = |offset: u8, extent: u8, stride: u8| {
-        let mut pickle = b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
+        let mut pickle = b"\x80\x02}X\x06\0\0\0weightctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
         pickle.extend(persistent);
         pickle.extend([b'K', offset, b'K', extent, 0x85, b'K', stride, 0x85, 0x89, b'}', b't', b'R', b's', b'.']);
         let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -166,7 +168,7 @@ fn a_tensor_that_reaches_out_of_its_storage_is_refused() {
         }
         StateDict::read(archive.finish().unwrap().into_inner())
     };
-    assert_eq!(rebuilt(0, 4, 1).unwrap().values("w"), Some(Values::Float(vec![0.0; 4])));
+    assert_eq!(rebuilt(0, 4, 1).unwrap().values("weight"), Some(Values::Float(vec![0.0; 4])));
     assert!(rebuilt(1, 2, 2).is_ok());
     for (offset, extent, stride) in [(1, 4, 1), (0, 3, 2), (0, 5, 0), (4, 1, 1), (0, 255, 255)] {
         let message = rebuilt(offset, extent, stride).expect_err("out of it").to_string();

@@ -1,17 +1,17 @@
-//! The few names that a state dict's pickle may say, and what they make: tensors on storages.
+//! The few names of a pickle that are understood, and what they make: tensors on storages, and mappings.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use super::pickle::{Host, Id, MOST, Pickle, Value};
+use super::pickle::{Host, Id, LONGEST, Pickle, Value};
 use super::{Stored, TorchError};
 
 /// What a name stands for, and what it makes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Thing {
-    OrderedDict,
+    /// A class whose objects are filled item by item, like a dict.
+    Mapping,
     Size,
     RebuildTensor,
     RebuildParameter,
@@ -26,10 +26,12 @@ pub enum Thing {
 }
 
 const NAMES: &[(&str, Thing)] = &[
-    ("collections.OrderedDict", Thing::OrderedDict),
+    ("collections.OrderedDict", Thing::Mapping),
+    ("collections.defaultdict", Thing::Mapping),
     ("torch.Size", Thing::Size),
     ("torch._utils._rebuild_tensor_v2", Thing::RebuildTensor),
     ("torch._utils._rebuild_parameter", Thing::RebuildParameter),
+    ("torch._utils._rebuild_parameter_with_state", Thing::RebuildParameter),
     ("torch.FloatStorage", Thing::StorageType(Dtype::F32)),
     ("torch.DoubleStorage", Thing::StorageType(Dtype::F64)),
     ("torch.HalfStorage", Thing::StorageType(Dtype::F16)),
@@ -40,13 +42,11 @@ const NAMES: &[(&str, Thing)] = &[
     ("torch.CharStorage", Thing::StorageType(Dtype::I8)),
     ("torch.ByteStorage", Thing::StorageType(Dtype::U8)),
     ("torch.BoolStorage", Thing::StorageType(Dtype::BOOL)),
+    ("torch.ComplexFloatStorage", Thing::StorageType(Dtype::C64)),
 ];
 
-/// Bytes of a name, which is copied: far more than any has, see [`MOST`].
-const LONGEST: usize = 256;
-
-/// Keys under which training scripts keep a state dict.
-const NESTED: [&str; 4] = ["state_dict", "model", "net", "model_state_dict"];
+/// Extents of a tensor. A pickle can name one tuple as often as it has bytes; copies of long ones would fill the memory.
+const MOST: usize = 16;
 
 /// Remembers each storage's type by its key.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub struct Machine {
     storages: BTreeMap<String, Dtype>,
 }
 
-type Values = Pickle<Thing>;
+pub type Values = Pickle<Thing>;
 
 impl Machine {
     pub fn storages(&self) -> &BTreeMap<String, Dtype> {
@@ -62,7 +62,7 @@ impl Machine {
     }
 }
 
-fn wrong(what: &str) -> TorchError {
+pub fn wrong(what: &str) -> TorchError {
     TorchError::Content(format!("damaged or no PyTorch file: {what} of a form that torch.save never writes"))
 }
 
@@ -83,19 +83,23 @@ fn numbers(p: &Values, id: Id) -> Option<Vec<usize>> {
 impl Host for Machine {
     type Thing = Thing;
 
-    fn global(&mut self, name: &str) -> Result<Thing, TorchError> {
-        let known = NAMES.iter().find(|(n, _)| *n == name);
-        known.map(|(_, thing)| thing.clone()).ok_or_else(|| TorchError::Refused(name.to_string()))
+    fn global(&self, name: &str) -> Option<Thing> {
+        NAMES.iter().find(|(n, _)| *n == name).map(|(_, thing)| thing.clone())
     }
 
-    fn apply(&mut self, p: &Values, function: &Thing, args: &[Id]) -> Result<Value<Thing>, TorchError> {
+    fn apply(&self, p: &Values, function: &Thing, args: &[Id]) -> Result<Value<Thing>, TorchError> {
         match (function, args) {
-            (Thing::OrderedDict, []) => Ok(Value::Dict(Vec::new())),
+            // A defaultdict has what it makes of missing keys.
+            (Thing::Mapping, [] | [_]) => Ok(Value::Dict(Vec::new())),
             (Thing::Size, [items]) => match p.get(*items) {
                 Value::Tuple(items) if items.len() <= MOST => Ok(Value::Tuple(items.clone())),
                 _ => Err(wrong("a torch.Size")),
             },
-            // The data, whether it wants a gradient, its hooks.
+            // Of an opaque storage, an opaque tensor.
+            (Thing::RebuildTensor | Thing::RebuildParameter, [of, ..]) if matches!(p.get(*of), Value::Opaque(_)) => {
+                Ok(p.get(*of).clone())
+            }
+            // The data, whether it wants a gradient, its hooks, its attributes.
             (Thing::RebuildParameter, [data, ..]) => match p.get(*data) {
                 Value::Host(tensor @ Thing::Tensor(..)) => Ok(Value::Host(tensor.clone())),
                 _ => Err(wrong("a parameter")),
@@ -117,8 +121,13 @@ impl Host for Machine {
     }
 
     /// ("storage", its type, key, device, number of elements), in the older format also a view: None or (key, offset, size).
-    fn persistent(&mut self, p: &Values, id: &[Id]) -> Result<Thing, TorchError> {
-        let [kind, dtype, key, _, _, view @ ..] = id else { return Err(wrong("a storage")) };
+    fn persistent(&mut self, p: &Values, id: &[Id]) -> Result<Value<Thing>, TorchError> {
+        let [kind, dtype, key, rest @ ..] = id else { return Err(wrong("a storage")) };
+        // A storage of unknown type; in the older format a class, with its source.
+        if let Value::Opaque(kind) = p.get(*dtype) {
+            return Ok(Value::Opaque(*kind));
+        }
+        let [_, _, view @ ..] = rest else { return Err(wrong("a storage")) };
         let (Value::Text(kind), Value::Host(Thing::StorageType(dtype)), Value::Text(key)) =
             (p.get(*kind), p.get(*dtype), p.get(*key))
         else {
@@ -136,36 +145,6 @@ impl Host for Machine {
         if *self.storages.entry(key.clone()).or_insert(*dtype) != *dtype {
             return Err(wrong("a storage of two types"));
         }
-        Ok(Thing::Storage { key: key.clone(), dtype: *dtype, offset })
+        Ok(Value::Host(Thing::Storage { key: key.clone(), dtype: *dtype, offset }))
     }
-}
-
-/// The tensors of the state dict in `p`, which may be nested, each with its bytes.
-pub fn state_dict(p: &Values, places: &HashMap<String, Range<usize>>) -> Result<Vec<(String, Stored)>, TorchError> {
-    let mut dict = p.root();
-    // A file may nest for ever; nobody does so more than twice.
-    for _ in 0..4 {
-        let Value::Dict(entries) = dict else { break };
-        let mut found = Vec::new();
-        for (name, value) in entries {
-            let (Value::Text(name), Value::Host(Thing::Tensor(key, tensor))) = (p.get(*name), p.get(*value)) else { continue };
-            if name.len() > LONGEST {
-                return Err(wrong("a tensor's name"));
-            }
-            let bytes = places.get(key).ok_or_else(|| TorchError::Content(format!("{name}: its storage {key} is missing")))?;
-            found.push((name.clone(), Stored { bytes: bytes.clone(), ..tensor.clone() }));
-        }
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let inner = NESTED.iter().find_map(|key| p.entry(dict, key).filter(|inner| matches!(inner, Value::Dict(_))));
-        let Some(inner) = inner else {
-            let text = |id: &Id| if let Value::Text(text) = p.get(*id) { Some(text.as_str()) } else { None };
-            let keys: Vec<&str> = entries.iter().filter_map(|(key, _)| text(key)).take(8).collect();
-            let why = format!("no state dict: its keys are {}; looked under {}", keys.join(", "), NESTED.join(", "));
-            return Err(TorchError::Content(why));
-        };
-        dict = inner;
-    }
-    Err(TorchError::Content("no state dict: a mapping of names to tensors".into()))
 }
