@@ -8,7 +8,7 @@ use common::Golden;
 use dau::data::Dataset;
 use dau::graph::{Shape, Tensor};
 use dau::torch::{StateDict, TorchError, Values};
-use dau::train::{Network, Normalisation, Silent, predict};
+use dau::train::{Checkpoint, Network, Normalisation, Silent, predict};
 use zip::write::SimpleFileOptions;
 
 const NORM: Normalisation = Normalisation { mean: [0.5; 3], std: [0.25; 3] };
@@ -54,7 +54,10 @@ fn the_older_format_in_three_precisions_with_views_and_prefix_is_read() {
 fn an_imported_network_gives_pytorchs_logits_and_comes_back_from_export_and_checkpoint() {
     let kernels = common::kernels();
     let place = tempfile::tempdir().unwrap();
-    let load = |path: &std::path::Path| Network::import(&kernels, path, "preact-resnet18", Some(16), NORM).unwrap();
+    let load = |path: &std::path::Path| {
+        let checkpoint = Checkpoint::import(path, "preact-resnet18", Some(16), NORM).unwrap();
+        checkpoint.network(&kernels).unwrap()
+    };
     let network = load("tests/golden/preact_zip.pt".as_ref());
     assert_eq!((network.spec.width, network.spec.classes, network.spec.image_size, network.steps()), (4, 10, 16, 7));
 
@@ -89,14 +92,14 @@ fn another_architecture_is_refused_with_the_tensor_and_both_shapes() {
     let path = place.path().join("resnet34.safetensors");
     let spec = dau::nn::ModelSpec { name: "resnet34".into(), width: 4, classes: 3, image_size: 64 };
     Network::new(&kernels, &spec, &NORM, 0).unwrap().export(&path).unwrap();
-    let import = |path: &std::path::Path, model, size| match Network::import(&kernels, path, model, size, NORM) {
-        Ok(network) => Ok(network.spec),
+    let import = |path: &std::path::Path, model, size| match Checkpoint::import(path, model, size, NORM) {
+        Ok(checkpoint) => Ok(checkpoint.spec),
         Err(e) => Err(e.to_string()),
     };
     assert_eq!(import(&path, "resnet34", None), Ok(spec));
     for (model, size, expected) in [
         ("resnet18", None, "has a tensor layer1.2.bn1.bias, which a resnet18 of width 4 does not have"),
-        ("resnet34", Some(32), "fc.bias"),
+        ("resnet34", Some(32), "conv1.weight is a 7x7 stem; a resnet34 for images of 32 pixels has one of 3x3 here"),
         ("wrn-16", None, "has no tensor block1.layer.0.conv1.weight, which a wrn-16 needs"),
         ("vgg", None, "no model \"vgg\"; there are: resnet18, resnet34"),
     ] {
@@ -124,11 +127,7 @@ fn malicious(witness: &str) -> Vec<u8> {
 }
 
 fn zipped(pickle: &[u8]) -> Vec<u8> {
-    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    archive.start_file("m/data.pkl", stored).unwrap();
-    archive.write_all(pickle).unwrap();
-    archive.finish().unwrap().into_inner()
+    archived("m/data.pkl", pickle)
 }
 
 #[test]
@@ -193,6 +192,48 @@ fn truncated_files_and_files_with_flipped_bytes_give_errors_or_tensors_but_never
             }
         }
     }
+}
+
+/// A zip archive of one member.
+fn archived(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.start_file(name, SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored)).unwrap();
+    archive.write_all(content).unwrap();
+    archive.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_file_that_is_something_else_is_called_what_it_is_with_the_next_step() {
+    let tar = [&[b'a'; 257][..], b"ustar\0", &[0; 249]].concat();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 44\n";
+    let cases: [(Vec<u8>, &str); 10] = [
+        (vec![], "is empty: fetch it again"),
+        (vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], "is compressed by gzip: unpack it first, with gunzip"),
+        (tar, "is a tar archive: unpack it first, with tar xf"),
+        (pointer.to_vec(), "is a pointer of Git LFS, not the file that it stands for: in its repository, git lfs pull"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE html><html>".to_vec(), "is a web page"),
+        (b"<HTML lang=en>".to_vec(), "is a web page"),
+        (archived("run/Model.PTH", b""), "is a zip archive around \"run/Model.PTH\": unpack it first and give that file"),
+        (archived("a.npy", b""), "is a zip archive, but not torch.save's, which has a data.pkl: it holds [\"a.npy\"]"),
+        (b"\x80\x04}.".to_vec(), "a pickle, but not torch.save's"),
+        (b"epoch,loss\n".to_vec(), "neither a PyTorch file nor a safetensors file"),
+    ];
+    for (file, expected) in &cases {
+        let message = StateDict::read(file.clone()).expect_err(expected).to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    // Where a checkpoint is asked for.
+    for (file, expected) in &cases[..6] {
+        assert!(StateDict::safetensors(file.clone()).expect_err(expected).to_string().contains(expected));
+    }
+    for file in ["preact_zip.pt", "preact_legacy.pt"] {
+        let message = StateDict::safetensors(golden_file(file)).expect_err(file).to_string();
+        assert_eq!(message, "is a PyTorch file, not a safetensors file: `dau import` makes a checkpoint of it");
+    }
+    // By its content, whatever its name is.
+    assert!(StateDict::read(golden_file("network_preact-resnet18_4_16.safetensors")).is_ok());
+    let cut = golden_file("network_preact-resnet18_4_16.safetensors")[..5000].to_vec();
+    assert!(StateDict::read(cut).expect_err("cut").to_string().contains("not a whole safetensors file"));
 }
 
 proptest::proptest! {

@@ -65,7 +65,7 @@ pub enum Values {
 pub struct StateDict {
     file: Vec<u8>,
     tensors: BTreeMap<String, Stored>,
-    others: BTreeMap<String, String>,
+    others: Vec<(String, String)>,
     notes: Vec<String>,
     metadata: BTreeMap<String, String>,
 }
@@ -106,7 +106,7 @@ impl StateDict {
     fn new(file: Vec<u8>, found: Found, metadata: BTreeMap<String, String>) -> Result<StateDict, TorchError> {
         let Found { tensors, others, notes } = find::unwrapped(found);
         tensors.iter().try_for_each(|(name, tensor)| tensor.check(name))?;
-        Ok(StateDict { file, tensors: tensors.into_iter().collect(), others: others.into_iter().collect(), notes, metadata })
+        Ok(StateDict { file, tensors: tensors.into_iter().collect(), others, notes, metadata })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -117,9 +117,9 @@ impl StateDict {
         self.tensors.get(name).map(|t| &t.shape[..])
     }
 
-    /// What has a tensor's place under `name` and is none: what pickle calls it.
-    pub fn other(&self, name: &str) -> Option<&str> {
-        self.others.get(name).map(String::as_str)
+    /// What has a tensor's place and is none: names, and what pickle calls it.
+    pub fn others(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.others.iter().map(|(name, kind)| (name.as_str(), kind.as_str()))
     }
 
     /// What in the file was left alone, a sentence each.

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 pub(crate) use batch::stream;
 pub use batch::{Batch, Part};
+pub use checkpoint::Checkpoint;
 pub use network::{Network, Normalisation};
 pub use observer::{EpochRecord, Observer, Silent};
 pub use predictor::{Predictions, Predictor, predict};
