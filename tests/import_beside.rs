@@ -65,6 +65,7 @@ fn a_state_dict_is_found_under_any_key_beside_tensors_that_are_none_of_it() {
         assert!(state.notes().is_empty(), "{key}: {:?}", state.notes());
     }
     is_the_network("default_dict");
+    is_the_network("own_dicts");
     is_the_network("wanet");
     let state = is_the_network("attack_result");
     assert!(state.notes()[0].contains("multiarray"), "{:?}", state.notes());

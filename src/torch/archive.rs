@@ -16,7 +16,8 @@ const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 pub(super) const PROTO: u8 = 0x80;
 
 pub(super) fn safetensors(file: &[u8]) -> Result<(Found, BTreeMap<String, String>), TorchError> {
-    let broken = |e: safetensors::SafeTensorError| TorchError::Content(format!("not a whole safetensors file ({e})"));
+    let broken =
+        |e: safetensors::SafeTensorError| TorchError::Content(format!("not a whole safetensors file ({e}): fetch it again"));
     let (header, metadata) = SafeTensors::read_metadata(file).map_err(broken)?;
     let views = SafeTensors::deserialize(file).map_err(broken)?;
     let start = header + 8;
@@ -30,7 +31,7 @@ pub(super) fn safetensors(file: &[u8]) -> Result<(Found, BTreeMap<String, String
 
 /// A zip archive with the members `NAME/data.pkl`, and `NAME/data/KEY` for each storage, uncompressed.
 pub(super) fn zip(file: &[u8]) -> Result<Found, TorchError> {
-    let broken = |e: &dyn std::fmt::Display| TorchError::Content(format!("not a whole zip archive ({e})"));
+    let broken = |e: &dyn std::fmt::Display| TorchError::Content(format!("not a whole zip archive ({e}): fetch it again"));
     let mut archive = zip::ZipArchive::new(Cursor::new(file)).map_err(|e| broken(&e))?;
     let pickle = archive.file_names().find(|name| name.ends_with("/data.pkl")).map(String::from);
     let pickle = pickle.ok_or_else(|| TorchError::Content(foreign::archive(&archive.file_names().collect::<Vec<_>>())))?;
@@ -98,11 +99,11 @@ pub(super) fn legacy(file: &[u8]) -> Result<Found, TorchError> {
     let mut places = HashMap::new();
     for key in list {
         let Value::Text(key) = keys.get(*key) else { return Err(broken(object.end, "a storage's key that is no text")) };
-        let dtype = machine.storages().get(key).ok_or_else(|| broken(object.end, "a storage of no known type"))?;
+        let size = machine.storages().get(key).ok_or_else(|| broken(object.end, "a storage of no known type"))?;
         let length = file.get(at..at + 8).ok_or_else(|| broken(at, "no length of a storage"))?;
         let bytes = usize::try_from(i64::from_le_bytes(super::sized(length)))
             .ok()
-            .and_then(|n| n.checked_mul(dtype.bitsize() / 8))
+            .and_then(|n| n.checked_mul(*size))
             .filter(|n| *n <= file.len() - at - 8)
             .ok_or_else(|| broken(at, "a storage that reaches past the end"))?;
         places.insert(key.clone(), at + 8..at + 8 + bytes);

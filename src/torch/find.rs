@@ -138,14 +138,19 @@ fn missing(p: &Values) -> TorchError {
     let entries = match p.root() {
         Value::Opaque(kind) => return refused(*kind),
         Value::Dict(entries) => entries,
-        _ => return TorchError::Content("no state dict: a mapping of names to tensors".into()),
+        _ => {
+            let why = "holds no state dict, a mapping of names to tensors. Save one: torch.save(model.state_dict(), FILE)";
+            return TorchError::Content(why.into());
+        }
     };
     if let Some(Value::Opaque(kind)) = USUAL.iter().find_map(|key| p.entry(p.root(), key)) {
         return refused(*kind);
     }
     let keys: Vec<&str> = entries.iter().filter_map(|(key, _)| text(p, *key)).collect();
     let keys = some(keys.into_iter());
-    TorchError::Content(format!("no state dict: its keys are {keys}, and under none is a mapping with tensors named NAME.weight"))
+    TorchError::Content(format!(
+        "holds no state dict: its keys are {keys}, and under none is a mapping with tensors named NAME.weight"
+    ))
 }
 
 /// Takes the wrappers' prefixes off the names, and with them leaves what stands beside the wrapped network.

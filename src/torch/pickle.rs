@@ -170,7 +170,8 @@ impl<T> Stack<T> {
         let dict = self.top()?;
         match &mut self.pickle.values[dict] {
             Value::Dict(entries) => entries.extend(pairs(&items)),
-            Value::Opaque(_) => {}
+            // Of whatever class, what is filled like a dict is one.
+            object @ Value::Opaque(_) => *object = Value::Dict(pairs(&items).collect()),
             _ => return Err(Empty),
         }
         Ok(())

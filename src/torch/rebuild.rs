@@ -42,23 +42,46 @@ const NAMES: &[(&str, Thing)] = &[
     ("torch.CharStorage", Thing::StorageType(Dtype::I8)),
     ("torch.ByteStorage", Thing::StorageType(Dtype::U8)),
     ("torch.BoolStorage", Thing::StorageType(Dtype::BOOL)),
-    ("torch.ComplexFloatStorage", Thing::StorageType(Dtype::C64)),
+];
+
+/// Storages that are left alone, and the bytes of an element: the older format can only be read past them.
+const SKIPPED: [(&str, usize); 9] = [
+    ("torch.ComplexFloatStorage", 8),
+    ("torch.ComplexDoubleStorage", 16),
+    ("torch.QInt8Storage", 1),
+    ("torch.QUInt8Storage", 1),
+    ("torch.QInt32Storage", 4),
+    ("torch.QUInt4x2Storage", 1),
+    ("torch.QUInt2x4Storage", 1),
+    ("torch.UntypedStorage", 1),
+    ("torch.storage.UntypedStorage", 1),
 ];
 
 /// Extents of a tensor. A pickle can name one tuple as often as it has bytes; copies of long ones would fill the memory.
 const MOST: usize = 16;
 
-/// Remembers each storage's type by its key.
+/// Remembers the bytes of an element of each storage by its key.
 #[derive(Debug, Default)]
 pub struct Machine {
-    storages: BTreeMap<String, Dtype>,
+    storages: BTreeMap<String, usize>,
 }
 
 pub type Values = Pickle<Thing>;
 
 impl Machine {
-    pub fn storages(&self) -> &BTreeMap<String, Dtype> {
+    pub fn storages(&self) -> &BTreeMap<String, usize> {
         &self.storages
+    }
+
+    /// Notes a storage with elements of `size` bytes.
+    fn note(&mut self, key: &str, size: usize) -> Result<(), TorchError> {
+        if key.len() > LONGEST {
+            return Err(wrong("a storage's key"));
+        }
+        if *self.storages.entry(key.to_string()).or_insert(size) != size {
+            return Err(wrong("a storage of two types"));
+        }
+        Ok(())
     }
 }
 
@@ -123,9 +146,13 @@ impl Host for Machine {
     /// ("storage", its type, key, device, number of elements), in the older format also a view: None or (key, offset, size).
     fn persistent(&mut self, p: &Values, id: &[Id]) -> Result<Value<Thing>, TorchError> {
         let [kind, dtype, key, rest @ ..] = id else { return Err(wrong("a storage")) };
-        // A storage of unknown type; in the older format a class, with its source.
-        if let Value::Opaque(kind) = p.get(*dtype) {
-            return Ok(Value::Opaque(*kind));
+        // A storage of another type; in the older format a class, with its source.
+        if let Value::Opaque(of) = p.get(*dtype) {
+            let skipped = SKIPPED.iter().find(|(name, _)| *name == p.kinds()[*of]);
+            if let (Some((_, size)), Value::Text(key)) = (skipped, p.get(*key)) {
+                self.note(key, *size)?;
+            }
+            return Ok(Value::Opaque(*of));
         }
         let [_, _, view @ ..] = rest else { return Err(wrong("a storage")) };
         let (Value::Text(kind), Value::Host(Thing::StorageType(dtype)), Value::Text(key)) =
@@ -139,12 +166,7 @@ impl Host for Machine {
             Some(_) => None,
         };
         let (Some(offset), "storage") = (offset, kind.as_str()) else { return Err(wrong("a storage")) };
-        if key.len() > LONGEST {
-            return Err(wrong("a storage's key"));
-        }
-        if *self.storages.entry(key.clone()).or_insert(*dtype) != *dtype {
-            return Err(wrong("a storage of two types"));
-        }
+        self.note(key, dtype.bitsize() / 8)?;
         Ok(Value::Host(Thing::Storage { key: key.clone(), dtype: *dtype, offset }))
     }
 }

@@ -9,10 +9,12 @@ The older format names storages by their addresses, so its files differ from one
 
 import argparse
 import datetime
+import enum
+import functools
 import os
 import pathlib
 import random
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 
 import numpy as np
 import torch
@@ -61,6 +63,25 @@ class Slotted:
         return (), {"name": "x"}
 
 
+class Settings(dict):
+    """A dict of a class of its own, as attribute dictionaries are."""
+
+
+class State(OrderedDict):
+    """The same of an ordered one."""
+
+
+class Names(list):
+    pass
+
+
+class Kind(enum.Enum):
+    A = 1
+
+
+Pair = namedtuple("Pair", [f"x{i}" for i in range(20)])
+
+
 def save(name, what, **options):
     torch.save(what, PLACE / f"{name}.pt", **options)
 
@@ -89,7 +110,9 @@ def beside():
         "grid": torch.zeros(1, 2, 2, 2),
         "rng": torch.get_rng_state()[:16].clone(),
         "mask": torch.tensor([True, False]),
-        "spectrum": torch.zeros(2, dtype=torch.complex64),
+        "spectrum": torch.zeros(2, dtype=torch.complex128),
+        "small floats": torch.zeros(2).to(torch.float8_e5m2),
+        "sparse": torch.eye(2).to_sparse(),
         "optimizer": optimizer,
         "scheduler": schedule,
         "args": argparse.Namespace(lr=0.1, milestones=[100, 150], out=pathlib.PurePosixPath("runs"), gpu=None),
@@ -113,6 +136,12 @@ def beside():
         "large": [2**100, -(2**200), 2**2100],
         "when": datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc),
         "slotted": slotted,
+        "settings": Settings(lr=0.1),
+        "named": Names(["a"]),
+        "kind": Kind.A,
+        "pair": Pair(*range(20)),
+        "part": functools.partial(int, base=2),
+        "complex": 1j,
         "ellipsis": ...,
         "class": nn.BatchNorm2d,
         "parameter": nn.Parameter(torch.ones(2)),
@@ -196,6 +225,7 @@ def main():
     save("deep", {"checkpoint": {"netG": {"state_dict": other}, "netC": {"state_dict": state}}})
     save("numpy_weight", {"state_dict": OrderedDict(state, **{"conv1.weight": state["conv1.weight"].numpy()})})
     save("default_dict", defaultdict(list, state))
+    save("own_dicts", Settings(state_dict=State(state)))
     save("whole_model", Tiny())
     save("whole_model_older", Bare(), _use_new_zipfile_serialization=False)
     save("under_model", {"model": Tiny(), "epoch": 3})
