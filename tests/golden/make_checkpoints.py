@@ -1,4 +1,4 @@
-"""Makes checkpoints as training scripts write them: a state dict of four small tensors, and beside it whatever else they keep.
+"""Makes checkpoints as training scripts write them: a state dict of eight small tensors, and beside it whatever else they keep.
 
     python tests/golden/make_checkpoints.py    # needs torch (CPU is enough) and numpy; takes seconds
 
