@@ -206,7 +206,7 @@ fn archived(name: &str, content: &[u8]) -> Vec<u8> {
 fn a_file_that_is_something_else_is_called_what_it_is_with_the_next_step() {
     let tar = [&[b'a'; 257][..], b"ustar\0", &[0; 249]].concat();
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 44\n";
-    let cases: [(Vec<u8>, &str); 10] = [
+    let cases: [(Vec<u8>, &str); 12] = [
         (vec![], "is empty: fetch it again"),
         (vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], "is compressed by gzip: unpack it first, with gunzip"),
         (tar, "is a tar archive: unpack it first, with tar xf"),
@@ -215,6 +215,8 @@ fn a_file_that_is_something_else_is_called_what_it_is_with_the_next_step() {
         (b"<HTML lang=en>".to_vec(), "is a web page"),
         (archived("run/Model.PTH", b""), "is a zip archive around \"run/Model.PTH\": unpack it first and give that file"),
         (archived("a.npy", b""), "is a zip archive, but not torch.save's, which has a data.pkl: it holds [\"a.npy\"]"),
+        (zipped(b"\x80\x02ccollections\nOrderedDict\n]\x85R."), "was written by Python 2"),
+        (zipped(b"\x80\x04\x8c\x01a\x8c\x03\nb\x1b\x93)R."), "holds `a.\\nb\\u{1b}` in place of a state dict"),
         (b"\x80\x04}.".to_vec(), "a pickle, but not torch.save's"),
         (b"epoch,loss\n".to_vec(), "neither a PyTorch file nor a safetensors file"),
     ];

@@ -104,6 +104,14 @@ fn torchvisions_words_for_shortcut_and_classifier_do_for_small_images_and_the_ot
 }
 
 #[test]
+fn a_prefix_that_few_names_have_is_no_wrappers() {
+    let mut state = resnet18();
+    state.insert("model.weight".into(), state["linear.weight"].clone());
+    let message = refusal(&state, "resnet18", Some(16));
+    assert!(message.contains("has a tensor model.weight, which a resnet18 of width 8 does not have"), "{message}");
+}
+
+#[test]
 fn a_stem_that_is_not_built_for_such_images_is_told() {
     let message = refusal(&state("network_resnet18_4_64"), "resnet18", Some(32));
     let expected = "conv1.weight is a 7x7 stem; a resnet18 for images of 32 pixels has one of 3x3 here, and no other is built";

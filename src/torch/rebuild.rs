@@ -112,6 +112,10 @@ impl Host for Machine {
 
     fn apply(&self, p: &Values, function: &Thing, args: &[Id]) -> Result<Value<Thing>, TorchError> {
         match (function, args) {
+            (Thing::Mapping, [items]) if matches!(p.get(*items), Value::List(_)) => {
+                let why = "was written by Python 2, whose ordered dicts are not read: load it and save it again with Python 3";
+                Err(TorchError::Content(why.into()))
+            }
             // A defaultdict has what it makes of missing keys.
             (Thing::Mapping, [] | [_]) => Ok(Value::Dict(Vec::new())),
             (Thing::Size, [items]) => match p.get(*items) {

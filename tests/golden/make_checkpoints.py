@@ -224,7 +224,9 @@ def main():
     save("two_unknown", {"first": state, "second": other})
     save("deep", {"checkpoint": {"netG": {"state_dict": other}, "netC": {"state_dict": state}}})
     save("numpy_weight", {"state_dict": OrderedDict(state, **{"conv1.weight": state["conv1.weight"].numpy()})})
-    save("default_dict", defaultdict(list, state))
+    marked = nn.Parameter(state["linear.bias"])
+    marked.note = "saved with the parameter"
+    save("default_dict", defaultdict(list, state, **{"linear.bias": marked}))
     save("own_dicts", Settings(state_dict=State(state)))
     save("whole_model", Tiny())
     save("whole_model_older", Bare(), _use_new_zipfile_serialization=False)
