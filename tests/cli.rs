@@ -79,7 +79,7 @@ fn a_pytorch_state_dict_goes_in_and_comes_out_again() {
     refused(place.path(), &import(&["--model", "vgg"]), &["no model \"vgg\"", "preact-resnet18"]);
     refused(place.path(), &import(&["--model", "resnet18"]), &["has no tensor bn1.weight, which a resnet18 of width 4 needs"]);
     refused(place.path(), &import(&["--model", "preact-resnet18", "--std", "1,0,1"]), &["--std [1.0, 0.0, 1.0] does not do"]);
-    refused(place.path(), &["export", file, "--out", "w.safetensors"], &["preact_zip.pt", "not a whole safetensors file"]);
+    refused(place.path(), &["export", file, "--out", "w.safetensors"], &["preact_zip.pt", "is a PyTorch file", "`dau import`"]);
     let said = succeed(place.path(), &import(&["--model", "preact-resnet18"]));
     assert!(said.contains("preact-resnet18 of width 4, 10 classes, images of 32 pixels, mean [0.4914, "), "{said}");
     assert!(succeed(place.path(), &["export", "m.safetensors", "--out", "w.safetensors"]).contains("102 tensors"));
@@ -87,6 +87,10 @@ fn a_pytorch_state_dict_goes_in_and_comes_out_again() {
     succeed(place.path(), &back);
     let read = |name: &str| fs::read(place.path().join(name)).expect("written");
     assert_eq!(read("m.safetensors"), read("again.safetensors"));
+    // Neither asks for an adapter.
+    succeed(place.path(), &import(&["--model", "PreActResNet18", "--adapter", "Voodoo"]));
+    assert_eq!(read("m.safetensors"), read("again.safetensors"));
+    succeed(place.path(), &["export", "m.safetensors", "--out", "w.safetensors", "--adapter", "Voodoo"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use common::Golden;
 use dau::data::Dataset;
 use dau::graph::{Shape, Tensor};
 use dau::torch::{StateDict, TorchError, Values};
-use dau::train::{Network, Normalisation, Silent, predict};
+use dau::train::{Checkpoint, Network, Normalisation, Silent, predict};
 use zip::write::SimpleFileOptions;
 
 const NORM: Normalisation = Normalisation { mean: [0.5; 3], std: [0.25; 3] };
@@ -54,7 +54,10 @@ fn the_older_format_in_three_precisions_with_views_and_prefix_is_read() {
 fn an_imported_network_gives_pytorchs_logits_and_comes_back_from_export_and_checkpoint() {
     let kernels = common::kernels();
     let place = tempfile::tempdir().unwrap();
-    let load = |path: &std::path::Path| Network::import(&kernels, path, "preact-resnet18", Some(16), NORM).unwrap();
+    let load = |path: &std::path::Path| {
+        let checkpoint = Checkpoint::import(path, "preact-resnet18", Some(16), NORM).unwrap();
+        checkpoint.network(&kernels).unwrap()
+    };
     let network = load("tests/golden/preact_zip.pt".as_ref());
     assert_eq!((network.spec.width, network.spec.classes, network.spec.image_size, network.steps()), (4, 10, 16, 7));
 
@@ -89,14 +92,14 @@ fn another_architecture_is_refused_with_the_tensor_and_both_shapes() {
     let path = place.path().join("resnet34.safetensors");
     let spec = dau::nn::ModelSpec { name: "resnet34".into(), width: 4, classes: 3, image_size: 64 };
     Network::new(&kernels, &spec, &NORM, 0).unwrap().export(&path).unwrap();
-    let import = |path: &std::path::Path, model, size| match Network::import(&kernels, path, model, size, NORM) {
-        Ok(network) => Ok(network.spec),
+    let import = |path: &std::path::Path, model, size| match Checkpoint::import(path, model, size, NORM) {
+        Ok(checkpoint) => Ok(checkpoint.spec),
         Err(e) => Err(e.to_string()),
     };
     assert_eq!(import(&path, "resnet34", None), Ok(spec));
     for (model, size, expected) in [
         ("resnet18", None, "has a tensor layer1.2.bn1.bias, which a resnet18 of width 4 does not have"),
-        ("resnet34", Some(32), "fc.bias"),
+        ("resnet34", Some(32), "conv1.weight is a 7x7 stem; a resnet34 for images of 32 pixels has one of 3x3 here"),
         ("wrn-16", None, "has no tensor block1.layer.0.conv1.weight, which a wrn-16 needs"),
         ("vgg", None, "no model \"vgg\"; there are: resnet18, resnet34"),
     ] {
@@ -124,11 +127,7 @@ fn malicious(witness: &str) -> Vec<u8> {
 }
 
 fn zipped(pickle: &[u8]) -> Vec<u8> {
-    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    archive.start_file("m/data.pkl", stored).unwrap();
-    archive.write_all(pickle).unwrap();
-    archive.finish().unwrap().into_inner()
+    archived("m/data.pkl", pickle)
 }
 
 #[test]
@@ -141,6 +140,8 @@ fn a_pickle_that_would_run_something_is_refused_by_its_name_and_nothing_runs() {
     let stop = older.windows(2).enumerate().filter(|(_, w)| *w == b".\x80").nth(2).expect("four pickles").0;
     older.truncate(stop + 1);
     older.extend(&pickle);
+    // No storages.
+    older.extend(b"\x80\x02].");
     // By the names' place on the stack, as newer protocols say it.
     let stacked = b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R.";
     for (file, name) in [(zipped(&pickle), "os.system"), (older, "os.system"), (zipped(stacked), "builtins.eval")] {
@@ -155,7 +156,7 @@ fn a_pickle_that_would_run_something_is_refused_by_its_name_and_nothing_runs() {
 fn a_tensor_that_reaches_out_of_its_storage_is_refused() {
     let persistent = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0\x30X\x03\0\0\0cpuK\x04tQ";
     let rebuilt = |offset: u8, extent: u8, stride: u8| {
-        let mut pickle = b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
+        let mut pickle = b"\x80\x02}X\x06\0\0\0weightctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
         pickle.extend(persistent);
         pickle.extend([b'K', offset, b'K', extent, 0x85, b'K', stride, 0x85, 0x89, b'}', b't', b'R', b's', b'.']);
         let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -166,7 +167,7 @@ fn a_tensor_that_reaches_out_of_its_storage_is_refused() {
         }
         StateDict::read(archive.finish().unwrap().into_inner())
     };
-    assert_eq!(rebuilt(0, 4, 1).unwrap().values("w"), Some(Values::Float(vec![0.0; 4])));
+    assert_eq!(rebuilt(0, 4, 1).unwrap().values("weight"), Some(Values::Float(vec![0.0; 4])));
     assert!(rebuilt(1, 2, 2).is_ok());
     for (offset, extent, stride) in [(1, 4, 1), (0, 3, 2), (0, 5, 0), (4, 1, 1), (0, 255, 255)] {
         let message = rebuilt(offset, extent, stride).expect_err("out of it").to_string();
@@ -191,6 +192,50 @@ fn truncated_files_and_files_with_flipped_bytes_give_errors_or_tensors_but_never
             }
         }
     }
+}
+
+/// A zip archive of one member.
+fn archived(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.start_file(name, SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored)).unwrap();
+    archive.write_all(content).unwrap();
+    archive.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_file_that_is_something_else_is_called_what_it_is_with_the_next_step() {
+    let tar = [&[b'a'; 257][..], b"ustar\0", &[0; 249]].concat();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 44\n";
+    let cases: [(Vec<u8>, &str); 12] = [
+        (vec![], "is empty: fetch it again"),
+        (vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], "is compressed by gzip: unpack it first, with gunzip"),
+        (tar, "is a tar archive: unpack it first, with tar xf"),
+        (pointer.to_vec(), "is a pointer of Git LFS, not the file that it stands for: in its repository, git lfs pull"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE html><html>".to_vec(), "is a web page"),
+        (b"<HTML lang=en>".to_vec(), "is a web page"),
+        (archived("run/Model.PTH", b""), "is a zip archive around \"run/Model.PTH\": unpack it first and give that file"),
+        (archived("a.npy", b""), "is a zip archive, but not torch.save's, which has a data.pkl: it holds [\"a.npy\"]"),
+        (zipped(b"\x80\x02ccollections\nOrderedDict\n]\x85R."), "was written by Python 2"),
+        (zipped(b"\x80\x04\x8c\x01a\x8c\x03\nb\x1b\x93)R."), "holds `a.\\nb\\u{1b}` in place of a state dict"),
+        (b"\x80\x04}.".to_vec(), "a pickle, but not torch.save's"),
+        (b"epoch,loss\n".to_vec(), "neither a PyTorch file nor a safetensors file"),
+    ];
+    for (file, expected) in &cases {
+        let message = StateDict::read(file.clone()).expect_err(expected).to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    // Where a checkpoint is asked for.
+    for (file, expected) in &cases[..6] {
+        assert!(StateDict::safetensors(file.clone()).expect_err(expected).to_string().contains(expected));
+    }
+    for file in ["preact_zip.pt", "preact_legacy.pt"] {
+        let message = StateDict::safetensors(golden_file(file)).expect_err(file).to_string();
+        assert_eq!(message, "is a PyTorch file, not a safetensors file: `dau import` makes a checkpoint of it");
+    }
+    // By its content, whatever its name is.
+    assert!(StateDict::read(golden_file("network_preact-resnet18_4_16.safetensors")).is_ok());
+    let cut = golden_file("network_preact-resnet18_4_16.safetensors")[..5000].to_vec();
+    assert!(StateDict::read(cut).expect_err("cut").to_string().contains("not a whole safetensors file"));
 }
 
 proptest::proptest! {

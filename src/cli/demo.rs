@@ -20,9 +20,7 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     {
         say!("\n{}", guidance(&results, [before, after, ra], &out.join(PREVIEW).display().to_string()));
     }
-    say!(
-        "\nNext: dau run --dataset CIFAR-10 --data DIR --attack BadNets; --dataset folder for your own images; dau run --help"
-    );
+    say!("\nNext: dau run --dataset CIFAR-10 --data DIR --attack BadNets; --dataset folder for your own images; dau run --help");
     Ok(())
 }
 

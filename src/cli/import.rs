@@ -9,8 +9,8 @@ use super::flags::word;
 use super::{Global, Refuse, print, print_json, writable};
 use crate::data::Spec;
 use crate::experiment::{Channels, normalisation};
-use crate::gpu::Precision;
-use crate::train::{Network, Normalisation};
+use crate::nn::LARGE;
+use crate::train::{Checkpoint, Normalisation};
 
 /// Arguments of `dau import`.
 #[derive(Args, Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct ImportArgs {
     /// A state dict: what torch.save wrote (either format), or a safetensors file. Nothing in it is run
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// What network it is of: resnet18, resnet34, preact-resnet18, wrn-16, wrn-28 or wrn-40
+    /// What network it is of, in small or capital letters, with or without hyphens: resnet18, resnet34, preact-resnet18, wrn-16, wrn-28 or wrn-40
     #[arg(long, value_name = "NAME")]
     model: String,
     /// The data set whose mean and standard deviation its images were normalised with
@@ -50,13 +50,13 @@ pub struct ExportArgs {
 }
 
 pub fn import(args: &ImportArgs, global: &Global) -> Result<()> {
-    let (network, norm) = read(args, global).refuse()?;
-    network.save(&args.out)?;
-    let Normalisation { mean, std } = norm;
-    let spec = &network.spec;
+    let checkpoint = read(args).refuse()?;
+    checkpoint.save(&args.out)?;
+    let Checkpoint { spec, norm: Normalisation { mean, std }, notes, .. } = &checkpoint;
     if global.json {
-        return print_json(&serde_json::json!({"out": args.out, "network": spec, "mean": mean, "std": std}));
+        return print_json(&serde_json::json!({"out": args.out, "network": spec, "mean": mean, "std": std, "notes": notes}));
     }
+    notes.iter().for_each(|note| say!("{}: {note}", args.file.display()));
     print(&format!(
         "{}: {} of width {}, {} classes, images of {} pixels, mean {mean:?}, std {std:?}\n",
         args.out.display(),
@@ -67,12 +67,12 @@ pub fn import(args: &ImportArgs, global: &Global) -> Result<()> {
     ))
 }
 
-fn read(args: &ImportArgs, global: &Global) -> Result<(Network, Normalisation)> {
+fn read(args: &ImportArgs) -> Result<Checkpoint> {
     writable(&args.out)?;
     let data = Spec::find(&args.dataset)?;
     let norm = normalisation(args.mean.unwrap_or(data.mean.into()), args.std.unwrap_or(data.std.into()))?;
-    let network = Network::import(&global.open(Precision::F32)?, &args.file, &args.model, args.image_size, norm)?;
-    let (classes, known) = (network.spec.classes, data.classes);
+    let checkpoint = Checkpoint::import(&args.file, &args.model, args.image_size, norm)?;
+    let (classes, known) = (checkpoint.spec.classes, data.classes);
     let chosen = args.mean.is_some() && args.std.is_some();
     ensure!(
         chosen || known == 0 || known == classes,
@@ -80,17 +80,25 @@ fn read(args: &ImportArgs, global: &Global) -> Result<(Network, Normalisation)> 
         args.file.display(),
         data.name
     );
-    Ok((network, norm))
+    // Nothing but the stem told the size, and that of images which are scaled to it is another network's.
+    ensure!(
+        chosen || args.image_size.is_some() || checkpoint.spec.image_size < LARGE || data.image_size >= LARGE,
+        "{} has a 7x7 stem, which is built for images of {LARGE} pixels and more; those of {} have {}. If it was trained on larger \
+         ones, give --image-size; for such small ones a network with this stem cannot be built",
+        args.file.display(),
+        data.name,
+        data.image_size
+    );
+    Ok(checkpoint)
 }
 
 pub fn export(args: &ExportArgs, global: &Global) -> Result<()> {
     let load = || {
         writable(&args.out)?;
-        Ok(Network::load(&global.open(Precision::F32)?, &args.file)?)
+        Ok(Checkpoint::load(&args.file)?)
     };
-    let network: Network = Result::<_>::refuse(load())?;
-    network.export(&args.out)?;
-    let tensors = network.params.params().len();
+    let checkpoint: Checkpoint = Result::<_>::refuse(load())?;
+    let tensors = checkpoint.export(&args.out)?;
     if global.json {
         return print_json(&serde_json::json!({"out": args.out, "tensors": tensors}));
     }

@@ -47,9 +47,7 @@ pub(super) fn say_what_is_there(earlier: Option<&Store>, last: &str) {
     if let Some(store) = earlier {
         let folder = store.root().display();
         if store.has(last) {
-            say!(
-                "{folder} holds this run, ended: what follows was found then. --force runs it again and keeps the old folder"
-            );
+            say!("{folder} holds this run, ended: what follows was found then. --force runs it again and keeps the old folder");
         } else {
             say!("{folder} holds this run, not ended: it goes on");
         }

@@ -65,16 +65,31 @@ pub struct Outputs {
     pub logits: Value,
 }
 
+impl ModelEntry {
+    /// The architecture called `name` without regard to case, hyphens and underscores: `PreActResNet18` is `preact-resnet18`.
+    ///
+    /// # Errors
+    /// An unknown name, with the known ones.
+    pub fn named(name: &str) -> Result<&'static ModelEntry, GraphError> {
+        let bare = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
+        find(name, |m| bare(m.name) == bare(name))
+    }
+}
+
+fn find(name: &str, wanted: impl Fn(&ModelEntry) -> bool) -> Result<&'static ModelEntry, GraphError> {
+    MODELS.iter().find(|m| wanted(m)).ok_or_else(|| {
+        let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
+        GraphError::Shape { op: "model", why: format!("no model \"{name}\"; there are: {}", known.join(", ")) }
+    })
+}
+
 impl ModelSpec {
-    /// The entry of this name.
+    /// The entry of exactly this name.
     ///
     /// # Errors
     /// An unknown name, with the known ones.
     pub fn entry(&self) -> Result<&'static ModelEntry, GraphError> {
-        MODELS.iter().find(|m| m.name == self.name).ok_or_else(|| {
-            let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
-            GraphError::Shape { op: "model", why: format!("no model \"{}\"; there are: {}", self.name, known.join(", ")) }
-        })
+        find(&self.name, |m| m.name == self.name)
     }
 
     /// Adds the network to `graph` on images [N, H, W, 4] and returns its outputs and parameters in PyTorch's order.

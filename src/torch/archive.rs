@@ -4,38 +4,45 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, copy, sink};
 use std::ops::Range;
 
+use super::find::state_dict;
 use super::pickle::{Pickle, Value};
-use super::rebuild::{Machine, state_dict};
-use super::{Found, SafeTensors, Stored, TorchError};
+use super::rebuild::Machine;
+use super::{Found, SafeTensors, Stored, TorchError, foreign};
 
 /// What the older format begins with, as a pickled number.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 
+/// The operation that every pickle of protocol 2 or later begins with.
+pub(super) const PROTO: u8 = 0x80;
+
 pub(super) fn safetensors(file: &[u8]) -> Result<(Found, BTreeMap<String, String>), TorchError> {
-    let broken = |e: safetensors::SafeTensorError| TorchError::Content(format!("not a whole safetensors file ({e})"));
+    let broken =
+        |e: safetensors::SafeTensorError| TorchError::Content(format!("not a whole safetensors file ({e}): fetch it again"));
     let (header, metadata) = SafeTensors::read_metadata(file).map_err(broken)?;
     let views = SafeTensors::deserialize(file).map_err(broken)?;
     let start = header + 8;
     let place = |name: &str| metadata.info(name).map(|info| start + info.data_offsets.0..start + info.data_offsets.1);
-    let found = views.iter().filter_map(|(name, view)| {
+    let tensors = views.iter().filter_map(|(name, view)| {
         Some((name.to_string(), Stored::contiguous(view.dtype(), view.shape().to_vec(), place(name)?)))
     });
     let entries = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone()));
-    Ok((found.collect(), entries.collect()))
+    Ok((Found { tensors: tensors.collect(), ..Found::default() }, entries.collect()))
 }
 
 /// A zip archive with the members `NAME/data.pkl`, and `NAME/data/KEY` for each storage, uncompressed.
 pub(super) fn zip(file: &[u8]) -> Result<Found, TorchError> {
-    let broken = |e: &dyn std::fmt::Display| TorchError::Content(format!("not a whole zip archive ({e})"));
+    let broken = |e: &dyn std::fmt::Display| TorchError::Content(format!("not a whole zip archive ({e}): fetch it again"));
     let mut archive = zip::ZipArchive::new(Cursor::new(file)).map_err(|e| broken(&e))?;
     let pickle = archive.file_names().find(|name| name.ends_with("/data.pkl")).map(String::from);
-    let pickle = pickle.ok_or_else(|| TorchError::Content("a zip archive, but not torch.save's: it has no data.pkl".into()))?;
+    let pickle = pickle.ok_or_else(|| TorchError::Content(foreign::archive(&archive.file_names().collect::<Vec<_>>())))?;
     let root = pickle.trim_end_matches("data.pkl").to_string();
     // The range of a member; reading it through checks its checksum.
     let mut member = |name: &str| -> Result<Range<usize>, TorchError> {
         let mut entry = archive.by_name(name).map_err(|e| TorchError::Content(format!("{name}: {e}")))?;
         if entry.compression() != zip::CompressionMethod::Stored {
-            return Err(TorchError::Content(format!("{name} is compressed, which torch.save never does")));
+            return Err(TorchError::Content(format!(
+                "{name} is compressed, which torch.save never does: was it unpacked and packed again? Use the original"
+            )));
         }
         let read = copy(&mut entry, &mut sink()).map_err(|e| broken(&e))? as usize;
         let start = entry.data_start().ok_or_else(|| broken(&format!("{name} without a beginning")))? as usize;
@@ -69,9 +76,13 @@ fn shifted(e: TorchError, by: usize) -> TorchError {
 pub(super) fn legacy(file: &[u8]) -> Result<Found, TorchError> {
     let mut machine = Machine::default();
     let broken = |at: usize, why: &str| TorchError::Broken { at, why: why.into() };
+    if file.first() != Some(&PROTO) {
+        return Err(TorchError::Content("neither a PyTorch file nor a safetensors file".into()));
+    }
     let magic = Pickle::read(file, 0, &mut machine)?;
     if !matches!(magic.root(), Value::Int(MAGIC)) {
-        return Err(broken(0, "no magic number"));
+        let why = "a pickle, but not torch.save's. Save the state dict: torch.save(model.state_dict(), FILE)";
+        return Err(TorchError::Content(why.into()));
     }
     let version = Pickle::read(file, magic.end, &mut machine)?;
     if !matches!(version.root(), Value::Int(1001)) {
@@ -88,11 +99,11 @@ pub(super) fn legacy(file: &[u8]) -> Result<Found, TorchError> {
     let mut places = HashMap::new();
     for key in list {
         let Value::Text(key) = keys.get(*key) else { return Err(broken(object.end, "a storage's key that is no text")) };
-        let dtype = machine.storages().get(key).ok_or_else(|| broken(object.end, "a storage that no tensor has"))?;
+        let size = machine.storages().get(key).ok_or_else(|| broken(object.end, "a storage of no known type"))?;
         let length = file.get(at..at + 8).ok_or_else(|| broken(at, "no length of a storage"))?;
         let bytes = usize::try_from(i64::from_le_bytes(super::sized(length)))
             .ok()
-            .and_then(|n| n.checked_mul(dtype.bitsize() / 8))
+            .and_then(|n| n.checked_mul(*size))
             .filter(|n| *n <= file.len() - at - 8)
             .ok_or_else(|| broken(at, "a storage that reaches past the end"))?;
         places.insert(key.clone(), at + 8..at + 8 + bytes);

@@ -1,7 +1,9 @@
 //! State dicts as PyTorch and safetensors write them. Nothing in a file is ever run: of pickles, tensors and plain containers are
-//! understood, and all else is refused by its name.
+//! understood, and all else is left alone.
 
 mod archive;
+mod find;
+mod foreign;
 mod pickle;
 mod rebuild;
 
@@ -15,8 +17,8 @@ use thiserror::Error;
 #[derive(Debug, Error, PartialEq)]
 pub enum TorchError {
     #[error(
-        "holds `{0}`, which is neither tensor nor plain container: refused, and nothing was run. Save the state dict alone: \
-         torch.save(model.state_dict(), FILE)"
+        "holds `{0}` in place of a state dict: neither tensor nor plain container, so it was left alone, and nothing was run. Save the \
+         state dict: torch.save(model.state_dict(), FILE)"
     )]
     Refused(String),
     #[error("damaged or no PyTorch file: {why} at byte {at}")]
@@ -24,6 +26,9 @@ pub enum TorchError {
     #[error("{0}")]
     Content(String),
 }
+
+/// What a zip archive begins with.
+const ZIP: &[u8] = b"PK";
 
 /// A tensor's place in its storage.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,11 +43,15 @@ struct Stored {
     bytes: Range<usize>,
 }
 
-/// Tensors by name.
-type Found = Vec<(String, Stored)>;
-
-/// What data-parallel training puts before each name.
-const PARALLEL: &str = "module.";
+/// A state dict as it lies in a file.
+#[derive(Default)]
+struct Found {
+    tensors: Vec<(String, Stored)>,
+    /// What has a tensor's place and is none: its name and what pickle calls it.
+    others: Vec<(String, String)>,
+    /// What was left alone, a sentence each.
+    notes: Vec<String>,
+}
 
 /// What a tensor holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,25 +60,30 @@ pub enum Values {
     Int(Vec<i64>),
 }
 
-/// The tensors of a file by name, without data-parallel training's `module.` before them.
+/// The tensors of a file by name, without what wrappers (data-parallel, averaged, compiled, Lightning) put before them.
 #[derive(Debug)]
 pub struct StateDict {
     file: Vec<u8>,
     tensors: BTreeMap<String, Stored>,
+    others: Vec<(String, String)>,
+    notes: Vec<String>,
     metadata: BTreeMap<String, String>,
 }
 
 impl StateDict {
-    /// Reads what `torch.save` wrote, as a zip archive or in the older format, or a safetensors file. The state dict may lie under
-    /// `state_dict`, `model`, `net` or `model_state_dict`.
+    /// Reads what `torch.save` wrote, as a zip archive or in the older format, or a safetensors file. The state dict may lie in other
+    /// mappings, under `state_dict`, `model`, `net` or any other key; what lies beside it is left alone.
     ///
     /// # Errors
-    /// Another file, a damaged one, or one that holds anything but tensors and plain containers.
+    /// Another file, a damaged one; no state dict, or several of which none has a more usual key than the others.
     pub fn read(file: Vec<u8>) -> Result<StateDict, TorchError> {
         if file.get(8) == Some(&b'{') {
             return StateDict::safetensors(file);
         }
-        let found = if file.starts_with(b"PK") { archive::zip(&file)? } else { archive::legacy(&file)? };
+        if let Some(other) = foreign::named(&file) {
+            return Err(TorchError::Content(other.into()));
+        }
+        let found = if file.starts_with(ZIP) { archive::zip(&file)? } else { archive::legacy(&file)? };
         StateDict::new(file, found, BTreeMap::new())
     }
 
@@ -78,21 +92,21 @@ impl StateDict {
     /// # Errors
     /// Another file, a damaged one.
     pub fn safetensors(file: Vec<u8>) -> Result<StateDict, TorchError> {
+        if file.get(8) != Some(&b'{') {
+            let torch = file.starts_with(ZIP) || file.first() == Some(&archive::PROTO);
+            let torch = torch.then_some("is a PyTorch file, not a safetensors file: `dau import` makes a checkpoint of it");
+            if let Some(other) = torch.or(foreign::named(&file)) {
+                return Err(TorchError::Content(other.into()));
+            }
+        }
         let (found, metadata) = archive::safetensors(&file)?;
         StateDict::new(file, found, metadata)
     }
 
     fn new(file: Vec<u8>, found: Found, metadata: BTreeMap<String, String>) -> Result<StateDict, TorchError> {
-        let parallel = found.iter().all(|(name, _)| name.starts_with(PARALLEL));
-        let mut tensors = BTreeMap::new();
-        for (mut name, tensor) in found {
-            if parallel {
-                name.drain(..PARALLEL.len());
-            }
-            tensor.check(&name)?;
-            tensors.insert(name, tensor);
-        }
-        Ok(StateDict { file, tensors, metadata })
+        let Found { tensors, others, notes } = find::unwrapped(found);
+        tensors.iter().try_for_each(|(name, tensor)| tensor.check(name))?;
+        Ok(StateDict { file, tensors: tensors.into_iter().collect(), others, notes, metadata })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -101,6 +115,16 @@ impl StateDict {
 
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|t| &t.shape[..])
+    }
+
+    /// What has a tensor's place and is none: names, and what pickle calls it.
+    pub fn others(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.others.iter().map(|(name, kind)| (name.as_str(), kind.as_str()))
+    }
+
+    /// What in the file was left alone, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// An entry of a safetensors header.

@@ -1,12 +1,15 @@
 //! A pickle's stack machine, without the part that calls anything: what a pickle names and applies is handed to a [`Host`], which knows
-//! a few names. Values lie in a list and refer to each other by number, so that cycles and depth do no harm.
+//! a few names. What any other name makes is an opaque value: it is carried about and never looked into. Values lie in a list and refer
+//! to each other by number, so that cycles and depth do no harm.
 
 use std::collections::HashMap;
 
 use super::TorchError;
 
-/// Items of a tuple that is copied. A pickle can name one value as often as it has bytes; copies of long ones would fill the memory.
-pub const MOST: usize = 16;
+/// Bytes of a name, and different names that the host does not know. A pickle can name one value as often as it has bytes; copies of
+/// long ones would fill the memory.
+pub const LONGEST: usize = 256;
+const MOST_KINDS: usize = 256;
 
 /// A value by number.
 pub type Id = usize;
@@ -16,33 +19,34 @@ pub enum Value<T> {
     None,
     Bool(bool),
     Int(i128),
-    Float,
+    /// A fraction, bytes, or a whole number of more than 128 bits: nobody asks for its value.
+    Plain,
     Text(String),
     Tuple(Vec<Id>),
+    /// A list or a set.
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     /// What the host makes of names and their application.
     Host(T),
+    /// A name that the host does not know, by its number in [`Pickle::kinds`], or what this name makes.
+    Opaque(usize),
 }
 
 /// Gives meaning to what a pickle does not contain.
 pub trait Host {
-    type Thing: Clone;
-    /// `module.name`.
-    ///
-    /// # Errors
-    /// A name that is not on the host's list.
-    fn global(&mut self, name: &str) -> Result<Self::Thing, TorchError>;
-    /// Applies `function` to the tuple `args`.
+    type Thing;
+    /// What `module.name` is; none for a name that it does not know.
+    fn global(&self, name: &str) -> Option<Self::Thing>;
+    /// What `function` makes of `args`.
     ///
     /// # Errors
     /// Arguments that it does not take.
-    fn apply(&mut self, p: &Pickle<Self::Thing>, function: &Self::Thing, args: &[Id]) -> Result<Value<Self::Thing>, TorchError>;
+    fn apply(&self, p: &Pickle<Self::Thing>, function: &Self::Thing, args: &[Id]) -> Result<Value<Self::Thing>, TorchError>;
     /// What the pickle knows by the persistent `id`.
     ///
     /// # Errors
     /// Another kind of thing than the host keeps.
-    fn persistent(&mut self, p: &Pickle<Self::Thing>, id: &[Id]) -> Result<Self::Thing, TorchError>;
+    fn persistent(&mut self, p: &Pickle<Self::Thing>, id: &[Id]) -> Result<Value<Self::Thing>, TorchError>;
 }
 
 /// A pickle's values once it has been read.
@@ -50,6 +54,8 @@ pub trait Host {
 pub struct Pickle<T> {
     values: Vec<Value<T>>,
     root: Id,
+    /// Names that the host does not know, in the order of their first use.
+    kinds: Vec<String>,
     /// Where the bytes after it begin.
     pub end: usize,
 }
@@ -79,13 +85,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A little-endian number of `n` bytes in two's complement.
-    fn signed(&mut self, n: usize) -> Result<i128, TorchError> {
-        if n > 16 {
-            return Err(self.broken("a number of more than 128 bits"));
-        }
+    fn signed<T>(&mut self, n: usize) -> Result<Value<T>, TorchError> {
         let bytes = self.take(n)?;
+        if n > 16 {
+            return Ok(Value::Plain);
+        }
         let start = if bytes.last().is_some_and(|top| top & 0x80 != 0) { -1 } else { 0 };
-        Ok(bytes.iter().rev().fold(start, |number, byte| number << 8 | i128::from(*byte)))
+        Ok(Value::Int(bytes.iter().rev().fold(start, |number, byte| number << 8 | i128::from(*byte))))
     }
 
     fn text(&mut self, n: usize) -> Result<String, TorchError> {
@@ -113,7 +119,7 @@ struct Stack<T> {
 /// An operation on a stack that lacks what it needs.
 struct Empty;
 
-impl<T: Clone> Stack<T> {
+impl<T> Stack<T> {
     fn push(&mut self, value: Value<T>) {
         self.items.push(self.pickle.values.len());
         self.pickle.values.push(value);
@@ -134,15 +140,7 @@ impl<T: Clone> Stack<T> {
     fn pop_text(&mut self) -> Result<String, Empty> {
         let id = self.pop()?;
         match &self.pickle.values[id] {
-            Value::Text(text) => Ok(text.clone()),
-            _ => Err(Empty),
-        }
-    }
-
-    fn pop_tuple(&mut self) -> Result<Vec<Id>, Empty> {
-        let id = self.pop()?;
-        match &self.pickle.values[id] {
-            Value::Tuple(items) if items.len() <= MOST => Ok(items.clone()),
+            Value::Text(text) if text.len() <= LONGEST => Ok(text.clone()),
             _ => Err(Empty),
         }
     }
@@ -162,6 +160,7 @@ impl<T: Clone> Stack<T> {
         let list = self.top()?;
         match &mut self.pickle.values[list] {
             Value::List(list) => list.extend(items),
+            Value::Opaque(_) => {}
             _ => return Err(Empty),
         }
         Ok(())
@@ -171,9 +170,24 @@ impl<T: Clone> Stack<T> {
         let dict = self.top()?;
         match &mut self.pickle.values[dict] {
             Value::Dict(entries) => entries.extend(pairs(&items)),
+            // Of whatever class, what is filled like a dict is one.
+            object @ Value::Opaque(_) => *object = Value::Dict(pairs(&items).collect()),
             _ => return Err(Empty),
         }
         Ok(())
+    }
+
+    /// The number of the kind `name`.
+    fn kind(&mut self, name: String) -> Result<usize, TorchError> {
+        let kinds = &mut self.pickle.kinds;
+        let known = kinds.iter().position(|kind| *kind == name);
+        if known.is_none() && (kinds.len() == MOST_KINDS || name.len() > 2 * LONGEST) {
+            return Err(TorchError::Content("names more, or longer ones, than any PyTorch file".into()));
+        }
+        Ok(known.unwrap_or_else(|| {
+            kinds.push(name);
+            kinds.len() - 1
+        }))
     }
 }
 
@@ -181,14 +195,14 @@ fn pairs(items: &[Id]) -> impl Iterator<Item = (Id, Id)> {
     items.chunks_exact(2).map(|pair| (pair[0], pair[1]))
 }
 
-impl<T: Clone> Pickle<T> {
+impl<T> Pickle<T> {
     /// Runs the pickle that begins at byte `start`.
     ///
     /// # Errors
-    /// What the host refuses; an operation that is not among those that tensors and containers need; the end before a stop.
+    /// What the host refuses; an operation that is not among those of protocols 2 to 5; the end before a stop.
     pub fn read<H: Host<Thing = T>>(bytes: &[u8], start: usize, host: &mut H) -> Result<Pickle<T>, TorchError> {
         let mut r = Reader { bytes, at: start.min(bytes.len()) };
-        let pickle = Pickle { values: Vec::new(), root: 0, end: 0 };
+        let pickle = Pickle { values: Vec::new(), root: 0, kinds: Vec::new(), end: 0 };
         let mut s = Stack { pickle, items: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
         loop {
             let at = r.at;
@@ -209,6 +223,11 @@ impl<T: Clone> Pickle<T> {
 
     pub fn root(&self) -> &Value<T> {
         self.get(self.root)
+    }
+
+    /// Names that the host does not know, in the order of their first use.
+    pub fn kinds(&self) -> &[String] {
+        &self.kinds
     }
 
     /// What `dict` has under `key`: the last of several, as in Python.
@@ -245,23 +264,33 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
         b'N' => s.push(Value::None),
         0x88 => s.push(Value::Bool(true)),
         0x89 => s.push(Value::Bool(false)),
-        b'J' => s.push(Value::Int(r.signed(4)?)),
+        b'J' => s.push(r.signed(4)?),
         b'K' => s.push(Value::Int(r.unsigned(1)? as i128)),
         b'M' => s.push(Value::Int(r.unsigned(2)? as i128)),
-        0x8a => {
-            let n = r.unsigned(1)?;
-            s.push(Value::Int(r.signed(n)?));
+        0x8a | 0x8b => {
+            let n = r.unsigned(if code == 0x8a { 1 } else { 4 })?;
+            s.push(r.signed(n)?);
         }
         b'G' => {
             r.take(8)?;
-            s.push(Value::Float);
+            s.push(Value::Plain);
+        }
+        // Bytes, and a bytearray.
+        b'C' | b'B' | 0x8e | 0x96 => {
+            let n = r.unsigned(match code {
+                b'C' => 1,
+                b'B' => 4,
+                _ => 8,
+            })?;
+            r.take(n)?;
+            s.push(Value::Plain);
         }
         b'U' | 0x8c => {
             let n = r.unsigned(1)?;
             s.push(Value::Text(r.text(n)?));
         }
-        b'T' | b'X' => {
-            let n = r.unsigned(4)?;
+        b'T' | b'X' | 0x8d => {
+            let n = r.unsigned(if code == 0x8d { 8 } else { 4 })?;
             s.push(Value::Text(r.text(n)?));
         }
         b')' => s.push(Value::Tuple(Vec::new())),
@@ -273,8 +302,9 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
             let items = need!(s.pop_last(usize::from(code - 0x84)));
             s.push(Value::Tuple(items));
         }
-        b']' => s.push(Value::List(Vec::new())),
-        b'l' => {
+        b']' | 0x8f => s.push(Value::List(Vec::new())),
+        // A list, a frozenset.
+        b'l' | 0x91 => {
             let items = need!(s.pop_marked());
             s.push(Value::List(items));
         }
@@ -282,7 +312,7 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
             let item = need!(s.pop());
             need!(s.append(vec![item]));
         }
-        b'e' => {
+        b'e' | 0x90 => {
             let items = need!(s.pop_marked());
             need!(s.append(items));
         }
@@ -313,35 +343,47 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
             let top = need!(s.top());
             s.memo.insert(key, top);
         }
-        b'c' => {
-            let name = format!("{}.{}", r.line()?, r.line()?);
-            s.push(Value::Host(host.global(&name)?));
-        }
-        0x93 => {
-            let name = need!(s.pop_text());
-            let module = need!(s.pop_text());
-            s.push(Value::Host(host.global(&format!("{module}.{name}"))?));
-        }
-        b'R' => {
-            let args = need!(s.pop_tuple());
-            let function = need!(s.pop());
-            let Value::Host(function) = s.pickle.get(function).clone() else { return Ok(Err(Empty)) };
-            let made = host.apply(&s.pickle, &function, &args)?;
+        b'c' | 0x93 => {
+            let (module, name) = if code == b'c' {
+                (r.line()?, r.line()?)
+            } else {
+                let name = need!(s.pop_text());
+                (need!(s.pop_text()), name)
+            };
+            // Names of a file are told to users: what could steer a terminal is escaped.
+            let name = format!("{module}.{name}").escape_debug().to_string();
+            let made = host.global(&name).map(Value::Host);
+            let made = made.map_or_else(|| s.kind(name).map(Value::Opaque), Ok)?;
             s.push(made);
         }
-        // The attributes of an OrderedDict: a state dict's `_metadata`.
+        // Of a function or of a class, here with keywords, too: what is made depends on its name alone.
+        b'R' | 0x81 | 0x92 => {
+            if code == 0x92 {
+                need!(s.pop());
+            }
+            let (args, function) = (need!(s.pop()), need!(s.pop()));
+            let made = match (s.pickle.get(function), s.pickle.get(args)) {
+                (Value::Opaque(kind), _) => Value::Opaque(*kind),
+                (Value::Host(function), Value::Tuple(args)) => host.apply(&s.pickle, function, args)?,
+                _ => return Ok(Err(Empty)),
+            };
+            s.push(made);
+        }
+        // Attributes, which neither a tensor nor a state dict needs.
         b'b' => {
             need!(s.pop());
-            let Value::Dict(_) = s.pickle.get(need!(s.top())) else { return Ok(Err(Empty)) };
+            need!(s.top());
         }
         b'Q' => {
-            let id = need!(s.pop_tuple());
-            s.push(Value::Host(host.persistent(&s.pickle, &id)?));
+            let id = need!(s.pop());
+            let Value::Tuple(id) = s.pickle.get(id) else { return Ok(Err(Empty)) };
+            let made = host.persistent(&s.pickle, id)?;
+            s.push(made);
         }
         other => {
             return Err(TorchError::Broken {
                 at: r.at - 1,
-                why: format!("pickle operation {other:#04x}, which no state dict needs,"),
+                why: format!("pickle operation {other:#04x}, which is not of protocols 2 to 5,"),
             });
         }
     }

@@ -1,17 +1,17 @@
-//! The few names that a state dict's pickle may say, and what they make: tensors on storages.
+//! The few names of a pickle that are understood, and what they make: tensors on storages, and mappings.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use super::pickle::{Host, Id, MOST, Pickle, Value};
+use super::pickle::{Host, Id, LONGEST, Pickle, Value};
 use super::{Stored, TorchError};
 
 /// What a name stands for, and what it makes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Thing {
-    OrderedDict,
+    /// A class whose objects are filled item by item, like a dict.
+    Mapping,
     Size,
     RebuildTensor,
     RebuildParameter,
@@ -26,10 +26,12 @@ pub enum Thing {
 }
 
 const NAMES: &[(&str, Thing)] = &[
-    ("collections.OrderedDict", Thing::OrderedDict),
+    ("collections.OrderedDict", Thing::Mapping),
+    ("collections.defaultdict", Thing::Mapping),
     ("torch.Size", Thing::Size),
     ("torch._utils._rebuild_tensor_v2", Thing::RebuildTensor),
     ("torch._utils._rebuild_parameter", Thing::RebuildParameter),
+    ("torch._utils._rebuild_parameter_with_state", Thing::RebuildParameter),
     ("torch.FloatStorage", Thing::StorageType(Dtype::F32)),
     ("torch.DoubleStorage", Thing::StorageType(Dtype::F64)),
     ("torch.HalfStorage", Thing::StorageType(Dtype::F16)),
@@ -42,27 +44,48 @@ const NAMES: &[(&str, Thing)] = &[
     ("torch.BoolStorage", Thing::StorageType(Dtype::BOOL)),
 ];
 
-/// Bytes of a name, which is copied: far more than any has, see [`MOST`].
-const LONGEST: usize = 256;
+/// Storages that are left alone, and the bytes of an element: the older format can only be read past them.
+const SKIPPED: [(&str, usize); 9] = [
+    ("torch.ComplexFloatStorage", 8),
+    ("torch.ComplexDoubleStorage", 16),
+    ("torch.QInt8Storage", 1),
+    ("torch.QUInt8Storage", 1),
+    ("torch.QInt32Storage", 4),
+    ("torch.QUInt4x2Storage", 1),
+    ("torch.QUInt2x4Storage", 1),
+    ("torch.UntypedStorage", 1),
+    ("torch.storage.UntypedStorage", 1),
+];
 
-/// Keys under which training scripts keep a state dict.
-const NESTED: [&str; 4] = ["state_dict", "model", "net", "model_state_dict"];
+/// Extents of a tensor. A pickle can name one tuple as often as it has bytes; copies of long ones would fill the memory.
+const MOST: usize = 16;
 
-/// Remembers each storage's type by its key.
+/// Remembers the bytes of an element of each storage by its key.
 #[derive(Debug, Default)]
 pub struct Machine {
-    storages: BTreeMap<String, Dtype>,
+    storages: BTreeMap<String, usize>,
 }
 
-type Values = Pickle<Thing>;
+pub type Values = Pickle<Thing>;
 
 impl Machine {
-    pub fn storages(&self) -> &BTreeMap<String, Dtype> {
+    pub fn storages(&self) -> &BTreeMap<String, usize> {
         &self.storages
+    }
+
+    /// Notes a storage with elements of `size` bytes.
+    fn note(&mut self, key: &str, size: usize) -> Result<(), TorchError> {
+        if key.len() > LONGEST {
+            return Err(wrong("a storage's key"));
+        }
+        if *self.storages.entry(key.to_string()).or_insert(size) != size {
+            return Err(wrong("a storage of two types"));
+        }
+        Ok(())
     }
 }
 
-fn wrong(what: &str) -> TorchError {
+pub fn wrong(what: &str) -> TorchError {
     TorchError::Content(format!("damaged or no PyTorch file: {what} of a form that torch.save never writes"))
 }
 
@@ -83,19 +106,27 @@ fn numbers(p: &Values, id: Id) -> Option<Vec<usize>> {
 impl Host for Machine {
     type Thing = Thing;
 
-    fn global(&mut self, name: &str) -> Result<Thing, TorchError> {
-        let known = NAMES.iter().find(|(n, _)| *n == name);
-        known.map(|(_, thing)| thing.clone()).ok_or_else(|| TorchError::Refused(name.to_string()))
+    fn global(&self, name: &str) -> Option<Thing> {
+        NAMES.iter().find(|(n, _)| *n == name).map(|(_, thing)| thing.clone())
     }
 
-    fn apply(&mut self, p: &Values, function: &Thing, args: &[Id]) -> Result<Value<Thing>, TorchError> {
+    fn apply(&self, p: &Values, function: &Thing, args: &[Id]) -> Result<Value<Thing>, TorchError> {
         match (function, args) {
-            (Thing::OrderedDict, []) => Ok(Value::Dict(Vec::new())),
+            (Thing::Mapping, [items]) if matches!(p.get(*items), Value::List(_)) => {
+                let why = "was written by Python 2, whose ordered dicts are not read: load it and save it again with Python 3";
+                Err(TorchError::Content(why.into()))
+            }
+            // A defaultdict has what it makes of missing keys.
+            (Thing::Mapping, [] | [_]) => Ok(Value::Dict(Vec::new())),
             (Thing::Size, [items]) => match p.get(*items) {
                 Value::Tuple(items) if items.len() <= MOST => Ok(Value::Tuple(items.clone())),
                 _ => Err(wrong("a torch.Size")),
             },
-            // The data, whether it wants a gradient, its hooks.
+            // Of an opaque storage, an opaque tensor.
+            (Thing::RebuildTensor | Thing::RebuildParameter, [of, ..]) if matches!(p.get(*of), Value::Opaque(_)) => {
+                Ok(p.get(*of).clone())
+            }
+            // The data, whether it wants a gradient, its hooks, its attributes.
             (Thing::RebuildParameter, [data, ..]) => match p.get(*data) {
                 Value::Host(tensor @ Thing::Tensor(..)) => Ok(Value::Host(tensor.clone())),
                 _ => Err(wrong("a parameter")),
@@ -117,8 +148,17 @@ impl Host for Machine {
     }
 
     /// ("storage", its type, key, device, number of elements), in the older format also a view: None or (key, offset, size).
-    fn persistent(&mut self, p: &Values, id: &[Id]) -> Result<Thing, TorchError> {
-        let [kind, dtype, key, _, _, view @ ..] = id else { return Err(wrong("a storage")) };
+    fn persistent(&mut self, p: &Values, id: &[Id]) -> Result<Value<Thing>, TorchError> {
+        let [kind, dtype, key, rest @ ..] = id else { return Err(wrong("a storage")) };
+        // A storage of another type; in the older format a class, with its source.
+        if let Value::Opaque(of) = p.get(*dtype) {
+            let skipped = SKIPPED.iter().find(|(name, _)| *name == p.kinds()[*of]);
+            if let (Some((_, size)), Value::Text(key)) = (skipped, p.get(*key)) {
+                self.note(key, *size)?;
+            }
+            return Ok(Value::Opaque(*of));
+        }
+        let [_, _, view @ ..] = rest else { return Err(wrong("a storage")) };
         let (Value::Text(kind), Value::Host(Thing::StorageType(dtype)), Value::Text(key)) =
             (p.get(*kind), p.get(*dtype), p.get(*key))
         else {
@@ -130,42 +170,7 @@ impl Host for Machine {
             Some(_) => None,
         };
         let (Some(offset), "storage") = (offset, kind.as_str()) else { return Err(wrong("a storage")) };
-        if key.len() > LONGEST {
-            return Err(wrong("a storage's key"));
-        }
-        if *self.storages.entry(key.clone()).or_insert(*dtype) != *dtype {
-            return Err(wrong("a storage of two types"));
-        }
-        Ok(Thing::Storage { key: key.clone(), dtype: *dtype, offset })
+        self.note(key, dtype.bitsize() / 8)?;
+        Ok(Value::Host(Thing::Storage { key: key.clone(), dtype: *dtype, offset }))
     }
-}
-
-/// The tensors of the state dict in `p`, which may be nested, each with its bytes.
-pub fn state_dict(p: &Values, places: &HashMap<String, Range<usize>>) -> Result<Vec<(String, Stored)>, TorchError> {
-    let mut dict = p.root();
-    // A file may nest for ever; nobody does so more than twice.
-    for _ in 0..4 {
-        let Value::Dict(entries) = dict else { break };
-        let mut found = Vec::new();
-        for (name, value) in entries {
-            let (Value::Text(name), Value::Host(Thing::Tensor(key, tensor))) = (p.get(*name), p.get(*value)) else { continue };
-            if name.len() > LONGEST {
-                return Err(wrong("a tensor's name"));
-            }
-            let bytes = places.get(key).ok_or_else(|| TorchError::Content(format!("{name}: its storage {key} is missing")))?;
-            found.push((name.clone(), Stored { bytes: bytes.clone(), ..tensor.clone() }));
-        }
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let inner = NESTED.iter().find_map(|key| p.entry(dict, key).filter(|inner| matches!(inner, Value::Dict(_))));
-        let Some(inner) = inner else {
-            let text = |id: &Id| if let Value::Text(text) = p.get(*id) { Some(text.as_str()) } else { None };
-            let keys: Vec<&str> = entries.iter().filter_map(|(key, _)| text(key)).take(8).collect();
-            let why = format!("no state dict: its keys are {}; looked under {}", keys.join(", "), NESTED.join(", "));
-            return Err(TorchError::Content(why));
-        };
-        dict = inner;
-    }
-    Err(TorchError::Content("no state dict: a mapping of names to tensors".into()))
 }

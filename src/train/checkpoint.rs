@@ -4,7 +4,7 @@
 //! The header's metadata holds one key, `dau`: a JSON object with `model`, `width`, `classes`, `image_size`, `mean`, `std`.
 //! One key, so that equal networks give equal files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
@@ -15,7 +15,7 @@ use super::network::params_of;
 use super::{Network, Normalisation, TrainError};
 use crate::files::write_atomic;
 use crate::kernel::Kernels;
-use crate::nn::{LARGE, ModelSpec, Param, ParamKind, ParamSet};
+use crate::nn::{LARGE, ModelEntry, ModelSpec, Param, ParamKind, ParamSet};
 use crate::torch::{StateDict, Values};
 
 #[derive(Serialize, Deserialize)]
@@ -28,61 +28,28 @@ struct Header {
     std: [f32; 3],
 }
 
-impl Network {
-    /// Writes a checkpoint; `path` is never half written.
-    ///
-    /// # Errors
-    /// The driver's or the file system's, naming the path.
-    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
-        let ModelSpec { name, width, classes, image_size } = self.spec.clone();
-        let header = Header { model: name, width, classes, image_size, mean: self.norm.mean, std: self.norm.std };
-        let header = serde_json::to_string(&header).map_err(|e| failed(path, e.to_string()))?;
-        self.write(path, Some(HashMap::from([("dau".to_string(), header)])))
-    }
+/// What a checkpoint holds: a network that is on no device.
+pub struct Checkpoint {
+    pub spec: ModelSpec,
+    pub norm: Normalisation,
+    /// What in the file it was made of was left alone, a sentence each.
+    pub notes: Vec<String>,
+    /// In PyTorch's order and layouts; of counters no values.
+    params: Vec<(Param, Vec<f32>)>,
+    /// Training steps taken: what counters count.
+    steps: u64,
+}
 
-    /// Writes the state dict alone, for `load_state_dict(strict=True)`; `path` is never half written.
-    ///
-    /// # Errors
-    /// As `save`.
-    pub fn export(&self, path: &Path) -> Result<(), TrainError> {
-        self.write(path, None)
-    }
-
-    fn write(&self, path: &Path, metadata: Option<HashMap<String, String>>) -> Result<(), TrainError> {
-        let fail = |why: String| failed(path, why);
-        let steps = self.steps().to_le_bytes();
-        let values = self.params.read()?;
-        let bytes: HashMap<&str, Vec<u8>> =
-            values.iter().map(|(p, v)| (p.name.as_str(), bytemuck::cast_slice(v).to_vec())).collect();
-        let mut tensors = Vec::new();
-        for p in self.params.params() {
-            let view = match p.kind {
-                ParamKind::Counter => TensorView::new(Dtype::I64, vec![], &steps),
-                kind => TensorView::new(Dtype::F32, kind.torch_shape(), &bytes[p.name.as_str()]),
-            };
-            tensors.push((p.name.clone(), view.map_err(|e| fail(e.to_string()))?));
-        }
-        let file = safetensors::serialize(tensors, metadata).map_err(|e| fail(e.to_string()))?;
-        write_atomic(path, &file).map_err(|e| fail(e.to_string()))
-    }
-
+impl Checkpoint {
     /// Loads a checkpoint of any architecture.
     ///
     /// # Errors
-    /// A file that cannot be read, is no checkpoint of ours, or lacks a tensor.
-    pub fn load(kernels: &Kernels, path: &Path) -> Result<Network, TrainError> {
-        Network::load_checked(kernels, path, None)
+    /// A file that cannot be read, is no checkpoint of ours, or lacks a tensor; a value or normalisation that no network works with.
+    pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
+        Checkpoint::load_checked(path, None)
     }
 
-    /// Loads a checkpoint that must be of architecture `spec`.
-    ///
-    /// # Errors
-    /// As `load`, or another architecture: the first tensor that differs, and both shapes.
-    pub fn load_as(kernels: &Kernels, path: &Path, spec: &ModelSpec) -> Result<Network, TrainError> {
-        Network::load_checked(kernels, path, Some(spec))
-    }
-
-    fn load_checked(kernels: &Kernels, path: &Path, expected: Option<&ModelSpec>) -> Result<Network, TrainError> {
+    fn load_checked(path: &Path, expected: Option<&ModelSpec>) -> Result<Checkpoint, TrainError> {
         let fail = |why: String| failed(path, why);
         let file = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
         let state = StateDict::safetensors(file).map_err(|e| fail(e.to_string()))?;
@@ -93,27 +60,166 @@ impl Network {
         let Header { model: name, width, classes, image_size, mean, std } = header;
         let spec = ModelSpec { name, width, classes, image_size };
         let wanted = expected.unwrap_or(&spec);
-        let loaded = Loaded::new(&state, wanted).map_err(|e| e.of(path))?;
-        loaded.network(kernels, ModelSpec { image_size, ..wanted.clone() }, Normalisation { mean, std })
+        let checkpoint = Checkpoint::new(&state, wanted, Normalisation { mean, std }).map_err(|e| e.of(path))?;
+        Ok(Checkpoint { spec: ModelSpec { image_size, ..wanted.clone() }, ..checkpoint })
     }
 
-    /// Makes a network of PyTorch's or safetensors' state dict in the file `path`: `model` is its architecture, width and number of classes
-    /// follow from the tensors. `image_size` is by default the least that suits its stem.
+    /// Makes a checkpoint of PyTorch's or safetensors' state dict in the file `path`: `model` is its architecture as
+    /// [`ModelEntry::named`] takes it, width and number of classes follow from the tensors. `image_size` (pixels) is by default the
+    /// least that suits its stem. It needs no device.
     ///
     /// # Errors
-    /// A file that [`StateDict::read`] refuses; another architecture: the first tensor that differs, and both shapes.
-    pub fn import(
-        kernels: &Kernels,
-        path: &Path,
-        model: &str,
-        image_size: Option<usize>,
-        norm: Normalisation,
-    ) -> Result<Network, TrainError> {
+    /// A file that [`StateDict::read`] refuses; another architecture: the first tensor that differs, and both shapes; a stem that is
+    /// not built for such images; a value or normalisation that no network works with.
+    pub fn import(path: &Path, model: &str, image_size: Option<usize>, norm: Normalisation) -> Result<Checkpoint, TrainError> {
+        let entry = ModelEntry::named(model)?;
         let file = std::fs::read(path).map_err(|e| failed(path, e.to_string()))?;
         let state = StateDict::read(file).map_err(|e| failed(path, e.to_string()))?;
-        let spec = derive(&state, model, image_size).map_err(|e| e.of(path))?;
-        let loaded = Loaded::new(&state, &spec).map_err(|e| e.of(path))?;
-        loaded.network(kernels, spec, norm)
+        let spec = derive(&state, entry, image_size).map_err(|e| e.of(path))?;
+        Checkpoint::new(&state, &spec, norm).map_err(|e| e.of(path))
+    }
+
+    /// Takes from `state` the parameters of a `wanted`, all of them and no others; counters may be missing, as older versions of PyTorch
+    /// had none.
+    fn new(state: &StateDict, wanted: &ModelSpec, norm: Normalisation) -> Result<Checkpoint, Unfit> {
+        let fail = |why: String| Err(Unfit::State(why));
+        let Normalisation { mean, std } = norm;
+        if !(mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0)) {
+            return fail(format!("mean {mean:?} and std {std:?} do not normalise: each std must be above 0"));
+        }
+        let ModelSpec { name: model, width, classes, .. } = wanted;
+        let wants = params_of(wanted).map_err(Unfit::Network)?;
+        let mut names: BTreeMap<String, &str> = BTreeMap::new();
+        for name in state.names() {
+            if !wants.iter().any(|p| common(&p.name) == common(name)) {
+                return fail(format!("has a tensor {name}, which a {model} of width {width} does not have"));
+            }
+            if let Some(twin) = names.insert(common(name), name) {
+                return fail(format!("has both {twin} and {name}, which a {model} has one of"));
+            }
+        }
+        let (mut params, mut steps) = (Vec::new(), 0);
+        for p in wants {
+            let needed = p.kind.torch_shape();
+            let Some(&name) = names.get(&common(&p.name)) else {
+                if p.kind != ParamKind::Counter {
+                    return Err(lacking(state, &p.name, &format!("{model} of width {width}")));
+                }
+                params.push((p, Vec::new()));
+                continue;
+            };
+            let shape = state.shape(name).unwrap_or_default();
+            // Some versions and tools keep counters as vectors of one number, or convert them with the weights.
+            if shape != needed && !(p.kind == ParamKind::Counter && shape == [1]) {
+                return fail(format!(
+                    "{name} has shape {shape:?}, a {model} of width {width} with {classes} classes needs {needed:?}"
+                ));
+            }
+            let values = match (p.kind, state.values(name)) {
+                (ParamKind::Counter, Some(values)) => {
+                    steps = counted(&values);
+                    Vec::new()
+                }
+                (_, Some(Values::Float(v))) => v,
+                _ => return fail(format!("{name} holds whole numbers, not fractions")),
+            };
+            if let Some((at, value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+                let count = values.len();
+                return fail(format!(
+                    "{name} holds {value} at place {at} of its {count}: no network works with that. Take a file from before its \
+                     training failed"
+                ));
+            }
+            params.push((p, values));
+        }
+        Ok(Checkpoint { spec: wanted.clone(), norm, notes: state.notes().to_vec(), params, steps })
+    }
+
+    /// The network on a device.
+    ///
+    /// # Errors
+    /// Parameters over the adapter's limits.
+    pub fn network(self, kernels: &Kernels) -> Result<Network, TrainError> {
+        let params = ParamSet::new(kernels.gpu(), self.params.iter().map(|(p, _)| p.clone()).collect())?;
+        for (p, values) in self.params.iter().filter(|(p, _)| p.kind != ParamKind::Counter) {
+            params.write(p, values);
+        }
+        Ok(Network { spec: self.spec, norm: self.norm, params, steps: AtomicU64::new(self.steps) })
+    }
+
+    /// Writes it; `path` is never half written.
+    ///
+    /// # Errors
+    /// The file system's, naming the path.
+    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let ModelSpec { name, width, classes, image_size } = self.spec.clone();
+        let header = Header { model: name, width, classes, image_size, mean: self.norm.mean, std: self.norm.std };
+        let header = serde_json::to_string(&header).map_err(|e| failed(path, e.to_string()))?;
+        self.write(path, Some(HashMap::from([("dau".to_string(), header)])))
+    }
+
+    /// Writes the state dict alone, for `load_state_dict(strict=True)`, and says how many tensors it has; `path` is never half written.
+    ///
+    /// # Errors
+    /// As `save`.
+    pub fn export(&self, path: &Path) -> Result<usize, TrainError> {
+        self.write(path, None)?;
+        Ok(self.params.len())
+    }
+
+    fn write(&self, path: &Path, metadata: Option<HashMap<String, String>>) -> Result<(), TrainError> {
+        let fail = |why: String| failed(path, why);
+        let steps = self.steps.to_le_bytes();
+        let mut tensors = Vec::new();
+        for (p, values) in &self.params {
+            let view = match p.kind {
+                ParamKind::Counter => TensorView::new(Dtype::I64, vec![], &steps),
+                kind => TensorView::new(Dtype::F32, kind.torch_shape(), bytemuck::cast_slice(values)),
+            };
+            tensors.push((p.name.clone(), view.map_err(|e| fail(e.to_string()))?));
+        }
+        let file = safetensors::serialize(tensors, metadata).map_err(|e| fail(e.to_string()))?;
+        write_atomic(path, &file).map_err(|e| fail(e.to_string()))
+    }
+}
+
+impl Network {
+    fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
+        let mut values: HashMap<String, Vec<f32>> = self.params.read()?.into_iter().map(|(p, v)| (p.name, v)).collect();
+        let params = self.params.params().iter().map(|p| (p.clone(), values.remove(&p.name).unwrap_or_default())).collect();
+        Ok(Checkpoint { spec: self.spec.clone(), norm: self.norm, notes: Vec::new(), params, steps: self.steps() })
+    }
+
+    /// Writes a checkpoint; `path` is never half written.
+    ///
+    /// # Errors
+    /// The driver's or the file system's, naming the path.
+    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        self.checkpoint()?.save(path)
+    }
+
+    /// Writes the state dict alone, for `load_state_dict(strict=True)`; `path` is never half written.
+    ///
+    /// # Errors
+    /// As `save`.
+    pub fn export(&self, path: &Path) -> Result<(), TrainError> {
+        self.checkpoint()?.export(path).map(drop)
+    }
+
+    /// Loads a checkpoint of any architecture.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`] and [`Checkpoint::network`].
+    pub fn load(kernels: &Kernels, path: &Path) -> Result<Network, TrainError> {
+        Checkpoint::load(path)?.network(kernels)
+    }
+
+    /// Loads a checkpoint that must be of architecture `spec`.
+    ///
+    /// # Errors
+    /// As `load`, or another architecture: the first tensor that differs, and both shapes.
+    pub fn load_as(kernels: &Kernels, path: &Path, spec: &ModelSpec) -> Result<Network, TrainError> {
+        Checkpoint::load_checked(path, Some(spec))?.network(kernels)
     }
 }
 
@@ -136,70 +242,53 @@ impl Unfit {
     }
 }
 
-/// What the tensors tell of the network of architecture `model` that they belong to.
-fn derive(state: &StateDict, model: &str, image_size: Option<usize>) -> Result<ModelSpec, Unfit> {
-    let mut spec = ModelSpec { name: model.into(), width: 4, classes: 1, image_size: 0 };
-    let entry = spec.entry().map_err(|e| Unfit::Network(e.into()))?;
-    let lacking = |what: &str| {
-        let some: Vec<&str> = state.names().take(4).collect();
-        Unfit::State(format!("has no tensor {what}, which a {model} needs; it has {} ..", some.join(", ")))
+/// A parameter's name in the words of small images' networks: torchvision says `fc` and `downsample` for the same parts.
+fn common(name: &str) -> String {
+    let word = |part| match part {
+        "fc" => "linear",
+        "downsample" => "shortcut",
+        other => other,
     };
+    name.split('.').map(word).collect::<Vec<_>>().join(".")
+}
+
+/// Training steps that a counter tells. It may have become a float that is too short for it: nobody needs more than its order.
+fn counted(values: &Values) -> u64 {
+    match values {
+        Values::Int(count) => count.first().map_or(0, |n| (*n).max(0) as u64),
+        Values::Float(count) => count.first().filter(|n| n.is_finite()).map_or(0, |n| *n as u64),
+    }
+}
+
+/// A tensor that is not there, or something else in its place.
+fn lacking(state: &StateDict, what: &str, of: &str) -> Unfit {
+    if let Some((name, kind)) = state.others().find(|(name, _)| common(name) == common(what)) {
+        return Unfit::State(format!("{name} is a `{kind}`, not a tensor, which a {of} needs there; it was left alone"));
+    }
+    let some: Vec<&str> = state.names().take(4).collect();
+    Unfit::State(format!("has no tensor {what}, which a {of} needs; it has {} ..", some.join(", ")))
+}
+
+const STEM: &str = "conv1.weight";
+
+/// What the tensors tell of the network of architecture `entry` that they belong to.
+fn derive(state: &StateDict, entry: &ModelEntry, image_size: Option<usize>) -> Result<ModelSpec, Unfit> {
+    let model = entry.name;
+    let lacking = |what: &str| lacking(state, what, model);
     let first = format!("{}.weight", entry.first);
-    let stem = state.shape("conv1.weight").ok_or_else(|| lacking("conv1.weight"))?;
+    let &[.., kernel] = state.shape(STEM).ok_or_else(|| lacking(STEM))? else { return Err(lacking(STEM)) };
     let &[channels, ..] = state.shape(&first).ok_or_else(|| lacking(&first))? else { return Err(lacking(&first)) };
     let classifier = ["linear.weight", "fc.weight"].into_iter().find_map(|name| state.shape(name));
     let Some(&[classes, _]) = classifier else { return Err(lacking("linear.weight or fc.weight")) };
-    let least = if stem.last() == Some(&7) { LARGE } else { 32 };
-    (spec.width, spec.classes, spec.image_size) = ((channels / entry.unit).max(1), classes, image_size.unwrap_or(least));
-    Ok(spec)
-}
-
-/// The values of a state dict that were found to be a network's.
-struct Loaded {
-    values: Vec<(Param, Vec<f32>)>,
-    params: Vec<Param>,
-    steps: u64,
-}
-
-impl Loaded {
-    /// Takes from `state` the parameters of a `wanted`, all of them and no others; counters may be missing, as older versions of PyTorch
-    /// had none.
-    fn new(state: &StateDict, wanted: &ModelSpec) -> Result<Loaded, Unfit> {
-        let fail = |why: String| Err(Unfit::State(why));
-        let ModelSpec { name: model, width, classes, .. } = wanted;
-        let params = params_of(wanted).map_err(Unfit::Network)?;
-        if let Some(stray) = state.names().find(|name| !params.iter().any(|p| p.name == *name)) {
-            return fail(format!("has a tensor {stray}, which a {model} of width {width} does not have"));
-        }
-        let mut steps = 0;
-        let mut values = Vec::new();
-        for p in &params {
-            let (name, needed) = (&p.name, p.kind.torch_shape());
-            match state.shape(name) {
-                None if p.kind == ParamKind::Counter => continue,
-                None => return fail(format!("has no tensor {name}, which a {model} of width {width} needs")),
-                Some(shape) if shape != needed => {
-                    return fail(format!(
-                        "{name} has shape {shape:?}, a {model} of width {width} with {classes} classes needs {needed:?}"
-                    ));
-                }
-                Some(_) => {}
-            }
-            match (p.kind, state.values(name)) {
-                (ParamKind::Counter, Some(Values::Int(count))) => steps = count.first().map_or(0, |n| (*n).max(0) as u64),
-                (ParamKind::Counter, _) => return fail(format!("{name} holds fractions, not a whole number")),
-                (_, Some(Values::Float(v))) => values.push((p.clone(), v)),
-                _ => return fail(format!("{name} holds whole numbers, not fractions")),
-            }
-        }
-        Ok(Loaded { values, params, steps })
-    }
-
-    fn network(self, kernels: &Kernels, spec: ModelSpec, norm: Normalisation) -> Result<Network, TrainError> {
-        let params = ParamSet::new(kernels.gpu(), self.params)?;
-        for (p, v) in &self.values {
-            params.write(p, v);
-        }
-        Ok(Network { spec, norm, params, steps: AtomicU64::new(self.steps) })
+    let image_size = image_size.unwrap_or(if kernel == 7 { LARGE } else { 32 });
+    let spec = ModelSpec { name: model.into(), width: (channels / entry.unit).max(1), classes, image_size };
+    let params = params_of(&spec).map_err(Unfit::Network)?;
+    let stem = params.iter().find(|p| p.name == STEM).map(|p| p.kind.torch_shape());
+    match stem.as_deref() {
+        Some(&[.., built]) if built != kernel => Err(Unfit::State(format!(
+            "{STEM} is a {kernel}x{kernel} stem; a {model} for images of {image_size} pixels has one of {built}x{built} here, and no \
+             other is built. Where its images were larger or smaller, give --image-size: a resnet's stem is 7x7 from {LARGE} pixels on"
+        ))),
+        _ => Ok(spec),
     }
 }

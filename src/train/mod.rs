@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 pub use batch::{Batch, Part};
 pub(crate) use batch::{stream, stream_until};
+pub use checkpoint::Checkpoint;
 pub use input_gradient::{InputGradient, Scalar};
 pub use network::{Network, Normalisation};
 pub use observer::{EpochRecord, Observer, Silent};
