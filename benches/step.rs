@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dau::cli::bench::Steps;
+use dau::bench::Steps;
 use dau::gpu::{AdapterChoice, Gpu};
 use dau::kernel::Kernels;
 use dau::nn::ModelSpec;

@@ -27,17 +27,17 @@ pub struct DataFlags {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Resize images to so many pixels a side
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = whole)]
     pub image_size: Option<usize>,
     /// Go on without image files that cannot be read
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip_unreadable: bool,
     /// Keep at most so many training images of each class
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub limit_per_class: Option<usize>,
     /// Of everything random [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=LARGEST))]
     pub seed: Option<u64>,
 }
 
@@ -99,13 +99,13 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
     /// Channels of its first stage, a multiple of 4; 64 is the standard network. Of a wide ResNet the factor: 10 for WRN-28-10
-    #[arg(long, value_name = "CHANNELS")]
+    #[arg(long, value_name = "CHANNELS", value_parser = whole)]
     pub width: Option<usize>,
     /// Of training
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub epochs: Option<usize>,
     /// Images a training step
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub batch: Option<usize>,
     /// Peak learning rate of training
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
@@ -144,7 +144,7 @@ pub struct StageOneFlags {
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub prefilter_share: Option<f64>,
     /// Stage 1: rounds of the discriminator [default: 4]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub rounds: Option<usize>,
 }
 
@@ -155,16 +155,16 @@ pub struct StageTwoFlags {
     #[arg(long, value_name = "NAME", value_parser = word::<UnlearnLoss>)]
     pub unlearn_loss: Option<UnlearnLoss>,
     /// Stage 2: steps; held-out images may end them earlier
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub unlearn_steps: Option<usize>,
     /// Stage 2: peak learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub unlearn_lr: Option<f64>,
     /// Stage 2: clean images a step
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub unlearn_batch_clean: Option<usize>,
     /// Stage 2: poisoned images a step
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub unlearn_batch_poison: Option<usize>,
     /// Stage 2: weight of the loss on the poisoned part [default: 1]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
@@ -205,6 +205,15 @@ pub(super) fn read_config(path: &Path) -> Result<Table> {
         ensure!(config.insert(name.clone(), value).is_none(), "{shown}: `{name}` is given twice");
     }
     Ok(config)
+}
+
+/// The largest whole number that a configuration file can hold.
+const LARGEST: u64 = i64::MAX as u64;
+
+/// Parses a whole number that a configuration file can hold.
+fn whole(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| format!("`{text}` is no whole number from 0 to {LARGEST}"))?;
+    if number as u64 > LARGEST { Err(format!("{number} is above {LARGEST}")) } else { Ok(number) }
 }
 
 /// Parses a flag's value as serde does in a file: one spelling for both.

@@ -225,6 +225,14 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_no_file_can_hold_are_refused_by_name() {
+        for flag in ["--seed", "--epochs"] {
+            let message = Line::try_parse_from(["dau", flag, "18446744073709551615"]).err().expect("refused").to_string();
+            assert!(message.contains(flag), "{message}");
+        }
+    }
+
+    #[test]
     fn values_that_mean_nothing_are_refused() {
         for (args, expected) in [
             (["--poison-rate", "1.5"], "--poison-rate 1.5 is outside 0..1"),

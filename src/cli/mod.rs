@@ -4,7 +4,7 @@
 mod say;
 
 mod attack_flags;
-pub mod bench;
+mod bench;
 mod data;
 mod defend;
 mod demo;
@@ -32,7 +32,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::experiment::Host;
-use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging, give_lavapipe_more_threads};
+use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging, suit_mesa};
 use crate::kernel::{Kernels, Tuning};
 use crate::ops::matrices_add_up;
 use crate::train::{Observer, TrainError};
@@ -249,7 +249,7 @@ fn log_to_stderr(verbose: u8) {
 /// `dau`: parses the arguments, runs the command, says what went wrong. It sets an environment variable and so is to be called before
 /// any thread starts.
 pub fn main() -> ExitCode {
-    give_lavapipe_more_threads();
+    suit_mesa();
     let cli = Cli::parse_from(subtask::as_subcommand(std::env::args_os()));
     log_to_stderr(cli.global.verbose);
     let global = &cli.global;

@@ -92,7 +92,9 @@ fn auroc(score: &[f32], positive: &[bool]) -> f64 {
     let (mut rank_sum, mut first) = (0.0, 0);
     while first < order.len() {
         let value = score[order[first]];
-        let last = first + order[first..].iter().take_while(|&&i| score[i] == value).count();
+        // By their order, which has a place for what is no number, too.
+        let last =
+            first + order[first..].iter().take_while(|&&i| score[i] == value || score[i].total_cmp(&value).is_eq()).count();
         let mean_rank = (first + 1 + last) as f64 / 2.0;
         rank_sum += mean_rank * order[first..last].iter().filter(|&&i| positive[i]).count() as f64;
         first = last;
@@ -143,6 +145,13 @@ mod tests {
         let positive = [true, true, false, false, true];
         // Pairs (positive, negative): 0.9 wins 2; 0.8 ties 1, wins 1; 0.1 loses 2: 3.5 of 6.
         assert_relative_eq!(split_metrics(&[false; 5], &score, &positive).auroc, 3.5 / 6.0);
+    }
+
+    #[test]
+    fn auroc_ends_with_scores_that_are_no_numbers() {
+        let score = [f32::NAN, 0.5, f32::INFINITY, f32::NAN];
+        // The pairs (NaN, .5), (NaN, infinity): what is no number counts as the highest.
+        assert_relative_eq!(split_metrics(&[false; 4], &score, &[true, false, false, true]).auroc, 1.0);
     }
 
     #[test]

@@ -399,16 +399,22 @@ fn experimental() -> wgpu::ExperimentalFeatures {
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
-/// Has lavapipe, Mesa's software Vulkan, start two threads a core unless the user says how many (`LP_NUM_THREADS`). It deals a dispatch
-/// out in one piece a thread, and Linux leaves two threads that wake together on one core for long stretches while another idles:
-/// twice the pieces go to whichever core is free. To be called before any other thread starts; where there is no lavapipe it does nothing.
+/// Sets what Mesa's drivers read from the environment and the user has not set. To be called before any other thread starts; where there
+/// is no Mesa it does nothing.
+///
+/// - `LP_NUM_THREADS`: lavapipe, its software Vulkan, starts two threads a core. It deals a dispatch out in one piece a thread, and Linux
+///   leaves two threads that wake together on one core for long stretches while another idles: twice the pieces go to whichever core is free.
+/// - `NODEVICE_SELECT`, where there is no desktop (`XDG_RUNTIME_DIR` is not set): its layer that asks the desktop for a GPU stays out of
+///   the way, and does not complain.
 #[allow(unsafe_code)]
-pub(crate) fn give_lavapipe_more_threads() {
-    const NAME: &str = "LP_NUM_THREADS";
+pub(crate) fn suit_mesa() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores > 1 && std::env::var_os(NAME).is_none() {
+    let unset = |name: &str| std::env::var_os(name).is_none();
+    let threads = (cores > 1).then(|| ("LP_NUM_THREADS", (2 * cores).to_string()));
+    let no_desktop = unset("XDG_RUNTIME_DIR").then(|| ("NODEVICE_SELECT", "1".to_string()));
+    for (name, value) in threads.into_iter().chain(no_desktop).filter(|(name, _)| unset(name)) {
         // SAFETY: there is no other thread yet that could look at the environment meanwhile.
-        unsafe { std::env::set_var(NAME, (2 * cores).to_string()) }
+        unsafe { std::env::set_var(name, value) }
     }
 }
 

@@ -4,7 +4,7 @@ mod adapter;
 mod buffer;
 mod timer;
 
-pub(crate) use adapter::give_lavapipe_more_threads;
+pub(crate) use adapter::suit_mesa;
 pub use adapter::{AdapterChoice, AdapterRow, Candidate, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, list};
 pub use buffer::{Buffer, Pending};
 pub(crate) use buffer::{MOST_SIDE_BY_SIDE, Spare, padded};

@@ -12,7 +12,7 @@ use crate::kernel::{KernelId, expand};
 ///
 /// # Errors
 /// No such kernel; the message lists those there are.
-pub(super) fn text(nodes: &[Placed], name: &str) -> Result<String> {
+pub fn text(nodes: &[Placed], name: &str) -> Result<String> {
     let mut ids: Vec<&KernelId> = Vec::new();
     let mut known = BTreeSet::new();
     for id in nodes.iter().flat_map(Placed::variants) {

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail, ensure};
 use serde::Serialize;
 
-use super::BenchArgs;
 use super::kernels::{Placed, Row, Timings};
 use crate::report::columns;
 
 /// An earlier run, and how much slower is still as fast.
-pub(super) struct Baseline {
+pub struct Baseline {
     file: PathBuf,
     timings: Timings,
     percent: f64,
@@ -30,7 +29,7 @@ struct Ratio {
 
 /// This run beside an earlier one.
 #[derive(Serialize)]
-pub(super) struct Comparison {
+pub struct Comparison {
     file: PathBuf,
     adapter: String,
     same_adapter: bool,
@@ -43,10 +42,11 @@ pub(super) struct Comparison {
 }
 
 impl Baseline {
+    /// An earlier run of the ops whose name holds `only`; what is slower by up to `percent` is still as fast.
+    ///
     /// # Errors
     /// A file that is not what `dau bench --json` writes, a tolerance that is none, or nothing in common with `nodes`.
-    pub(super) fn read(args: &BenchArgs, file: &Path, adapter: &str, nodes: &[Placed]) -> Result<Baseline> {
-        let percent = args.tolerance;
+    pub fn read(file: &Path, percent: f64, only: Option<&str>, nodes: &[Placed]) -> Result<Baseline> {
         ensure!(percent.is_finite() && percent >= 0.0, "--tolerance {percent} does not do: give a percentage of 0 or more");
         let path = file.display();
         let text = std::fs::read_to_string(file).map_err(|e| anyhow!("--baseline {path} cannot be read: {e}"))?;
@@ -62,11 +62,13 @@ impl Baseline {
             common,
             "--baseline {path} has no kernel of this training step; give the same --model, --width, --batch and --op"
         );
-        timings.kernels.retain(|row| args.op.as_ref().is_none_or(|op| row.op.contains(op)));
-        if timings.adapter != adapter {
-            say!("WARNING: the baseline is from ANOTHER ADAPTER, {}; this is {adapter}", timings.adapter);
-        }
+        timings.kernels.retain(|row| only.is_none_or(|op| row.op.contains(op)));
         Ok(Baseline { file: file.into(), timings, percent })
+    }
+
+    /// The adapter that it was measured on.
+    pub fn adapter(&self) -> &String {
+        &self.timings.adapter
     }
 
     /// For each of `rows` its counterpart. An op at the same shapes is the same whatever kernels compute it now; should one be there
@@ -87,13 +89,13 @@ impl Baseline {
     }
 
     /// Those of `rows` that are slower than here, past the tolerance.
-    pub(super) fn slower(&self, rows: &[Row]) -> Vec<usize> {
+    pub fn slower(&self, rows: &[Row]) -> Vec<usize> {
         let old = self.counterparts(rows);
         let slower = |i: usize| old[i].is_some_and(|o| self.is_slower(rows[i].us / self.timings.kernels[o].us));
         (0..rows.len()).filter(|i| slower(*i)).collect()
     }
 
-    pub(super) fn compare(&self, new: &Timings) -> Comparison {
+    pub fn compare(&self, new: &Timings) -> Comparison {
         let name = |row: &Row| format!("{} {}", row.op, row.shape);
         let found = self.counterparts(&new.kernels);
         let (mut ratios, mut only_new) = (Vec::new(), Vec::new());
@@ -121,7 +123,7 @@ impl Baseline {
 }
 
 impl Comparison {
-    pub(super) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let heading = ["op", "shapes", "time", "roof share", ""].map(String::from).to_vec();
         let lines = self.ratios.iter().map(|r| {
             let mark = if r.slower { "slower" } else { "" };
@@ -138,7 +140,7 @@ impl Comparison {
 
     /// # Errors
     /// A kernel slower past the tolerance.
-    pub(super) fn judge(&self) -> Result<()> {
+    pub fn judge(&self) -> Result<()> {
         let slower = self.ratios.iter().filter(|r| r.slower);
         let named: Vec<String> = slower.map(|r| format!("{} {} ({:.2} x)", r.op, r.shape, r.time)).collect();
         if named.is_empty() {

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::SGD;
 use super::kernels::{Roof, moved};
-use crate::cli::{print, print_json};
 use crate::data::Dataset;
 use crate::gpu::human_bytes;
 use crate::graph::{Graph, Plan, Source, Value};
@@ -131,49 +130,63 @@ struct Share {
     dispatches: usize,
 }
 
-pub(super) fn run(kernels: &Kernels, spec: &ModelSpec, batch: usize, started: Instant, json: bool) -> Result<()> {
-    let mut steps = Steps::new(kernels, spec, batch)?;
-    // The driver opened, shaders compiled or found in its cache, one step done.
-    steps.train(1)?;
-    let first_step = started.elapsed().as_secs_f64();
-    let training = speed(batch, || steps.train(BATCHES))?;
-    let mut predictor = Predictor::new(kernels, &steps.network, batch)?;
-    let inference = speed(batch, || steps.predict(&mut predictor))?;
-    let graph = training_graph(spec, batch, &SGD)?;
-    let memory = memory(&graph, steps.step.plan());
-    let floor = floor(&graph, Roof::measure(kernels)?, training.ms);
-    let breakdown = breakdown(steps.step.plan())?;
-    if json {
-        return print_json(&serde_json::json!({
-            "adapter": kernels.gpu().describe(),
-            "network": spec,
-            "batch": batch,
-            "first_step_seconds": first_step,
-            "training": training,
-            "inference": inference,
-            "memory": memory,
-            "floor": floor,
-            "breakdown": breakdown,
-        }));
+/// A network's training step and inference, timed.
+#[derive(Serialize)]
+pub struct StepTimes {
+    adapter: String,
+    network: ModelSpec,
+    batch: usize,
+    first_step_seconds: f64,
+    training: Speed,
+    inference: Speed,
+    memory: Memory,
+    floor: Floor,
+    breakdown: Option<Vec<Share>>,
+}
+
+impl StepTimes {
+    /// `started`: when the program did.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn measure(kernels: &Kernels, spec: &ModelSpec, batch: usize, started: Instant) -> Result<StepTimes> {
+        let mut steps = Steps::new(kernels, spec, batch)?;
+        // The driver opened, shaders compiled or found in its cache, one step done.
+        steps.train(1)?;
+        let first_step_seconds = started.elapsed().as_secs_f64();
+        let training = speed(batch, || steps.train(BATCHES))?;
+        let mut predictor = Predictor::new(kernels, &steps.network, batch)?;
+        let inference = speed(batch, || steps.predict(&mut predictor))?;
+        let graph = training_graph(spec, batch, &SGD)?;
+        let memory = memory(&graph, steps.step.plan());
+        let floor = floor(&graph, Roof::measure(kernels)?, training.ms);
+        let breakdown = breakdown(steps.step.plan())?;
+        let (adapter, network) = (kernels.gpu().describe(), spec.clone());
+        Ok(StepTimes { adapter, network, batch, first_step_seconds, training, inference, memory, floor, breakdown })
     }
-    let mut text = format!("first step {first_step:.2} s after the start\n");
-    for (what, speed) in [("training", training), ("inference", inference)] {
-        text += &format!("{what:10} {:.1} images a second, {:.2} ms a batch of {batch}\n", speed.images_per_second, speed.ms);
+
+    /// As tables.
+    pub fn text(&self) -> String {
+        let StepTimes { batch, first_step_seconds: first_step, training, inference, memory, floor, breakdown, .. } = self;
+        let mut text = format!("first step {first_step:.2} s after the start\n");
+        for (what, speed) in [("training", training), ("inference", inference)] {
+            text += &format!("{what:10} {:.1} images a second, {:.2} ms a batch of {batch}\n", speed.images_per_second, speed.ms);
+        }
+        let Roof { gflops, gbps } = floor.roof;
+        let (gflop, moved) = (floor.flops as f64 * 1e-9, human_bytes(floor.bytes));
+        text += &format!("floor      {:.2} ms, {:.0} % of the step's time: ", floor.ms, 100.0 * floor.share);
+        text += &format!("{gflop:.2} GFLOP at {gflops:.1} a second, {moved} at {gbps:.2} GB/s\n");
+        let [all, variables, step, unshared, activations] =
+            [memory.variables + memory.step, memory.variables, memory.step, memory.unshared, memory.activations].map(human_bytes);
+        let ratio = memory.step as f64 / memory.activations as f64;
+        text += &format!("memory     {all}: variables {variables}, the step {step} ({unshared} without sharing),\n");
+        text += &format!("           {ratio:.2} x the {activations} of activations that its gradients read\n\n");
+        text += &table(floor, breakdown.as_deref());
+        if breakdown.is_none() {
+            text += "no times by op: this adapter has no timestamps; see dau bench without --step\n";
+        }
+        text
     }
-    let Roof { gflops, gbps } = floor.roof;
-    let (gflop, moved) = (floor.flops as f64 * 1e-9, human_bytes(floor.bytes));
-    text += &format!("floor      {:.2} ms, {:.0} % of the step's time: ", floor.ms, 100.0 * floor.share);
-    text += &format!("{gflop:.2} GFLOP at {gflops:.1} a second, {moved} at {gbps:.2} GB/s\n");
-    let [all, variables, step, unshared, activations] =
-        [memory.variables + memory.step, memory.variables, memory.step, memory.unshared, memory.activations].map(human_bytes);
-    let ratio = memory.step as f64 / memory.activations as f64;
-    text += &format!("memory     {all}: variables {variables}, the step {step} ({unshared} without sharing),\n");
-    text += &format!("           {ratio:.2} x the {activations} of activations that its gradients read\n\n");
-    text += &table(&floor, breakdown.as_deref());
-    if breakdown.is_none() {
-        text += "no times by op: this adapter has no timestamps; see dau bench without --step\n";
-    }
-    print(&text)
 }
 
 /// The median over samples of [`BATCHES`] batches, after one to warm up.

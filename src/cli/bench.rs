@@ -1,25 +1,19 @@
 //! `dau bench`: kernels and training steps, timed.
 
-mod baseline;
-mod kernels;
-mod shader;
-mod step;
-
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use serde::Serialize;
 
-use self::baseline::Baseline;
 use super::flags::word;
-use super::{Global, Refuse, announce, print};
+use super::{Global, Refuse, announce, print, print_json};
+use crate::bench::{Baseline, StepTimes, Timings, distinct_nodes, shader_text};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::train::{SgdConfig, check_batch};
-
-pub use step::Steps;
+use crate::train::check_batch;
 
 /// What to time.
 #[derive(Args, Clone, Debug)]
@@ -56,9 +50,6 @@ pub struct BenchArgs {
     pub tolerance: f64,
 }
 
-/// As `dau run` trains.
-const SGD: SgdConfig = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 4, flip: true };
-
 /// # Errors
 /// An adapter that cannot be opened, a network that does not fit it, a baseline that cannot be read, kernels that compute something
 /// wrong or have become slower.
@@ -67,20 +58,34 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let (kernels, spec) = inputs(args, global).refuse()?;
     if args.step {
         announce(&kernels);
-        return step::run(&kernels, &spec, args.batch, started, global.json);
+        return shown(&StepTimes::measure(&kernels, &spec, args.batch, started)?, StepTimes::text, global);
     }
-    let nodes = kernels::distinct_nodes(&kernels, &spec, args.batch, args.op.as_deref()).refuse()?;
+    let nodes = distinct_nodes(&kernels, &spec, args.batch, args.op.as_deref()).refuse()?;
     if let Some(name) = &args.print_shader {
-        let text = shader::text(&nodes, name).refuse()?;
+        let text = shader_text(&nodes, name).refuse()?;
         announce(&kernels);
         return print(&text);
     }
     let baseline = match &args.baseline {
-        Some(file) => Some(Baseline::read(args, file, &kernels.gpu().describe(), &nodes).refuse()?),
+        Some(file) => {
+            let read = Baseline::read(file, args.tolerance, args.op.as_deref(), &nodes);
+            Some(read.refuse()?)
+        }
         None => None,
     };
     announce(&kernels);
-    kernels::run(&kernels, &spec, args.batch, &nodes, baseline.as_ref(), global.json)
+    let adapter = kernels.gpu().describe();
+    if let Some(other) = baseline.as_ref().map(Baseline::adapter).filter(|other| **other != adapter) {
+        say!("WARNING: the baseline is from ANOTHER ADAPTER, {other}; this is {adapter}");
+    }
+    let timings = Timings::measure(&kernels, &spec, args.batch, &nodes, baseline.as_ref())?;
+    shown(&timings, Timings::text, global)?;
+    timings.judge()
+}
+
+/// JSON, or words.
+fn shown<T: Serialize>(found: &T, words: impl Fn(&T) -> String, global: &Global) -> Result<()> {
+    if global.json { print_json(found) } else { print(&words(found)) }
 }
 
 fn inputs(args: &BenchArgs, global: &Global) -> Result<(Kernels, ModelSpec)> {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::SGD;
 use super::baseline::{Baseline, Comparison};
-use crate::cli::{print, print_json};
 use crate::gpu::{Candidate, Caps, Staging};
 use crate::graph::{Lowering, Op, Param, Scalars, Shape};
 use crate::kernel::{KernelId, Kernels};
@@ -24,7 +23,7 @@ const SAMPLES: usize = 11;
 const SECOND_LOOKS: usize = 3;
 
 /// An op at the shapes that it has somewhere in a network.
-pub(super) struct Placed {
+pub struct Placed {
     /// Its first place among the training step's nodes, the same for every batch size.
     place: usize,
     op: Arc<dyn Op>,
@@ -45,17 +44,17 @@ impl Placed {
         same_op && self.inputs == other.inputs && self.outputs == other.outputs
     }
 
-    pub(super) fn op(&self) -> &'static str {
+    pub fn op(&self) -> &'static str {
         self.op.name()
     }
 
     /// The kernels of all the nodes it stands for.
-    pub(super) fn variants(&self) -> &[KernelId] {
+    pub fn variants(&self) -> &[KernelId] {
         &self.variants
     }
 
     /// `32x8x8x64, 3x3x64x64 -> 32x8x8x64`; inputs alone do not tell a 1x1 weight gradient from a 3x3 one.
-    pub(super) fn shape(&self) -> String {
+    pub fn shape(&self) -> String {
         let list = |shapes: &[Shape]| shapes.iter().map(by_hand).collect::<Vec<_>>().join(", ");
         if self.outputs.is_empty() { list(&self.inputs) } else { format!("{} -> {}", list(&self.inputs), list(&self.outputs)) }
     }
@@ -79,14 +78,14 @@ fn lowered(op: &dyn Op, inputs: &[Shape], outputs: &[Shape], caps: Caps) -> Vec<
 
 /// What the adapter reaches at best.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Roof {
+pub struct Roof {
     pub gflops: f64,
     pub gbps: f64,
 }
 
 /// One op at one set of shapes, timed.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Row {
+pub struct Row {
     pub op: String,
     /// The entry points that it dispatches, in order.
     pub entry: String,
@@ -107,7 +106,7 @@ pub(super) struct Row {
 
 /// What `dau bench --json` writes and `--baseline` reads.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Timings {
+pub struct Timings {
     pub adapter: String,
     pub roof: Roof,
     pub kernels: Vec<Row>,
@@ -120,7 +119,7 @@ pub(super) struct Timings {
 ///
 /// # Errors
 /// A network that cannot be built, or a filter that leaves nothing.
-pub(super) fn distinct_nodes(on: &Kernels, spec: &ModelSpec, batch: usize, filter: Option<&str>) -> Result<Vec<Placed>> {
+pub fn distinct_nodes(on: &Kernels, spec: &ModelSpec, batch: usize, filter: Option<&str>) -> Result<Vec<Placed>> {
     let graph = training_graph(spec, batch, &SGD)?;
     tune(on, &graph, TUNING_TIME)?;
     let mut nodes: Vec<Placed> = Vec::new();
@@ -147,52 +146,58 @@ pub(super) fn distinct_nodes(on: &Kernels, spec: &ModelSpec, batch: usize, filte
 
 /// Times `nodes` of `spec`'s training step, each after its kernels have computed what the oracle does.
 ///
-/// # Errors
-/// A kernel that computes something wrong, or one slower than `baseline` past its tolerance.
-pub(super) fn run(
-    kernels: &Kernels,
-    spec: &ModelSpec,
-    batch: usize,
-    nodes: &[Placed],
-    baseline: Option<&Baseline>,
-    json: bool,
-) -> Result<()> {
-    let mut right = BTreeMap::new();
-    for node in nodes {
-        let on = kernels.with(node.way);
-        let tried = match right.entry((node.op(), node.way.name())) {
-            Entry::Occupied(tried) => tried.into_mut(),
-            Entry::Vacant(untried) => untried.insert(verify(&on, node.op())?),
-        };
-        if !node.kernels.iter().all(|k| tried.contains(k)) {
-            verify_here(&on, spec, batch, node)?;
-        }
-    }
-    let roof = Roof::measure(kernels)?;
-    let rows = nodes.iter().map(|node| time(kernels, node, roof)).collect::<Result<Vec<_>>>()?;
-    let mut timings = Timings { adapter: kernels.gpu().describe(), roof, kernels: rows, baseline: None };
-    if let Some(baseline) = baseline {
-        // What else runs on the machine makes kernels slower, never faster, and passes: who seems slower is timed again later.
-        for _ in 0..SECOND_LOOKS {
-            for i in baseline.slower(&timings.kernels) {
-                let again = time(kernels, &nodes[i], roof)?;
-                if again.us < timings.kernels[i].us {
-                    timings.kernels[i] = again;
-                }
+impl Timings {
+    /// Verifies and times `nodes`, and beside them `baseline`, of which what seems slower is timed again.
+    ///
+    /// # Errors
+    /// A kernel that computes something wrong; the driver's.
+    pub fn measure(
+        kernels: &Kernels,
+        spec: &ModelSpec,
+        batch: usize,
+        nodes: &[Placed],
+        baseline: Option<&Baseline>,
+    ) -> Result<Timings> {
+        let mut right = BTreeMap::new();
+        for node in nodes {
+            let on = kernels.with(node.way);
+            let tried = match right.entry((node.op(), node.way.name())) {
+                Entry::Occupied(tried) => tried.into_mut(),
+                Entry::Vacant(untried) => untried.insert(verify(&on, node.op())?),
+            };
+            if !node.kernels.iter().all(|k| tried.contains(k)) {
+                verify_here(&on, spec, batch, node)?;
             }
         }
-        timings.baseline = Some(baseline.compare(&timings));
+        let roof = Roof::measure(kernels)?;
+        let rows = nodes.iter().map(|node| time(kernels, node, roof)).collect::<Result<Vec<_>>>()?;
+        let mut timings = Timings { adapter: kernels.gpu().describe(), roof, kernels: rows, baseline: None };
+        if let Some(baseline) = baseline {
+            // What else runs on the machine makes kernels slower, never faster, and passes: who seems slower is timed again later.
+            for _ in 0..SECOND_LOOKS {
+                for i in baseline.slower(&timings.kernels) {
+                    let again = time(kernels, &nodes[i], roof)?;
+                    if again.us < timings.kernels[i].us {
+                        timings.kernels[i] = again;
+                    }
+                }
+            }
+            timings.baseline = Some(baseline.compare(&timings));
+        }
+        Ok(timings)
     }
-    if json {
-        print_json(&timings)?;
-    } else {
-        print(&table(&timings.kernels, roof))?;
+
+    /// As tables.
+    pub fn text(&self) -> String {
+        let comparison = self.baseline.as_ref().map(Comparison::table);
+        table(&self.kernels, self.roof) + &comparison.unwrap_or_default()
     }
-    let Some(comparison) = timings.baseline else { return Ok(()) };
-    if !json {
-        print(&comparison.table())?;
+
+    /// # Errors
+    /// A kernel slower than the baseline past its tolerance.
+    pub fn judge(&self) -> Result<()> {
+        self.baseline.as_ref().map_or(Ok(()), Comparison::judge)
     }
-    comparison.judge()
 }
 
 /// Compares all cases of an op with its oracle, times of wrong results mean nothing. Gives the kernels that were tried.
@@ -270,7 +275,7 @@ fn verify_case(kernels: &Kernels, case: &Case) -> Result<()> {
 impl Roof {
     /// # Errors
     /// Roof kernels that compute something wrong; the driver's.
-    pub(super) fn measure(kernels: &Kernels) -> Result<Roof> {
+    pub fn measure(kernels: &Kernels) -> Result<Roof> {
         const LONG_ENOUGH: f64 = 5e-3;
         const SETTLED: f64 = 1.05;
         for op in [RoofCopy.name(), "roof_multiply_add"] {
@@ -298,13 +303,13 @@ impl Roof {
     }
 
     /// Nanoseconds that so many bytes and floating-point operations take at least, the longer of both.
-    pub(super) fn nanoseconds(&self, bytes: u64, flops: u64) -> f64 {
+    pub fn nanoseconds(&self, bytes: u64, flops: u64) -> f64 {
         (bytes as f64 / self.gbps).max(flops as f64 / self.gflops)
     }
 }
 
 /// Bytes that an op moves at least: inputs read once, outputs and what changes in place written once.
-pub(super) fn moved(op: &dyn Op, inputs: &[Shape], outputs: &[Shape]) -> u64 {
+pub fn moved(op: &dyn Op, inputs: &[Shape], outputs: &[Shape]) -> u64 {
     let changed = op.in_place().iter().map(|&i| &inputs[i]);
     inputs.iter().chain(outputs).chain(changed).map(Shape::bytes).sum()
 }
