@@ -40,7 +40,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let flags = Flags { config, data, training, stage_one, stage_two, out, ..Flags::default() };
     let settings = settings(&flags, "runs/defend").refuse()?;
     RunFolder::vet(&settings.out).refuse()?;
-    let Splits { train, test, left_out } = load(&settings, false).refuse()?;
+    let Splits { train, test, remarks } = load(&settings, false).refuse()?;
     let kernels = open_for(&settings, &settings.model_spec(&train), global).refuse()?;
     let folder = RunFolder::create(&settings.out).refuse()?;
     let table = settings.without_poisoning()?;
@@ -70,7 +70,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
 
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: left_out.len() },
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: remarks.left_out.len() },
         "classes": train.classes,
         "verdict": verdict,
         "undefended": share(before),

@@ -11,7 +11,7 @@ use super::flags::read_config;
 use super::settings::Settings;
 use super::surrogate::NetworkSurrogate;
 use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
-use crate::data::{self, LoadOptions, Spec, Splits};
+use crate::data::{self, LoadOptions, Remarks, Spec, Splits, shown};
 use crate::report::{POISON, POISON_SETTINGS, PoisonedFolder, RunFolder, SURROGATE};
 use crate::train::Network;
 
@@ -57,7 +57,7 @@ impl Inputs {
         drop(attack);
         let preview = Some(contact_sheet(&clean.train, &poisoned));
         let images = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
-        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network), left_out: clean.left_out.len() })
+        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network), left_out: clean.remarks.left_out.len() })
     }
 }
 
@@ -68,16 +68,17 @@ pub(super) fn image_cache() -> Option<PathBuf> {
 
 /// Says what was left out of the images.
 pub(super) fn noted(splits: Splits) -> Splits {
-    note_left_out(&splits.left_out, splits.train.len() + splits.test.len());
+    note(&splits.remarks, splits.train.len() + splits.test.len());
     splits
 }
 
-/// Says how many images were left out beside those `kept`.
-pub(super) fn note_left_out(left_out: &[String], kept: usize) {
+/// Says what was left out beside the images that were `kept`, and where else some of these lie.
+pub(super) fn note(Remarks { left_out, notices }: &Remarks, kept: usize) {
     if let Some(first) = left_out.first() {
         let of = kept + left_out.len();
-        eprintln!("left out {} of {of} images that cannot be read; the first: {first}", left_out.len());
+        eprintln!("left out {} of {of} images that cannot be read; the first: {}", left_out.len(), shown(first));
     }
+    notices.iter().for_each(|notice| eprintln!("{notice}"));
 }
 
 /// What `dau poison` recorded of the images in `dir`, if it made them: the settings that say how they were poisoned.

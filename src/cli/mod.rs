@@ -31,6 +31,7 @@ use anyhow::{Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::data::shown;
 use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging, give_lavapipe_more_threads};
 use crate::kernel::{Kernels, Tuning};
 use crate::ops::matrices_add_up;
@@ -268,8 +269,8 @@ pub fn main() -> ExitCode {
         eprintln!("interrupted: what was finished is in place, nothing is half-written");
         return INTERRUPTED_CODE.into();
     }
-    // Our errors say their causes themselves.
-    eprintln!("error: {error}");
+    // Our errors say their causes themselves, in one line, with names that strangers gave.
+    eprintln!("error: {}", shown(&error.to_string()));
     if error.is::<Refused>() { REFUSED_CODE.into() } else { ExitCode::FAILURE }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
-use super::inputs::{image_cache, note_left_out, noted};
+use super::inputs::{image_cache, note, noted};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
 use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
@@ -148,8 +148,8 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
         ensure!(is_csv(&args.out), "images without labels go into a table: call it --out FILE.csv, not {shown}");
         let names = class_names(&args.checkpoint, network.spec.classes)?;
         let options = LoadOptions { image_size: Some(network.spec.image_size), ..options };
-        let (data, left_out) = data::load_unlabelled(&spec, dir, &options, &names)?;
-        note_left_out(&left_out, data.len());
+        let (data, remarks) = data::load_unlabelled(&spec, dir, &options, &names)?;
+        note(&remarks, data.len());
         return Ok((kernels, network, TriggeredTest { data, goal: Vec::new() }));
     }
     let splits = noted(data::load(&spec, &options)?);

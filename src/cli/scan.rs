@@ -36,7 +36,7 @@ pub struct ScanArgs {
 }
 
 pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
-    let (device, settings, Splits { train, left_out, .. }) = inputs(args, global).refuse()?;
+    let (device, settings, Splits { train, remarks, .. }) = inputs(args, global).refuse()?;
     let folder = RunFolder::create(&settings.out).refuse()?;
 
     let progress = Progress::of(Part::AntiLearning, &folder);
@@ -56,7 +56,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "checkpoint": args.checkpoint,
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: left_out.len() },
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: remarks.left_out.len() },
         "classes": train.classes,
         "verdict": verdict,
         "seconds": seconds(&stages),

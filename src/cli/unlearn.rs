@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::defend::show;
 use super::flags::{DataFlags, Flags, StageTwoFlags};
-use super::inputs::note_left_out;
+use super::inputs::note;
 use super::own::{accuracy, fits, keep_apart, load, record, root, settings, share};
 use super::predict::class_names;
 use super::progress::Progress;
@@ -130,10 +130,10 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<(Kernels, Network, Sett
         };
         let spec = Spec::find(&settings.dataset)?;
         let options = LoadOptions { image_size: Some(image_size), limit_per_class: None, ..settings.load_options() };
-        let (bad, left_out) = load_classes(&spec, &suspects, &options, &names).map_err(|e| {
+        let (bad, remarks) = load_classes(&spec, &suspects, &options, &names).map_err(|e| {
             anyhow!("{e}; the folders in {} are to be called as the classes are: {}", suspects.display(), names.join(", "))
         })?;
-        note_left_out(&left_out, bad.len());
+        note(&remarks, bad.len());
         match splits {
             Some(splits) => beside(bad, &splits.train, Some(splits.test)),
             None => Samples { bad: vec![true; bad.len()], data: bad, test: None },

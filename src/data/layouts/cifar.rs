@@ -2,7 +2,7 @@
 //! red plane, green plane, blue plane. CIFAR-10 has one label byte; CIFAR-100 two, the superclass and the class.
 
 use super::{Layout, Source, io, to_square};
-use crate::data::{DataError, Dataset, Splits};
+use crate::data::{DataError, Dataset, Remarks, Splits};
 use image::RgbImage;
 use rayon::prelude::*;
 use std::io::ErrorKind;
@@ -84,7 +84,7 @@ impl Binary {
         }
         let train = source.limited(self.read(source, dir, self.train.0, self.train.1)?);
         let test = self.read(source, dir, &[self.test.0], self.test.1)?;
-        Ok(Splits { train, test, left_out: Vec::new() })
+        Ok(Splits { train, test, remarks: Remarks::default() })
     }
 
     fn read(&self, source: &Source, dir: &Path, files: &[&str], records: usize) -> Result<Dataset, DataError> {

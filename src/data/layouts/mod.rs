@@ -13,8 +13,15 @@ use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 
 /// The layouts that `datasets/*.toml` name. To add one: a file beside this one and a line here.
-pub static LAYOUTS: &[&Layout] =
-    &[&digits::LAYOUT, &cifar::CIFAR10, &cifar::CIFAR100, &gtsrb::LAYOUT, &tiny_imagenet::LAYOUT, &folder::LAYOUT];
+pub static LAYOUTS: &[&Layout] = &[
+    &digits::LAYOUT,
+    &cifar::CIFAR10,
+    &cifar::CIFAR100,
+    &gtsrb::LAYOUT,
+    &gtsrb::KAGGLE,
+    &tiny_imagenet::LAYOUT,
+    &folder::LAYOUT,
+];
 
 /// How a dataset lies on disk.
 #[derive(Debug)]
