@@ -125,7 +125,7 @@ fn a_folder_with_nothing_known_is_told_what_was_looked_for() {
         refused("CIFAR-10", root.path()),
         format!(
             "{} does not hold CIFAR-10: looked for cifar-10-batches-bin/{{data_batch_1..5,test_batch}}.bin, \
-             or image folders {{train,test}}/<class>/ or <class>/",
+             or cifar-10-batches-py/{{data_batch_1..5,test_batch}}, or image folders {{train,test}}/<class>/ or <class>/",
             root.path().display()
         )
     );

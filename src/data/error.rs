@@ -56,6 +56,9 @@ pub enum DataError {
     #[error("{}, line {line}: {why}; fetch it again", path.display())]
     List { path: PathBuf, line: usize, why: String },
 
+    #[error("{} is no batch of CIFAR's for Python: {why}; fetch it again", path.display())]
+    Batch { path: PathBuf, why: String },
+
     #[error("the built-in {file} is damaged: {why}; run its make.py and build again")]
     Embedded { file: &'static str, why: String },
 

@@ -69,7 +69,6 @@ impl Listing {
 
     /// Reads the files. Those that cannot be read are an error or, if the source says so, left out with a remark.
     pub fn read(self, source: &Source, remarks: &mut Remarks) -> Result<Dataset, DataError> {
-        self.check_classes()?;
         let image_bytes = source.size * source.size * 3;
         let mut pixels = source.pixels(self.files.len())?;
         let cache = source.cache.map(|folder| Cache::of(folder, &self.root, source.size));
@@ -208,6 +207,7 @@ impl<'a> Listed<'a> {
 impl Splits {
     /// Reads both parts, what a limit drops left unopened.
     pub(super) fn read(source: &Source, train: Listing, test: Listing, mut remarks: Remarks) -> Result<Splits, DataError> {
+        train.check_classes()?;
         let train = train.limited(source).read(source, &mut remarks)?;
         let test = test.read(source, &mut remarks)?;
         Ok(Splits { train, test, remarks })

@@ -1,6 +1,7 @@
 //! How datasets lie on disk, one file a layout. A layout tells whether a folder holds it, and loads it.
 
 mod cifar;
+mod cifar_py;
 mod digits;
 pub(super) mod folder;
 mod gtsrb;
@@ -17,6 +18,8 @@ pub static LAYOUTS: &[&Layout] = &[
     &digits::LAYOUT,
     &cifar::CIFAR10,
     &cifar::CIFAR100,
+    &cifar_py::CIFAR10,
+    &cifar_py::CIFAR100,
     &gtsrb::LAYOUT,
     &gtsrb::KAGGLE,
     &tiny_imagenet::LAYOUT,
