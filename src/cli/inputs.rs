@@ -8,9 +8,9 @@ use toml::{Table, Value};
 
 use super::Global;
 use super::flags::read_config;
-use super::settings::Settings;
+use super::settings::{DESCRIBING, Settings};
 use super::surrogate::NetworkSurrogate;
-use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
+use crate::attacks::{self, ATTACKS, Blueprint, Help, Poisoned, TargetMode, contact_sheet, triggered_test};
 use crate::data::{self, LoadOptions, Remarks, Spec, Splits, shown};
 use crate::report::{POISON, POISON_SETTINGS, PoisonedFolder, RunFolder, SURROGATE};
 use crate::train::Network;
@@ -18,6 +18,8 @@ use crate::train::Network;
 /// The images, and what was made with them where they were poisoned here.
 pub struct Inputs {
     pub images: PoisonedFolder,
+    /// The label of the target class.
+    pub target: u32,
     pub preview: Option<RgbImage>,
     /// The clean network that the attack was made with.
     pub surrogate: Option<Network>,
@@ -33,13 +35,17 @@ impl Inputs {
     pub fn load(settings: &Settings, spec: &Spec, earlier: Option<&RunFolder>, global: &Global) -> Result<Inputs> {
         if let Some(dir) = &settings.poisoned {
             let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..settings.load_options() };
-            let images = PoisonedFolder::read(dir, spec, &options, settings.target_mode, settings.target)?;
-            return Ok(Inputs { images, preview: None, surrogate: None, left_out: 0 });
+            let (images, remarks) = PoisonedFolder::read(dir, spec, &options, settings.target_mode, &settings.target)?;
+            note(&remarks, images.poisoned.data.len() + images.test.len());
+            let target = settings.target.label(&images.test.classes)?;
+            return Ok(Inputs { images, target, preview: None, surrogate: None, left_out: 0 });
         }
-        let Settings { target_mode: mode, target, seed, image_size: size, .. } = *settings;
+        let Settings { target_mode: mode, seed, image_size: size, .. } = *settings;
         let entry = attacks::find(&settings.attack)?;
         let clean = noted(data::load(spec, &settings.load_options())?);
-        settings.poison_options().check(&clean.train)?;
+        let target = settings.target.label(&clean.train.classes)?;
+        let options = settings.poison_options(target);
+        options.check(&clean.train)?;
         let surrogate = if entry.needs_surrogate {
             let kept = earlier.map(|folder| folder.path(SURROGATE));
             let checkpoint = kept.as_deref().or(settings.surrogate.as_deref());
@@ -51,13 +57,14 @@ impl Inputs {
         let attack = entry.build(&Blueprint { size, seed, options: &settings.options, help })?;
         let poisoned = match earlier {
             Some(folder) => Poisoned::from_manifest(&clean.train, attack.as_ref(), seed, &folder.read(POISON)?)?,
-            None => attacks::poison(&clean.train, attack.as_ref(), &settings.poison_options())?,
+            None => attacks::poison(&clean.train, attack.as_ref(), &options)?,
         };
         let triggered = triggered_test(&clean.test, attack.as_ref(), mode, target);
         drop(attack);
         let preview = Some(contact_sheet(&clean.train, &poisoned));
         let images = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
-        Ok(Inputs { images, preview, surrogate: surrogate.map(|s| s.network), left_out: clean.remarks.left_out.len() })
+        let (surrogate, left_out) = (surrogate.map(|s| s.network), clean.remarks.left_out.len());
+        Ok(Inputs { images, target, preview, surrogate, left_out })
     }
 }
 
@@ -81,6 +88,13 @@ pub(super) fn note(Remarks { left_out, notices }: &Remarks, kept: usize) {
     notices.iter().for_each(|notice| eprintln!("{notice}"));
 }
 
+/// Says which class is the target, once nothing is left to be refused.
+pub(super) fn announce_target(label: u32, mode: TargetMode, classes: &[String]) {
+    if let Some(class) = classes.get(label as usize).filter(|_| mode != TargetMode::AllToAll) {
+        eprintln!("target: class {label}, `{class}`");
+    }
+}
+
 /// What `dau poison` recorded of the images in `dir`, if it made them: the settings that say how they were poisoned.
 ///
 /// # Errors
@@ -89,7 +103,16 @@ pub(super) fn poisoned_as(dir: &Path, given: &Table, flags: &Table) -> Result<Ta
     let path = dir.join(POISON_SETTINGS);
     let recorded = if path.is_file() { read_config(&path)? } else { Table::new() };
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
-    let useless = ["data", "limit_per_class", "skip_unreadable", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
+    let describes = |key: &str| DESCRIBING.contains(&key) || options.clone().any(|name| name == key);
+    let stray = recorded.keys().find(|key| !describes(key));
+    ensure!(
+        stray.is_none(),
+        "{}: `{}` says nothing of how the images were poisoned: remove it there, and give it yourself if you want it",
+        path.display(),
+        stray.map_or("", String::as_str)
+    );
+    let useless =
+        ["data", "limit_per_class", "skip_unreadable", "poison_rate", "draw", "surrogate"].into_iter().chain(options.clone());
     let contradicting = recorded.keys().filter_map(|key| given.get(key).map(|value| (key.as_str(), value)));
     for (key, value) in contradicting.chain(useless.filter_map(|key| flags.get(key).map(|value| (key, value)))) {
         let is = recorded.get(key);

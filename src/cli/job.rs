@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use image::{ImageFormat, RgbImage};
 
-use super::inputs::Inputs;
+use super::inputs::{Inputs, announce_target};
 use super::progress::Progress;
 use super::settings::Settings;
 use super::{Global, announce, print, print_json};
@@ -25,6 +25,8 @@ use crate::train::{Network, Normalisation, check_batch, fit, predict};
 pub struct Job {
     pub settings: Settings,
     images: PoisonedFolder,
+    /// The label of the target class.
+    target: u32,
     preview: Option<RgbImage>,
     /// The clean network that the attack was made with.
     surrogate: Option<Network>,
@@ -42,11 +44,12 @@ impl Job {
     /// All that is wrong with the input.
     pub fn prepare(settings: Settings, earlier: Option<&RunFolder>, global: &Global) -> Result<Job> {
         let spec = Spec::find(&settings.dataset)?;
-        let Inputs { images, preview, surrogate, left_out } = Inputs::load(&settings, &spec, earlier, global)?;
+        let Inputs { images, target, preview, surrogate, left_out } = Inputs::load(&settings, &spec, earlier, global)?;
         let model = settings.model_spec(&images.test);
         let kernels = open_for(&settings, &model, global)?;
         let norm = settings.normalisation()?;
-        Ok(Job { settings, images, preview, surrogate, left_out, kernels, model, norm })
+        announce_target(target, settings.target_mode, &images.test.classes);
+        Ok(Job { settings, images, target, preview, surrogate, left_out, kernels, model, norm })
     }
 
     /// The training images.
@@ -145,8 +148,8 @@ impl Job {
             poison: PoisonFacts {
                 attack: settings.attack.clone(),
                 mode: settings.target_mode.name(),
-                target: settings.target,
-                target_name: train.classes[settings.target as usize].clone(),
+                target: self.target,
+                target_name: train.classes[self.target as usize].clone(),
                 rate: 100.0 * count as f64 / train.len() as f64,
                 count,
                 negatives: self.poisoned().count(Role::Negative),
@@ -170,7 +173,7 @@ impl Job {
 
     /// ACC, ASR, RA and T of one network.
     fn measure(&self, network: &Network, stage: &str, progress: &Progress) -> Result<ModelMetrics> {
-        let target = Some(self.settings.target).filter(|_| self.settings.target_mode != TargetMode::AllToAll);
+        let target = Some(self.target).filter(|_| self.settings.target_mode != TargetMode::AllToAll);
         let clean = &self.images.test;
         let classes = |data: &Dataset, round: u32| {
             predict(&self.kernels, network, data, self.settings.batch, progress, &format!("{stage} {round}/2")).map(|p| p.class)

@@ -7,10 +7,11 @@ use clap::Args;
 use toml::Table;
 
 use super::flags::{DataFlags, Flags, PoisonFlags};
-use super::inputs::Inputs;
+use super::inputs::{Inputs, announce_target};
 use super::layers::resolve;
+use super::settings::Settings;
 use super::{Global, Refuse, print, print_json};
-use crate::attacks::Role;
+use crate::attacks::{Role, Target};
 use crate::data::Spec;
 use crate::report::vet_poisoned;
 
@@ -31,7 +32,9 @@ pub fn run(args: &PoisonArgs, global: &Global) -> Result<()> {
     let settings = resolve(&Table::new(), &flags).refuse()?.settings;
     vet_poisoned(&args.out).refuse()?;
     let spec = Spec::find(&settings.dataset).refuse()?;
-    let Inputs { images, preview, .. } = Inputs::load(&settings, &spec, None, global).refuse()?;
+    let Inputs { images, target, preview, .. } = Inputs::load(&settings, &spec, None, global).refuse()?;
+    announce_target(target, settings.target_mode, &images.test.classes);
+    let settings = Settings { target: Target::Label(target), ..settings };
     let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), settings.seed, settings.poisoning()?);
     images.write(&args.out, &record, preview.as_ref())?;
 

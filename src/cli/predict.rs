@@ -12,13 +12,13 @@ use super::flags::DataFlags;
 use super::inputs::{image_cache, note, noted};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
-use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
-use crate::data::{self, Dataset, LoadOptions, Spec};
+use crate::attacks::{self, Blueprint, Target, TriggeredTest, triggered_test};
+use crate::data::{self, Dataset, LoadOptions, Spec, shown};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::report::{CLASSES, Part};
+use crate::report::{CLASSES, Part, cell};
 use crate::train::metrics::Count;
 use crate::train::{Network, Predictions, predict};
 
@@ -120,7 +120,7 @@ pub(super) fn class_names(checkpoint: &Path, classes: usize) -> Result<Vec<Strin
         return Ok((0..classes).map(|label| label.to_string()).collect());
     }
     let text = std::fs::read_to_string(&path).map_err(|e| anyhow!("cannot read {}: {e}", path.display()))?;
-    let names: Vec<String> = text.lines().map(Into::into).collect();
+    let names: Vec<String> = text.lines().map(shown).collect();
     let (named, shown) = (names.len(), path.display());
     ensure!(named == classes, "{shown} names {named} classes, the network has {classes}: correct or remove it");
     Ok(names)
@@ -181,10 +181,7 @@ fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTes
     };
     let entry = attacks::find(name)?;
     let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.0, help: None })?;
-    let (target, classes) = (target.unwrap_or(0), data.classes.len());
-    if target as usize >= classes {
-        return Err(AttackError::Target { target, classes }.into());
-    }
+    let target = target.as_ref().unwrap_or(&Target::Label(0)).label(&data.classes)?;
     Ok(triggered_test(&data, attack.as_ref(), target_mode.unwrap_or(entry.mode), target))
 }
 
@@ -193,7 +190,7 @@ fn encode_csv(data: &Dataset, predictions: &Predictions) -> Result<Vec<u8>> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["path", "label", "confidence"])?;
     for ((path, class), confidence) in data.paths.iter().zip(&predictions.class).zip(&predictions.confidence) {
-        csv.write_record([path, &data.classes[*class as usize], &confidence.to_string()])?;
+        csv.write_record([&*cell(path), &*cell(&data.classes[*class as usize]), &confidence.to_string()])?;
     }
     Ok(csv.into_inner()?)
 }

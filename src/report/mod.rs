@@ -1,5 +1,6 @@
 //! What a run leaves behind: its folder ([`RunFolder`]), its figures ([`Results`]), and these as a table ([`render`]).
 
+mod cell;
 mod histogram;
 mod image_list;
 mod poisoned_folder;
@@ -11,6 +12,7 @@ mod suspects;
 mod table;
 mod verdict;
 
+pub use cell::cell;
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use results::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Results, SplitFigures, seconds};
 pub use run_folder::{
