@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
-use super::inputs::{image_cache, note, noted};
+use super::inputs::{announce_target, image_cache, note, noted};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
-use crate::attacks::{self, Blueprint, Target, TriggeredTest, triggered_test};
+use crate::attacks::{self, Blueprint, Target, TargetMode, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec, shown};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
@@ -62,6 +62,9 @@ enum SplitName {
 pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let (kernels, network, TriggeredTest { data, goal }) = inputs(args, global).refuse()?;
     announce(&kernels);
+    if let Some(target) = goal.first().filter(|first| goal.iter().all(|goal| goal == *first)) {
+        announce_target(*target, TargetMode::AllToOne, &data.classes);
+    }
     let progress = Progress::new(Part::Test);
     let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
     progress.finish()?;

@@ -97,7 +97,8 @@ impl Walk {
     }
 
     fn add(&mut self, place: Place, kind: FileType, root: &Path, seen: &mut HashSet<PathBuf>, folders: &mut VecDeque<Place>) {
-        if !kind.is_dir() && !(kind.is_file() && is_image(&place.path)) {
+        let is_wanted = kind.is_dir() || (kind.is_file() && is_image(&place.path));
+        if !is_wanted {
             self.pass(Passed::NoImage, place.path);
         } else if !seen.insert(place.real.clone()) {
             self.pass(Passed::Again, place.path);
