@@ -1,8 +1,8 @@
 //! The poisoning protocol on the embedded digits, against what field.md's definitions say it must give.
 
 use dau::attacks::{
-    Attack, AttackOptions, Blueprint, Draw, PoisonOptions, Poisoned, Role, TargetMode, TriggeredTest, contact_sheet, find,
-    poison, triggered_test,
+    Attack, AttackOptions, Blueprint, Draw, PoisonOptions, Poisoned, Role, Target, TargetMode, TriggeredTest, contact_sheet,
+    find, poison, triggered_test,
 };
 use dau::data::{Dataset, LoadOptions, Spec, load};
 use dau::experiment::PoisonedFolder;
@@ -244,16 +244,22 @@ fn negatives_are_other_images_changed_and_keep_their_labels() {
 
 #[test]
 fn a_poisoned_folder_reads_back_as_it_was_written() {
-    let made = in_mode(TargetMode::AllToOne, "BPP");
-    let triggered = triggered_test(&TEST, attack("BPP").as_ref(), TargetMode::AllToOne, 3);
+    let mut made = in_mode(TargetMode::AllToOne, "BPP");
+    let mut test = TEST.clone();
+    // A spreadsheet would run such names in a table.
+    for data in [&mut made.data, &mut test] {
+        data.classes = (0..10).map(|class| format!("={class}")).collect();
+    }
+    let triggered = triggered_test(&test, attack("BPP").as_ref(), TargetMode::AllToOne, 3);
     let place = tempfile::tempdir().expect("a folder");
     let dir = place.path().join("a, b"); // a comma in the path is no column
-    let folder = PoisonedFolder { poisoned: made.clone(), test: TEST.clone(), triggered: Some(triggered.clone()) };
+    let folder = PoisonedFolder { poisoned: made.clone(), test: test.clone(), triggered: Some(triggered.clone()) };
     folder.write(&dir, "", None).expect("written");
+    let csv = std::fs::read_to_string(dir.join("poison.csv")).expect("read");
+    assert!(csv.lines().skip(1).all(|line| line.contains(",'=") && !line.contains(",=")), "{csv}");
     let spec = Spec::find("digits").expect("known");
-    let read =
-        PoisonedFolder::read(&dir, &spec, &LoadOptions { image_size: Some(16), ..Default::default() }, TargetMode::AllToOne, 3)
-            .expect("read");
+    let options = LoadOptions { image_size: Some(16), ..Default::default() };
+    let (read, _) = PoisonedFolder::read(&dir, &spec, &options, TargetMode::AllToOne, &Target::Name("=3".into())).expect("read");
 
     /// Images, labels and what else is known of them, in an order that does not hang on where they lie.
     fn sorted<T: Ord>(data: &Dataset, of: impl Fn(usize) -> T) -> Vec<(Vec<u8>, u32, T)> {
@@ -263,9 +269,14 @@ fn a_poisoned_folder_reads_back_as_it_was_written() {
     }
     let facts = |p: &Poisoned| sorted(&p.data, |i| (p.roles[i].name(), p.original_labels.as_ref().expect("known")[i]));
     assert!(facts(&read.poisoned) == facts(&made), "training images, labels before and after, roles");
-    assert!(sorted(&read.test, |_| ()) == sorted(&TEST, |_| ()), "test images");
+    assert!(sorted(&read.test, |_| ()) == sorted(&test, |_| ()), "test images");
     let (back, goal) = (read.triggered.expect("there"), |t: &TriggeredTest| sorted(&t.data, |i| t.goal[i]));
     assert!(goal(&back) == goal(&triggered), "triggered images and what the attacker wants");
+    // A class that is no folder's name would be written elsewhere.
+    let mut folder = folder;
+    folder.poisoned.data.classes[9] = "../../escape".into();
+    let message = folder.write(&place.path().join("x/y"), "", None).expect_err("refused").to_string();
+    assert!(message.contains("`../../escape` is no name of a folder") && !place.path().join("escape").exists(), "{message}");
 }
 
 #[test]

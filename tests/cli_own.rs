@@ -138,7 +138,7 @@ fn scan_says_of_a_network_that_is_there_what_defend_said() {
             let pixels = [b"P6\n2 2\n255\n".as_slice(), &[(40 * class + 7 * i) as u8; 12]].concat();
             fs::write(at.join(format!("c{class}/{i}.ppm")), pixels).expect("written");
         }
-        let results = json(place.path(), &["scan", "--data", "f", "--out", "f-scan"]);
+        let results = json(place.path(), &["scan", "--data", "f", "--out", "f-scan", "--force"]);
         assert_eq!((&results["dataset"]["train"], &results["verdict"]["found"]), (&30.into(), &Value::Null));
         fs::remove_dir_all(place.path().join("f")).expect("removed");
     }

@@ -1,6 +1,6 @@
 //! Loading datasets as a user's folders hold them.
 
-use dau::data::{DataError, LoadOptions, MAX_IMAGE_SIZE, Spec, Splits, load};
+use dau::data::{DataError, LoadOptions, MAX_IMAGE_SIZE, Remarks, Spec, Splits, load};
 use image::{Rgb, RgbImage};
 use std::fs::{File, create_dir_all, write};
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ fn a_folder_with_nothing_known_is_told_what_was_looked_for() {
         refused("CIFAR-10", root.path()),
         format!(
             "{} does not hold CIFAR-10: looked for cifar-10-batches-bin/{{data_batch_1..5,test_batch}}.bin, \
-             or image folders {{train,test}}/<class>/ or <class>/",
+             or cifar-10-batches-py/{{data_batch_1..5,test_batch}}, or image folders {{train,test}}/<class>/ or <class>/",
             root.path().display()
         )
     );
@@ -169,7 +169,7 @@ fn refuses_one_class_an_empty_class_and_parts_that_differ() {
 
     fill(&empty, &["a", "b"], 2);
     create_dir_all(empty.join("c")).expect("a folder");
-    assert!(refused("folder", &empty).ends_with("c holds no image (png, jpg, jpeg, ppm): add some or remove the folder"));
+    assert!(refused("folder", &empty).ends_with("pam): add some or remove the folder"));
 
     fill(&differ.join("train"), &["a", "b"], 2);
     fill(&differ.join("test"), &["a", "b", "z"], 2);
@@ -240,7 +240,8 @@ fn one_bad_file_among_5000_is_named_and_can_be_left_out() {
     assert!(message.contains("train/a/1249.ppm") && message.ends_with("(2 of 2500 images cannot be read)"), "{message}");
 
     let opts = LoadOptions { dir: Some(dir), skip_unreadable: true, ..Default::default() };
-    let Splits { train, test, left_out } = load(&Spec::find("folder").expect("known"), &opts).expect("loads");
+    let Splits { train, test, remarks: Remarks { left_out, .. } } =
+        load(&Spec::find("folder").expect("known"), &opts).expect("loads");
     assert_eq!((train.class_counts(), test.len(), left_out.len()), (vec![1249, 1249], 2500, 2));
     assert!(left_out[1].contains("train/b/0777.ppm"), "{left_out:?}");
     assert!(train.paths.iter().all(|path| !path.ends_with("a/1249.ppm")));
@@ -267,22 +268,18 @@ fn the_cache_gives_what_the_files_hold_and_follows_their_changes() {
     let first = cached(&dir, &cache, LoadOptions::default());
     let files = || std::fs::read_dir(&cache).expect("a cache").flatten().map(|f| f.path()).collect::<Vec<_>>();
     assert_eq!(files().len(), 2, "training and test images");
-    // A second start does not open the files: their content may change behind its back, size and time being the same.
-    let file = dir.join("train/b/002.png");
-    let (meta, bytes) = (std::fs::metadata(&file).expect("there"), std::fs::read(&file).expect("read"));
-    let put = |bytes: &[u8], when| {
-        write(&file, bytes).expect("written");
-        File::options().write(true).open(&file).and_then(|f| f.set_modified(when)).expect("dated");
-    };
-    put(&vec![0; bytes.len()], meta.modified().expect("a time"));
-    assert_eq!(cached(&dir, &cache, LoadOptions::default()).train.pixels, first.train.pixels);
     // A part of what is kept is taken from there, too.
     let some = cached(&dir, &cache, LoadOptions { limit_per_class: Some(3), seed: 1, ..Default::default() });
     let after = first.train.limit_per_class(3, 1);
     assert_eq!((some.train.paths, some.train.pixels), (after.paths, after.pixels));
-    // Another time, and the file is read again.
-    put(&bytes, meta.modified().expect("a time") + std::time::Duration::from_secs(2));
-    save(dir.join("train/b/002.png"), &picture(99, 32, 32));
+    // Another picture of the same name, size and time, as from another archive, is another image.
+    let file = dir.join("train/b/002.ppm");
+    std::fs::remove_file(dir.join("train/b/002.png")).expect("removed");
+    save(file.clone(), &picture(98, 32, 32));
+    let when = std::fs::metadata(&file).and_then(|meta| meta.modified()).expect("a time");
+    assert_eq!(cached(&dir, &cache, LoadOptions::default()).train.image(7), picture(98, 32, 32).as_raw());
+    save(file.clone(), &picture(99, 32, 32));
+    File::options().write(true).open(&file).and_then(|f| f.set_modified(when)).expect("dated");
     let changed = cached(&dir, &cache, LoadOptions::default()).train;
     assert_eq!(changed.image(7), picture(99, 32, 32).as_raw());
     assert_eq!(changed.image(6), first.train.image(6));
@@ -331,8 +328,8 @@ fn an_unreadable_file_is_tried_again_and_the_others_come_from_the_cache() {
     let skip = || LoadOptions { skip_unreadable: true, ..Default::default() };
     let first = cached(&dir, &cache, skip());
     let second = cached(&dir, &cache, skip());
-    assert_eq!((first.left_out.len(), first.train.len()), (1, 9));
-    assert_eq!((second.left_out, second.train.pixels), (first.left_out, first.train.pixels));
+    assert_eq!((first.remarks.left_out.len(), first.train.len()), (1, 9));
+    assert_eq!((second.remarks.left_out, second.train.pixels), (first.remarks.left_out, first.train.pixels));
     save(dir.join("train/a/003.png"), &picture(3, 32, 32));
     assert_eq!(cached(&dir, &cache, skip()).train.image(3), picture(3, 32, 32).as_raw());
 }

@@ -40,6 +40,9 @@ pub enum AttackError {
     #[error("target class {target} does not exist: the {classes} classes are 0 to {}", classes - 1)]
     Target { target: u32, classes: usize },
 
+    #[error("no class is called `{name}`; the nearest is `{nearest}`")]
+    TargetName { name: String, nearest: String },
+
     #[error("poison manifest, line {line}: {why}; make it again with the same dataset, image size and limit")]
     Manifest { line: usize, why: String },
 }

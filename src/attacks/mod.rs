@@ -20,6 +20,7 @@ mod preview;
 mod protocol;
 mod sig;
 mod surrogate;
+mod target;
 mod trojannn;
 mod wanet;
 
@@ -29,6 +30,7 @@ pub use poison::{Poisoned, Role, TriggeredTest, poison, triggered_test};
 pub use preview::contact_sheet;
 pub use protocol::{Draw, PoisonOptions, TargetMode};
 pub use surrogate::{Pull, Response, Surrogate};
+pub use target::Target;
 
 use crate::data::Dataset;
 use crate::rng::{shuffle, stream};

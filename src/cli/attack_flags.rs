@@ -5,7 +5,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
 
 use super::flags::word;
-use crate::attacks::{ATTACKS, AttackOption, AttackOptions, Kind, OptionValue, TargetMode};
+use crate::attacks::{ATTACKS, AttackOption, AttackOptions, Kind, OptionValue, Target, TargetMode};
 
 /// Which trigger, and whose label it stands for.
 #[derive(Args, Serialize, Clone, Debug, Default)]
@@ -19,9 +19,9 @@ pub struct AttackFlags {
     /// target, only its own images being poisoned) [default: the attack's]
     #[arg(long, value_name = "MODE", value_parser = word::<TargetMode>)]
     pub target_mode: Option<TargetMode>,
-    /// The class that triggered images are to be taken for [default: 0]
-    #[arg(long, value_name = "CLASS")]
-    pub target: Option<u32>,
+    /// The class that triggered images are to be taken for, its number or its name [default: 0]
+    #[arg(long, value_name = "CLASS", value_parser = word::<Target>)]
+    pub target: Option<Target>,
 }
 
 fn names() -> String {

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use super::{Global, Refuse, print, print_json};
-use crate::data::{Spec, verify};
+use crate::data::{Spec, shown, verify};
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum DataCommand {
@@ -85,7 +85,8 @@ fn check(Place { name, data }: &Place, global: &Global) -> Result<()> {
             data.display(),
             found.layout
         ))?;
-        found.faults.iter().try_for_each(|fault| print(&format!("fault      {fault}\n")))?;
+        found.notices.iter().try_for_each(|notice| print(&format!("notice     {notice}\n")))?;
+        found.faults.iter().try_for_each(|fault| print(&format!("fault      {}\n", shown(fault))))?;
     }
     match found.faults.len() {
         0 => Ok(()),

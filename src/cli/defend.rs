@@ -45,16 +45,20 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let flags = Flags { config, data, training, stage_one, stage_two, out, force, ..Flags::default() };
     let (settings, mut asked) = settings(&flags, "runs/defend", []).refuse()?;
     let earlier = Store::earlier(&settings.out, &asked).refuse()?;
-    let Splits { train, test, left_out } = load(&settings, false).refuse()?;
+    let Splits { train, test, remarks } = load(&settings, false).refuse()?;
     let progress = Progress::new();
     let open = |precision| global.open(precision);
     let model = settings.model_spec(&train);
     let kernels = open_for(&settings, &model, &host(&open, &progress)).refuse()?;
     announce(&kernels);
-    say_what_is_there(earlier.as_ref(), RESULTS);
-    asked.given.extend([("images".into(), train.fingerprint()), ("test".into(), test.fingerprint())]);
+    asked.given.extend([
+        ("checksum of the images".into(), train.fingerprint()),
+        ("checksum of the test images".into(), test.fingerprint()),
+    ]);
     let adapter = kernels.gpu().describe();
+    let goes_on = earlier.is_some();
     let store = Store::begin(&settings.out, &asked, &adapter, earlier).refuse()?;
+    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
     if shown_again(&store, global)? {
         return Ok(());
     }
@@ -87,7 +91,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     );
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: left_out.len() },
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: remarks.left_out.len() },
         "classes": train.classes,
         "verdict": verdict,
         "words": words,

@@ -6,9 +6,10 @@ use anyhow::{Result, ensure};
 use toml::{Table, Value};
 
 use super::flags::read_config;
-use crate::attacks::ATTACKS;
-use crate::data::{Spec, Splits};
+use crate::attacks::{ATTACKS, TargetMode};
+use crate::data::{Remarks, Spec, Splits, shown};
 use crate::experiment::POISON_SETTINGS;
+use crate::experiment::protocol::DESCRIBING;
 
 /// Where decoded images are kept for the next start.
 pub(super) fn image_cache() -> Option<PathBuf> {
@@ -17,15 +18,23 @@ pub(super) fn image_cache() -> Option<PathBuf> {
 
 /// Says what was left out of the images.
 pub(super) fn noted(splits: Splits) -> Splits {
-    note_left_out(&splits.left_out, splits.train.len() + splits.test.len());
+    note(&splits.remarks, splits.train.len() + splits.test.len());
     splits
 }
 
-/// Says how many images were left out beside those `kept`.
-pub(super) fn note_left_out(left_out: &[String], kept: usize) {
+/// Says what was left out beside the images that were `kept`, and where else some of these lie.
+pub(super) fn note(Remarks { left_out, notices }: &Remarks, kept: usize) {
     if let Some(first) = left_out.first() {
         let of = kept + left_out.len();
-        say!("left out {} of {of} images that cannot be read; the first: {first}", left_out.len());
+        say!("left out {} of {of} images that cannot be read; the first: {}", left_out.len(), shown(first));
+    }
+    notices.iter().for_each(|notice| say!("{notice}"));
+}
+
+/// Says which class is the target, once nothing is left to be refused.
+pub(super) fn announce_target(label: u32, mode: TargetMode, classes: &[String]) {
+    if let Some(class) = classes.get(label as usize).filter(|_| mode != TargetMode::AllToAll) {
+        say!("target: class {label}, `{class}`");
     }
 }
 
@@ -37,7 +46,16 @@ pub(super) fn poisoned_as(dir: &Path, given: &Table, flags: &Table) -> Result<Ta
     let path = dir.join(POISON_SETTINGS);
     let recorded = if path.is_file() { read_config(&path)? } else { Table::new() };
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
-    let useless = ["data", "limit_per_class", "skip_unreadable", "poison_rate", "draw", "surrogate"].into_iter().chain(options);
+    let describes = |key: &str| DESCRIBING.contains(&key) || options.clone().any(|name| name == key);
+    let stray = recorded.keys().find(|key| !describes(key));
+    ensure!(
+        stray.is_none(),
+        "{}: `{}` says nothing of how the images were poisoned: remove it there, and give it yourself if you want it",
+        path.display(),
+        stray.map_or("", String::as_str)
+    );
+    let useless =
+        ["data", "limit_per_class", "skip_unreadable", "poison_rate", "draw", "surrogate"].into_iter().chain(options.clone());
     let contradicting = recorded.keys().filter_map(|key| given.get(key).map(|value| (key.as_str(), value)));
     for (key, value) in contradicting.chain(useless.filter_map(|key| flags.get(key).map(|value| (key, value)))) {
         let is = recorded.get(key);

@@ -9,7 +9,7 @@ use super::flags::{Flags, read_config};
 use super::inputs::poisoned_as;
 
 use crate::attacks;
-use crate::data::Spec;
+use crate::data::{Spec, shown};
 use crate::experiment::Protocol;
 use crate::experiment::protocol::{one_line, to_table};
 use crate::nn::MODELS;
@@ -62,7 +62,7 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
             }
         }
         // Another tool's images may be of an attack that we do not know.
-        Err(_) if poisoned.is_some() => {}
+        Err(_) if poisoned.is_some() => protocol.attack = shown(&protocol.attack),
         Err(unknown) => return Err(unknown.into()),
     }
     // The data set's width is in channels.

@@ -31,6 +31,7 @@ use anyhow::{Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::data::shown;
 use crate::experiment::Host;
 use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging, suit_mesa};
 use crate::kernel::{Kernels, Tuning};
@@ -274,8 +275,8 @@ pub fn main() -> ExitCode {
         say!("stopped: nothing is half-written; a run goes on by the same command");
         return INTERRUPTED_CODE.into();
     }
-    // Our errors say their causes themselves.
-    say!("error: {error}");
+    // Our errors say their causes themselves, in one line, with names that strangers gave.
+    say!("error: {}", shown(&error.to_string()));
     if error.is::<Refused>() { REFUSED_CODE.into() } else { ExitCode::FAILURE }
 }
 

@@ -7,13 +7,13 @@ use clap::Args;
 use toml::Table;
 
 use super::flags::{DataFlags, Flags, PoisonFlags};
-use super::inputs::note_left_out;
+use super::inputs::{announce_target, note};
 use super::layers::resolve;
 use super::progress::Progress;
 use super::{Global, Refuse, host, print, print_json};
-use crate::attacks::Role;
+use crate::attacks::{Role, Target};
 use crate::data::Spec;
-use crate::experiment::{Images, vet_poisoned};
+use crate::experiment::{Images, Protocol, vet_poisoned};
 
 /// Arguments of `dau poison`.
 #[derive(Args, Clone, Debug)]
@@ -35,8 +35,10 @@ pub fn run(args: &PoisonArgs, global: &Global) -> Result<()> {
     let progress = Progress::new();
     let open = |precision| global.open(precision);
     let images = Images::load(&protocol, &spec, None, &host(&open, &progress)).refuse()?;
-    let Images { folder: images, preview, left_out, .. } = images;
-    note_left_out(&left_out, images.poisoned.data.len() + images.test.len());
+    let Images { folder: images, target, preview, remarks, .. } = images;
+    note(&remarks, images.poisoned.data.len() + images.test.len());
+    announce_target(target, protocol.target_mode, &images.test.classes);
+    let protocol = Protocol { target: Target::Label(target), ..protocol };
     let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), protocol.seed, protocol.poisoning()?);
     images.write(&args.out, &record, preview.as_ref())?;
 

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::attack_flags::AttackFlags;
 use super::flags::DataFlags;
-use super::inputs::{image_cache, note_left_out, noted};
+use super::inputs::{announce_target, image_cache, note, noted};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
-use crate::attacks::{self, AttackError, Blueprint, TriggeredTest, triggered_test};
-use crate::data::{self, Dataset, LoadOptions, Spec};
-use crate::experiment::CLASSES;
+use crate::attacks::{self, Blueprint, Target, TargetMode, TriggeredTest, triggered_test};
+use crate::data::{self, Dataset, LoadOptions, Spec, shown};
 use crate::experiment::evaluate::Count;
+use crate::experiment::{CLASSES, cell};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
@@ -62,6 +62,9 @@ enum SplitName {
 pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let (kernels, network, TriggeredTest { data, goal }) = inputs(args, global).refuse()?;
     announce(&kernels);
+    if let Some(target) = goal.first().filter(|first| goal.iter().all(|goal| goal == *first)) {
+        announce_target(*target, TargetMode::AllToOne, &data.classes);
+    }
     let progress = Progress::new();
     let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
     progress.end();
@@ -120,7 +123,7 @@ pub(super) fn class_names(checkpoint: &Path, classes: usize) -> Result<Vec<Strin
         return Ok((0..classes).map(|label| label.to_string()).collect());
     }
     let text = std::fs::read_to_string(&path).map_err(|e| anyhow!("cannot read {}: {e}", path.display()))?;
-    let names: Vec<String> = text.lines().map(Into::into).collect();
+    let names: Vec<String> = text.lines().map(shown).collect();
     let (named, shown) = (names.len(), path.display());
     ensure!(named == classes, "{shown} names {named} classes, the network has {classes}: correct or remove it");
     Ok(names)
@@ -148,8 +151,8 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
         ensure!(is_csv(&args.out), "images without labels go into a table: call it --out FILE.csv, not {shown}");
         let names = class_names(&args.checkpoint, network.spec.classes)?;
         let options = LoadOptions { image_size: Some(network.spec.image_size), ..options };
-        let (data, left_out) = data::load_unlabelled(&spec, dir, &options, &names)?;
-        note_left_out(&left_out, data.len());
+        let (data, remarks) = data::load_unlabelled(&spec, dir, &options, &names)?;
+        note(&remarks, data.len());
         return Ok((kernels, network, TriggeredTest { data, goal: Vec::new() }));
     }
     let splits = noted(data::load(&spec, &options)?);
@@ -181,10 +184,7 @@ fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTes
     };
     let entry = attacks::find(name)?;
     let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.0, help: None })?;
-    let (target, classes) = (target.unwrap_or(0), data.classes.len());
-    if target as usize >= classes {
-        return Err(AttackError::Target { target, classes }.into());
-    }
+    let target = target.as_ref().unwrap_or(&Target::Label(0)).label(&data.classes)?;
     Ok(triggered_test(&data, attack.as_ref(), target_mode.unwrap_or(entry.mode), target))
 }
 
@@ -193,7 +193,7 @@ fn encode_csv(data: &Dataset, predictions: &Predictions) -> Result<Vec<u8>> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["path", "label", "confidence"])?;
     for ((path, class), confidence) in data.paths.iter().zip(&predictions.class).zip(&predictions.confidence) {
-        csv.write_record([path, &data.classes[*class as usize], &confidence.to_string()])?;
+        csv.write_record([&*cell(path), &*cell(&data.classes[*class as usize]), &confidence.to_string()])?;
     }
     Ok(csv.into_inner()?)
 }

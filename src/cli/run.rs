@@ -6,7 +6,7 @@ use anyhow::Result;
 use toml::Table;
 
 use super::flags::Flags;
-use super::inputs::note_left_out;
+use super::inputs::{announce_target, note};
 use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
@@ -36,9 +36,10 @@ pub(super) fn begin(protocol: Protocol, force: bool, global: &Global, progress: 
     let asked = Asked { force, ..Asked::of(&protocol).refuse()? };
     let earlier = Store::earlier(&protocol.out, &asked).refuse()?;
     let experiment = prepare(protocol, earlier.as_ref().filter(|store| store.has(POISON)), global, progress).refuse()?;
-    say_what_is_there(earlier.as_ref(), RESULTS);
     let asked = experiment.asked(force).refuse()?;
+    let goes_on = earlier.is_some();
     let store = Store::begin(&experiment.protocol.out, &asked, &experiment.kernels.gpu().describe(), earlier).refuse()?;
+    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
     Ok((experiment, store))
 }
 
@@ -61,8 +62,9 @@ pub(super) fn say_what_is_there(earlier: Option<&Store>, last: &str) {
 pub(super) fn prepare(protocol: Protocol, earlier: Option<&Store>, global: &Global, progress: &Progress) -> Result<Experiment> {
     let experiment = Experiment::prepare(protocol, earlier, &host(&|precision| global.open(precision), progress))?;
     let images = &experiment.images;
-    note_left_out(&images.left_out, images.folder.poisoned.data.len() + images.folder.test.len());
+    note(&images.remarks, images.folder.poisoned.data.len() + images.folder.test.len());
     announce(&experiment.kernels);
+    announce_target(images.target, experiment.protocol.target_mode, &images.folder.test.classes);
     Ok(experiment)
 }
 

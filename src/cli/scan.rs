@@ -41,11 +41,12 @@ pub struct ScanArgs {
 
 pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let ScanInputs { device, settings, splits, mut asked, earlier } = inputs(args, global).refuse()?;
-    let Splits { train, left_out, .. } = splits;
-    say_what_is_there(earlier.as_ref(), RESULTS);
-    asked.given.insert("images".into(), train.fingerprint());
+    let Splits { train, remarks, .. } = splits;
+    asked.given.insert("checksum of the images".into(), train.fingerprint());
     let adapter = device.as_ref().map_or_else(|| "none".to_string(), |(kernels, _)| kernels.gpu().describe());
+    let goes_on = earlier.is_some();
     let store = Store::begin(&settings.out, &asked, &adapter, earlier).refuse()?;
+    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
     if shown_again(&store, global)? {
         return Ok(());
     }
@@ -65,7 +66,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "checkpoint": args.checkpoint,
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: left_out.len() },
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: remarks.left_out.len() },
         "classes": train.classes,
         "verdict": verdict,
         "words": verdict.text(),

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::flags::{DataFlags, Flags, StageTwoFlags};
-use super::inputs::{image_cache, note_left_out};
+use super::inputs::{image_cache, note};
 use super::own::{accuracy, fits, keep_apart, known_by, load, root, settings, share, show, shown_again};
 use super::predict::class_names;
 use super::progress::Progress;
@@ -61,9 +61,13 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     let config = UnlearnConfig { batch_clean, ..settings.unlearn_config() };
     check_batch(&kernels, &network.spec, config.batch()).refuse()?;
     announce(&kernels);
-    say_what_is_there(earlier.as_ref(), RESULTS);
-    asked.given.extend([("images".into(), data.fingerprint()), ("suspects".into(), suspects.fingerprint())]);
+    asked.given.extend([
+        ("checksum of the images".into(), data.fingerprint()),
+        ("checksum of the suspects".into(), suspects.fingerprint()),
+    ]);
+    let goes_on = earlier.is_some();
     let store = Store::begin(&settings.out, &asked, &kernels.gpu().describe(), earlier).refuse()?;
+    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
     if shown_again(&store, global)? {
         return Ok(());
     }
@@ -149,10 +153,10 @@ fn inputs(args: &UnlearnArgs, global: &Global) -> Result<UnlearnInputs> {
         };
         let spec = Spec::find(&settings.dataset)?;
         let options = LoadOptions { image_size: Some(image_size), limit_per_class: None, ..settings.load_options(image_cache()) };
-        let (bad, left_out) = load_classes(&spec, &suspects, &options, &names).map_err(|e| {
+        let (bad, remarks) = load_classes(&spec, &suspects, &options, &names).map_err(|e| {
             anyhow!("{e}; the folders in {} are to be called as the classes are: {}", suspects.display(), names.join(", "))
         })?;
-        note_left_out(&left_out, bad.len());
+        note(&remarks, bad.len());
         match splits {
             Some(splits) => beside(bad, &splits.train, Some(splits.test)),
             None => Samples { bad: vec![true; bad.len()], data: bad, test: None },

@@ -1,37 +1,35 @@
 //! Decoded images kept between runs, one file for each folder and image size. It is a copy: whatever is wrong with it, the
 //! images are decoded again and the file is written anew.
 //!
-//! A line of JSON, the [`Index`]; then the images' pixels in its order.
+//! A line of JSON, the [`Index`]; then the images' pixels in its order. An image is known by the checksum of its file's bytes, not by
+//! its name or time: another file of the same name, size and time is another image.
 
+use super::checksum::hexadecimal;
 use crate::files::write_atomic_with;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::fs::{File, canonicalize, create_dir_all, metadata};
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, canonicalize, create_dir_all, read_dir, remove_file};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, BufWriter, Read, Result, Write};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// Grows when images are decoded or scaled differently.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// What tells an image file from another, and from what it was.
+/// Bytes of all caches in a folder; the oldest make room. Four times Tiny-ImageNet.
+const MOST: u64 = 4 << 30;
+
+/// The endings of caches' names.
+const ENDING: &str = "images";
+
+/// What tells an image file's content from any other: its SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    /// Below the folder.
-    path: String,
-    bytes: u64,
-    /// Nanoseconds since 1970.
-    modified: u64,
-}
+pub(super) struct Print(String);
 
-impl Stamp {
-    /// None where the file system does not say.
-    pub fn of(path: &Path, root: &Path) -> Option<Stamp> {
-        let meta = metadata(path).ok()?;
-        let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-        let path = path.strip_prefix(root).unwrap_or(path).to_str()?.to_string();
-        Some(Stamp { path, bytes: meta.len(), modified: u64::try_from(modified).ok()? })
+impl Print {
+    pub fn of(bytes: &[u8]) -> Print {
+        Print(hexadecimal(&Sha256::digest(bytes)))
     }
 }
 
@@ -40,13 +38,15 @@ struct Index {
     version: u32,
     size: usize,
     /// Each with the checksum of its pixels.
-    images: Vec<(Stamp, u32)>,
+    images: Vec<(Print, u32)>,
 }
 
 /// The kept images of one folder in one size.
 pub(super) struct Cache {
     file: PathBuf,
     size: usize,
+    /// Bytes of all caches beside it.
+    most: u64,
 }
 
 impl Cache {
@@ -54,17 +54,22 @@ impl Cache {
     pub fn of(folder: &Path, root: &Path, size: usize) -> Cache {
         let mut hasher = DefaultHasher::new();
         (canonicalize(root).unwrap_or(root.into()), size).hash(&mut hasher);
-        Cache { file: folder.join(format!("{:016x}.images", hasher.finish())), size }
+        Cache { file: folder.join(format!("{:016x}.{ENDING}", hasher.finish())), size, most: MOST }
     }
 
-    /// Copies what is kept of `stamps` into `pixels`, `[N, size, size, 3]`, and sets their `known`.
-    pub fn fill(&self, stamps: &[Option<Stamp>], pixels: &mut [u8], known: &mut [bool]) {
+    /// Whether anything is kept: else nobody needs to know the files' prints before they are decoded.
+    pub fn is_there(&self) -> bool {
+        self.file.is_file()
+    }
+
+    /// Copies what is kept of `prints` into `pixels`, `[N, size, size, 3]`, and sets their `known`.
+    pub fn fill(&self, prints: &[Option<Print>], pixels: &mut [u8], known: &mut [bool]) {
         // No file, or one that ends too early: the rest stays unknown.
-        let done = self.copy(stamps, pixels, known);
+        let done = self.copy(prints, pixels, known);
         log::debug!("{}: {} of {} images, {done:?}", self.file.display(), known.iter().filter(|k| **k).count(), known.len());
     }
 
-    fn copy(&self, stamps: &[Option<Stamp>], pixels: &mut [u8], known: &mut [bool]) -> Result<()> {
+    fn copy(&self, prints: &[Option<Print>], pixels: &mut [u8], known: &mut [bool]) -> Result<()> {
         let mut reader = BufReader::with_capacity(1 << 20, File::open(&self.file)?);
         let mut line = Vec::new();
         reader.read_until(b'\n', &mut line)?;
@@ -72,31 +77,50 @@ impl Cache {
         if (index.version, index.size) != (VERSION, self.size) {
             return Ok(());
         }
-        let wanted: HashMap<&Stamp, usize> = stamps.iter().zip(0..).filter_map(|(stamp, i)| Some((stamp.as_ref()?, i))).collect();
+        let mut wanted: HashMap<&Print, Vec<usize>> = HashMap::new();
+        for (i, print) in prints.iter().enumerate() {
+            if let Some(print) = print {
+                wanted.entry(print).or_default().push(i);
+            }
+        }
         let image_bytes = self.size * self.size * 3;
+        let mut image = vec![0; image_bytes];
         let mut passed = 0;
-        for (stamp, checksum) in &index.images {
-            let Some(&i) = wanted.get(stamp) else {
+        for (print, checksum) in &index.images {
+            let Some(places) = wanted.get(print) else {
                 passed += image_bytes as i64;
                 continue;
             };
             reader.seek_relative(std::mem::take(&mut passed))?;
-            let image = &mut pixels[i * image_bytes..][..image_bytes];
-            reader.read_exact(image)?;
-            known[i] = crc32fast::hash(image) == *checksum;
+            reader.read_exact(&mut image)?;
+            if crc32fast::hash(&image) == *checksum {
+                for &i in places {
+                    pixels[i * image_bytes..][..image_bytes].copy_from_slice(&image);
+                    known[i] = true;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Keeps these images, `pixels` being `[N, size, size, 3]`, in place of those that were kept.
+    /// Keeps these images, `pixels` being `[N, size, size, 3]`, in place of those that were kept; older caches make room.
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn keep(&self, stamps: impl Iterator<Item = Option<Stamp>>, pixels: &[u8]) -> Result<()> {
-        let images: Vec<_> = stamps.zip(pixels.chunks_exact(self.size * self.size * 3)).collect();
-        let named = || images.iter().filter_map(|(stamp, pixels)| Some((stamp.clone()?, *pixels)));
-        let images = named().map(|(stamp, pixels)| (stamp, crc32fast::hash(pixels))).collect();
-        let index = Index { version: VERSION, size: self.size, images };
+    pub fn keep<'a>(&self, prints: impl Iterator<Item = Option<&'a Print>>, pixels: &[u8]) -> Result<()> {
+        let image_bytes = self.size * self.size * 3;
+        let mut seen = HashSet::new();
+        let images: Vec<(&Print, &[u8])> = prints
+            .zip(pixels.chunks_exact(image_bytes))
+            .filter_map(|(print, pixels)| Some((print?, pixels)))
+            .filter(|(print, _)| seen.insert(*print))
+            .collect();
+        if (images.len() * image_bytes) as u64 > self.most {
+            log::debug!("{} images are too many to be kept", images.len());
+            return Ok(());
+        }
+        let named = images.iter().map(|(print, pixels)| ((*print).clone(), crc32fast::hash(pixels)));
+        let index = Index { version: VERSION, size: self.size, images: named.collect() };
         if let Some(folder) = self.file.parent() {
             create_dir_all(folder)?;
         }
@@ -104,10 +128,90 @@ impl Cache {
             let mut writer = BufWriter::with_capacity(1 << 20, file);
             serde_json::to_writer(&mut writer, &index)?;
             writer.write_all(b"\n")?;
-            for (_, pixels) in named() {
+            for (_, pixels) in &images {
                 writer.write_all(pixels)?;
             }
             writer.flush()
-        })
+        })?;
+        self.make_room()
+    }
+
+    /// Removes the oldest caches until those left take no more than they may.
+    fn make_room(&self) -> Result<()> {
+        let Some(folder) = self.file.parent() else { return Ok(()) };
+        let mut caches = Vec::new();
+        for entry in read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == ENDING) && path != self.file {
+                let meta = entry.metadata()?;
+                caches.push((meta.modified()?, meta.len(), path));
+            }
+        }
+        caches.sort();
+        let mut bytes = self.file.metadata()?.len() + caches.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
+        for (_, freed, path) in caches {
+            if bytes <= self.most {
+                break;
+            }
+            remove_file(&path)?;
+            bytes -= freed;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Images of 2x2 pixels and their prints.
+    fn images(values: &[u8]) -> (Vec<Option<Print>>, Vec<u8>) {
+        let prints = values.iter().map(|value| Some(Print::of(&[*value]))).collect();
+        (prints, values.iter().flat_map(|value| [*value; 12]).collect())
+    }
+
+    fn known(cache: &Cache, values: &[u8]) -> Vec<bool> {
+        let (prints, expected) = images(values);
+        let (mut pixels, mut known) = (vec![0; expected.len()], vec![false; values.len()]);
+        cache.fill(&prints, &mut pixels, &mut known);
+        for (i, known) in known.iter().enumerate() {
+            assert!(!known || pixels[12 * i..][..12] == expected[12 * i..][..12], "image {i}");
+        }
+        known
+    }
+
+    #[test]
+    fn what_is_kept_is_known_by_its_content_however_often_it_comes() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::of(place.path(), Path::new("somewhere"), 2);
+        assert!(!cache.is_there());
+        let (prints, pixels) = images(&[1, 2, 1, 3]);
+        cache.keep(prints.iter().map(Option::as_ref), &pixels).expect("kept");
+        assert_eq!(known(&cache, &[3, 4, 1, 1, 2]), [true, false, true, true, true]);
+        let other = Cache { size: 1, ..Cache::of(place.path(), Path::new("somewhere"), 2) };
+        let (mut pixels, mut found) = ([0; 3], [false]);
+        other.fill(&images(&[1]).0, &mut pixels, &mut found);
+        assert!(!found[0], "of another size");
+    }
+
+    #[test]
+    fn the_oldest_cache_makes_room_and_what_is_too_large_is_not_kept() {
+        let place = tempfile::tempdir().expect("a folder");
+        let of = |root: &str| Cache { most: 300, ..Cache::of(place.path(), Path::new(root), 2) };
+        let keep = |root: &str, values: &[u8]| {
+            let (prints, pixels) = images(values);
+            of(root).keep(prints.iter().map(Option::as_ref), &pixels).expect("kept");
+            // Times may be coarse.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        };
+        std::fs::write(place.path().join("mine.txt"), [0; 1000]).expect("written");
+        keep("a", &[1]);
+        keep("b", &[2]);
+        assert!(of("a").is_there() && of("b").is_there());
+        keep("c", &[3]);
+        assert!(!of("a").is_there() && of("b").is_there() && of("c").is_there());
+        keep("e", &(0..40).collect::<Vec<_>>());
+        assert!(!of("e").is_there() && place.path().join("mine.txt").is_file());
     }
 }

@@ -12,7 +12,7 @@ pub struct Dataset {
     pub pixels: Vec<u8>,
     /// `[N]`
     pub labels: Vec<u32>,
-    /// `[N]`: where each image came from, a file's path or `data_batch_1.bin#17`.
+    /// `[N]`: where each image came from, a file's path, its control characters written out, or `data_batch_1.bin#17`.
     pub paths: Vec<String>,
 }
 
@@ -21,8 +21,16 @@ pub struct Dataset {
 pub struct Splits {
     pub train: Dataset,
     pub test: Dataset,
-    /// What [`super::LoadOptions::skip_unreadable`] left out of both, a message each; empty without it.
+    pub remarks: Remarks,
+}
+
+/// What there is to say of files that were not read, or are not where they seem to be.
+#[derive(Clone, Debug, Default)]
+pub struct Remarks {
+    /// Images that [`super::LoadOptions::skip_unreadable`] left out, a message each; empty without it.
     pub left_out: Vec<String>,
+    /// Anything else, a line each; it holds no control characters.
+    pub notices: Vec<String>,
 }
 
 impl Dataset {

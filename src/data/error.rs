@@ -41,8 +41,8 @@ pub enum DataError {
     #[error("cannot read {}: {cause}", path.display())]
     Io { path: PathBuf, cause: std::io::Error },
 
-    #[error("cannot read the image {}: {cause}; repair or remove it, or leave it out with --skip-unreadable", path.display())]
-    Image { path: PathBuf, cause: image::ImageError },
+    #[error("cannot read the image {}: {why}; repair or remove it, or leave it out with --skip-unreadable", path.display())]
+    Image { path: PathBuf, why: String },
 
     #[error("{first} ({} of {of} images cannot be read)", others + 1)]
     Unreadable { first: Box<DataError>, others: usize, of: usize },
@@ -56,6 +56,9 @@ pub enum DataError {
     #[error("{}, line {line}: {why}; fetch it again", path.display())]
     List { path: PathBuf, line: usize, why: String },
 
+    #[error("{} is no batch of CIFAR's for Python: {why}; fetch it again", path.display())]
+    Batch { path: PathBuf, why: String },
+
     #[error("the built-in {file} is damaged: {why}; run its make.py and build again")]
     Embedded { file: &'static str, why: String },
 
@@ -67,6 +70,9 @@ pub enum DataError {
 
     #[error("{} holds {found} class folders, {dataset} has {expected} classes", dir.display())]
     ClassCount { dir: PathBuf, found: usize, dataset: String, expected: usize },
+
+    #[error("a class of {} is called `{class}`: each needs a name of its own that can be a folder's, without / or \\; rename it", dir.display())]
+    ClassName { dir: PathBuf, class: String },
 
     #[error("{} holds no image ({extensions}): add some or remove the folder", path.display())]
     EmptyClass { path: PathBuf, extensions: String },

@@ -1,5 +1,5 @@
 use super::layouts::{self, Layout, Source, folder};
-use super::{DataError, Dataset, Spec, Splits};
+use super::{DataError, Dataset, Remarks, Spec, Splits};
 use std::path::{Path, PathBuf};
 
 /// The largest side that images are resized to, in pixels; beyond it a slip of the hand is likelier than a wish.
@@ -16,7 +16,7 @@ pub struct LoadOptions {
     pub limit_per_class: Option<usize>,
     /// Which training images a limit keeps.
     pub seed: u64,
-    /// Go on without image files that cannot be read; [`Splits::left_out`] says which.
+    /// Go on without image files that cannot be read; [`Remarks::left_out`] says which.
     pub skip_unreadable: bool,
     /// Read no test images: a folder of classes is read whole, and of `train/` and `test/` the first. The test set is empty then. Data sets
     /// with a layout of their own read both all the same.
@@ -70,31 +70,20 @@ pub fn load_parts(spec: &Spec, dir: &Path, opts: &LoadOptions) -> Result<Splits,
     folder::load_parts(&source(spec, opts)?, dir)
 }
 
-/// Loads `dir/<class>/*` with the labels that `classes` gives their folders; some classes may be missing. Beside them, as
-/// [`Splits::left_out`], what was left out.
+/// Loads `dir/<class>/*` with the labels that `classes` gives their folders; some classes may be missing.
 ///
 /// # Errors
 /// As [`load`], or a folder that is none of the classes.
-pub fn load_classes(
-    spec: &Spec,
-    dir: &Path,
-    opts: &LoadOptions,
-    classes: &[String],
-) -> Result<(Dataset, Vec<String>), DataError> {
+pub fn load_classes(spec: &Spec, dir: &Path, opts: &LoadOptions, classes: &[String]) -> Result<(Dataset, Remarks), DataError> {
     folder::load_classes(&source(spec, opts)?, dir, classes)
 }
 
 /// Loads every image below `dir`, in the order of their paths and whatever their folders are called. `classes` are what a network
-/// may take them for; every label is 0 and means nothing. Beside them, as [`Splits::left_out`], what was left out.
+/// may take them for; every label is 0 and means nothing.
 ///
 /// # Errors
 /// As [`load`], or no image at all.
-pub fn load_unlabelled(
-    spec: &Spec,
-    dir: &Path,
-    opts: &LoadOptions,
-    classes: &[String],
-) -> Result<(Dataset, Vec<String>), DataError> {
+pub fn load_unlabelled(spec: &Spec, dir: &Path, opts: &LoadOptions, classes: &[String]) -> Result<(Dataset, Remarks), DataError> {
     folder::load_unlabelled(&source(spec, opts)?, dir, classes)
 }
 

@@ -5,21 +5,25 @@
 mod cache;
 mod checksum;
 mod dataset;
+mod decode;
 mod error;
 #[cfg(feature = "fetch")]
 pub mod fetch;
 mod images;
 pub mod layouts;
 mod load;
+mod names;
 mod paint;
 mod spec;
 mod split;
 mod verify;
+mod walk;
 
-pub use dataset::{Dataset, Splits};
+pub use dataset::{Dataset, Remarks, Splits};
 pub use error::DataError;
 pub use layouts::Layout;
 pub use load::{LoadOptions, MAX_IMAGE_SIZE, find, load, load_classes, load_folder, load_parts, load_unlabelled};
+pub use names::{is_plain, shown};
 pub use paint::paint;
 pub use spec::{Archive, SPECS, Spec, TrainDefaults, UnlearnDefaults};
 pub use verify::{Verified, verify};

@@ -19,6 +19,8 @@ pub struct Verified {
     pub checksums: usize,
     /// What is wrong, a message each.
     pub faults: Vec<String>,
+    /// What else there is to say of the folder, a line each.
+    pub notices: Vec<String>,
 }
 
 /// The checksums of what was unpacked from an archive, in the form of `sha256sum`; lies in the data folder.
@@ -59,13 +61,14 @@ pub fn verify(spec: &Spec, dir: &Path) -> Result<Verified, DataError> {
     let options = LoadOptions { dir: Some(dir.into()), skip_unreadable: true, ..Default::default() };
     let splits = load(spec, &options)?;
     let (train, test) = (splits.train.len(), splits.test.len());
-    faults.extend(splits.left_out);
+    faults.extend(splits.remarks.left_out);
     // Folders of images may be somebody's selection; the published layout is all or nothing.
     if let Some(expected) = spec.images.filter(|expected| *expected != (train, test) && layout.name != "folder") {
         let (of_train, of_test) = expected;
         faults.push(format!("{train} training and {test} test images can be read; published are {of_train} and {of_test}"));
     }
-    Ok(Verified { layout: layout.name, train, test, classes: splits.train.classes.len(), checksums, faults })
+    let (classes, notices) = (splits.train.classes.len(), splits.remarks.notices);
+    Ok(Verified { layout: layout.name, train, test, classes, checksums, faults, notices })
 }
 
 /// (path below the data folder, checksum) of each line.

@@ -53,7 +53,7 @@ impl Experiment {
     /// # Errors
     /// Settings that TOML cannot hold.
     pub fn asked(&self, force: bool) -> Result<Asked> {
-        let given = BTreeMap::from([("images".to_string(), self.train().fingerprint())]);
+        let given = BTreeMap::from([("checksum of the images".to_string(), self.train().fingerprint())]);
         Ok(Asked { given, force, ..Asked::of(&self.protocol)? })
     }
 
@@ -138,13 +138,13 @@ impl Experiment {
                 name: train.name.clone(),
                 train: train.len(),
                 test: self.images.folder.test.len(),
-                left_out: self.images.left_out.len(),
+                left_out: self.images.remarks.left_out.len(),
             },
             poison: PoisonFacts {
                 attack: protocol.attack.clone(),
                 mode: protocol.target_mode.name().into(),
-                target: protocol.target,
-                target_name: train.classes[protocol.target as usize].clone(),
+                target: self.images.target,
+                target_name: train.classes[self.images.target as usize].clone(),
                 rate: 100.0 * count as f64 / train.len() as f64,
                 count,
                 negatives: self.poisoned().count(Role::Negative),
@@ -169,7 +169,7 @@ impl Experiment {
 
     /// ACC, ASR, RA and T of one network.
     fn measure(&self, network: &Network, stage: &str, observer: &dyn Observer) -> Result<ModelMetrics> {
-        let target = Some(self.protocol.target).filter(|_| self.protocol.target_mode != TargetMode::AllToAll);
+        let target = Some(self.images.target).filter(|_| self.protocol.target_mode != TargetMode::AllToAll);
         let clean = &self.images.folder.test;
         let classes = |data: &Dataset, round: u32| {
             predict(&self.kernels, network, data, self.protocol.batch, observer, &format!("{stage} {round}/2")).map(|p| p.class)

@@ -6,17 +6,19 @@ use image::RgbImage;
 use super::surrogate::surrogate;
 use super::{Host, POISON, PoisonedFolder, Protocol, SURROGATE, Store};
 use crate::attacks::{self, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
-use crate::data::{self, LoadOptions, Spec};
+use crate::data::{self, LoadOptions, Remarks, Spec};
 use crate::train::Network;
 
 /// The images, and what was made with them where they were poisoned here.
 pub struct Images {
     pub folder: PoisonedFolder,
+    /// The label of the target class.
+    pub target: u32,
     pub preview: Option<RgbImage>,
     /// The clean network that the attack was made with.
     pub surrogate: Option<Network>,
-    /// What cannot be read and was left out.
-    pub left_out: Vec<String>,
+    /// What was left out, and where else some of the images lie.
+    pub remarks: Remarks,
 }
 
 impl Images {
@@ -28,13 +30,16 @@ impl Images {
         let load_options = protocol.load_options(host.image_cache.clone());
         if let Some(dir) = &protocol.poisoned {
             let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..load_options };
-            let folder = PoisonedFolder::read(dir, spec, &options, protocol.target_mode, protocol.target)?;
-            return Ok(Images { folder, preview: None, surrogate: None, left_out: Vec::new() });
+            let (folder, remarks) = PoisonedFolder::read(dir, spec, &options, protocol.target_mode, &protocol.target)?;
+            let target = protocol.target.label(&folder.test.classes)?;
+            return Ok(Images { folder, target, preview: None, surrogate: None, remarks });
         }
-        let Protocol { target_mode: mode, target, seed, image_size: size, .. } = *protocol;
+        let Protocol { target_mode: mode, seed, image_size: size, .. } = *protocol;
         let entry = attacks::find(&protocol.attack)?;
         let clean = data::load(spec, &load_options)?;
-        protocol.poison_options().check(&clean.train)?;
+        let target = protocol.target.label(&clean.train.classes)?;
+        let options = protocol.poison_options(target);
+        options.check(&clean.train)?;
         let surrogate = if entry.needs_surrogate {
             let kept = earlier.map(|store| store.path(SURROGATE));
             let checkpoint = kept.as_deref().or(protocol.surrogate.as_deref());
@@ -46,12 +51,12 @@ impl Images {
         let attack = entry.build(&Blueprint { size, seed, options: &protocol.options, help })?;
         let poisoned = match earlier {
             Some(store) => Poisoned::from_manifest(&clean.train, attack.as_ref(), seed, &store.read(POISON)?)?,
-            None => attacks::poison(&clean.train, attack.as_ref(), &protocol.poison_options())?,
+            None => attacks::poison(&clean.train, attack.as_ref(), &options)?,
         };
         let triggered = triggered_test(&clean.test, attack.as_ref(), mode, target);
         drop(attack);
         let preview = Some(contact_sheet(&clean.train, &poisoned));
         let folder = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
-        Ok(Images { folder, preview, surrogate: surrogate.map(|s| s.network), left_out: clean.left_out })
+        Ok(Images { folder, target, preview, surrogate: surrogate.map(|s| s.network), remarks: clean.remarks })
     }
 }

@@ -1,6 +1,7 @@
 //! An experiment: what is asked ([`Protocol`]), the doing ([`Experiment`]), where it is kept ([`Store`]), what was found ([`Record`]),
 //! judged with the truth that no defense sees.
 
+mod cell;
 mod channels;
 pub mod evaluate;
 #[expect(clippy::module_inception, reason = "the noun of the folder")]
@@ -15,9 +16,10 @@ mod split_csv;
 mod store;
 mod surrogate;
 
+pub use cell::cell;
 pub use channels::{Channels, normalisation};
 pub use experiment::{Experiment, open_for, searched, trained, unlearned};
-pub use image_list::{ImageList, places};
+pub use image_list::{ImageList, Places};
 pub use images::Images;
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use protocol::Protocol;

@@ -17,10 +17,11 @@ use csv::Writer;
 use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
 
-use super::image_list::{ImageList, places};
+use super::cell::cell;
+use super::image_list::{ImageList, Places};
 use super::{POISON, PREVIEW, StoreError};
-use crate::attacks::{AttackError, Poisoned, Role, TargetMode, TriggeredTest};
-use crate::data::{Dataset, LoadOptions, Spec, load_classes, load_parts};
+use crate::attacks::{Poisoned, Role, Target, TargetMode, TriggeredTest};
+use crate::data::{Dataset, LoadOptions, Remarks, Spec, Splits, is_plain, load_classes, load_parts};
 use crate::files::write_atomic;
 
 /// How the images were poisoned: settings of `dau poison`.
@@ -81,14 +82,15 @@ impl PoisonedFolder {
         for (i, place) in places.iter().enumerate().filter(|(i, _)| self.poisoned.roles[*i] != Role::Clean) {
             let class = |label: u32| train.classes[label as usize].as_str();
             let original = self.poisoned.original_labels.as_ref().map_or("", |labels| class(labels[i]));
-            let row = [&format!("{TRAIN}/{place}"), original, class(train.labels[i]), self.poisoned.roles[i].name()];
+            let row =
+                [&format!("{TRAIN}/{place}"), &*cell(original), &*cell(class(train.labels[i])), self.poisoned.roles[i].name()];
             csv.write_record(row).map_err(failed)?;
         }
         let bytes = csv.into_inner().map_err(|e| StoreError::Encode { path: dir.join(POISON), why: e.to_string() })?;
         write(POISON, &bytes)
     }
 
-    /// Reads a folder; `mode` and `target` say what the trigger is to do.
+    /// Reads a folder; `mode` and `target` say what the trigger is to do. Beside it, what there is to say of its files.
     ///
     /// # Errors
     /// Images that cannot be read, a record that names others, no poisoned image, no such target class.
@@ -97,16 +99,14 @@ impl PoisonedFolder {
         spec: &Spec,
         opts: &LoadOptions,
         mode: TargetMode,
-        target: u32,
-    ) -> Result<PoisonedFolder, StoreError> {
-        let splits = load_parts(spec, dir, opts)?;
-        let classes = splits.train.classes.clone();
-        if target as usize >= classes.len() {
-            return Err(AttackError::Target { target, classes: classes.len() }.into());
-        }
+        target: &Target,
+    ) -> Result<(PoisonedFolder, Remarks), StoreError> {
+        let Splits { train, test, mut remarks } = load_parts(spec, dir, opts)?;
+        let target = target.label(&train.classes)?;
         let triggered = match dir.join(TRIGGERED) {
             place if place.is_dir() => {
-                let (all, _) = load_classes(spec, &place, opts, &classes)?;
+                let (all, more) = load_classes(spec, &place, opts, &train.classes)?;
+                remarks.notices.extend(more.notices);
                 let tested: Vec<usize> = (0..all.len()).filter(|&i| mode.tests(all.labels[i], target)).collect();
                 Some(TriggeredTest::new(all.subset(&tested), mode, target)).filter(|t| !t.data.is_empty())
             }
@@ -114,9 +114,8 @@ impl PoisonedFolder {
         };
         let path = dir.join(POISON);
         let text = fs::read_to_string(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
-        let (roles, original_labels) = parse(&text, dir, &splits.train)?;
-        let poisoned = Poisoned { data: splits.train, roles, original_labels };
-        Ok(PoisonedFolder { poisoned, test: splits.test, triggered })
+        let (roles, original_labels) = parse(&text, dir, &train)?;
+        Ok((PoisonedFolder { poisoned: Poisoned { data: train, roles, original_labels }, test, triggered }, remarks))
     }
 }
 
@@ -124,6 +123,9 @@ impl PoisonedFolder {
 fn write_images(data: &Dataset, dir: &Path) -> Result<Vec<String>, StoreError> {
     for class in &data.classes {
         let path = dir.join(class);
+        if !is_plain(class) {
+            return Err(StoreError::Encode { path, why: format!("`{class}` is no name of a folder") });
+        }
         // A class without images gets no folder.
         if data.labels.iter().any(|label| data.classes[*label as usize] == *class) {
             fs::create_dir_all(&path).map_err(|source| StoreError::Write { path, source })?;
@@ -151,7 +153,7 @@ fn write_image(image: &RgbImage, path: &Path) -> Result<(), StoreError> {
 fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), StoreError> {
     let path = dir.join(POISON);
     let damaged = |line: usize, why: String| StoreError::List { path: path.clone(), line, why };
-    let places = places(dir, train);
+    let places = Places::of(dir, train);
     // With a heading the columns may be in any order; without one the first is the path or the index.
     let list = ImageList::read(text, &path, &["path", "index"])?;
     let [original, given, role] = ["original_label", "given_label", "role"].map(|name| list.column(name));
@@ -159,9 +161,9 @@ fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<V
 
     let mut roles = vec![Role::Clean; train.len()];
     let mut before = Some(train.labels.clone());
-    for (line, place, record) in list.images() {
-        let cell = |column: Option<usize>| column.and_then(|c| record.get(c)).filter(|cell| !cell.is_empty());
-        let index = places.get(Path::new(&place)).copied();
+    for entry in list.lines() {
+        let (line, place, cell) = (entry.number, entry.name(), |column| entry.cell(column));
+        let index = places.find(&entry);
         let Some(i) = index.or_else(|| place.parse().ok().filter(|i| *i < train.len())) else {
             return Err(damaged(line, format!("`{place}` is no image of {TRAIN}/ and no index below {}", train.len())));
         };

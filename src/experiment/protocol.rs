@@ -10,15 +10,18 @@ use toml::{Table, Value};
 
 use super::Asked;
 use super::channels::{Channels, decimal, normalisation};
-use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, TargetMode};
+use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::dau::{Border, DiscriminatorConfig, StageOneConfig, UnlearnConfig, UnlearnLoss};
 use crate::gpu::Precision;
 use crate::nn::{MODELS, ModelSpec};
 use crate::train::{Normalisation, SgdConfig, TrainConfig};
 
-/// Protocol, beside an attack's options, that say how images are poisoned.
+/// Settings, beside an attack's options, that say how images are poisoned.
 pub(crate) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate"];
+
+/// Settings, beside an attack's options, that describe images which are poisoned already.
+pub(crate) const DESCRIBING: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -37,7 +40,7 @@ pub struct Protocol {
     #[serde(flatten)]
     pub options: AttackOptions,
     pub target_mode: TargetMode,
-    pub target: u32,
+    pub target: Target,
     pub poison_rate: f64,
     pub draw: Draw,
     pub surrogate: Option<PathBuf>,
@@ -91,7 +94,7 @@ impl Protocol {
             attack: ATTACKS[0].name.into(),
             options: AttackOptions::default(),
             target_mode: TargetMode::default(),
-            target: 0,
+            target: Target::Label(0),
             poison_rate: 0.1,
             draw: Draw::All,
             surrogate: None,
@@ -203,26 +206,26 @@ impl Protocol {
         normalisation(self.mean, self.std)
     }
 
-    pub fn poison_options(&self) -> PoisonOptions {
+    /// `target` is the label that [`Protocol::target`] stands for.
+    pub fn poison_options(&self, target: u32) -> PoisonOptions {
         let (rate, mode, draw) = (self.poison_rate, self.target_mode, self.draw);
-        PoisonOptions { rate, mode, target: self.target, seed: self.seed, draw }
+        PoisonOptions { rate, mode, target, seed: self.seed, draw }
     }
 
     /// Those that say how images were poisoned, for [`POISON_SETTINGS`].
     ///
     /// # Errors
-    /// Protocol that TOML cannot hold.
+    /// Settings that TOML cannot hold.
     pub fn poisoning(&self) -> Result<Table> {
-        const KEYS: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
         let mut table = to_table(self)?;
-        table.retain(|key, _| KEYS.contains(&key) || self.options.0.contains_key(key));
+        table.retain(|key, _| DESCRIBING.contains(&key) || self.options.0.contains_key(key));
         Ok(table)
     }
 
     /// Those of a job that poisons nothing.
     ///
     /// # Errors
-    /// Protocol that TOML cannot hold.
+    /// Settings that TOML cannot hold.
     pub fn without_poisoning(&self) -> Result<Table> {
         let mut table = to_table(self)?;
         table.retain(|key, _| !(POISONING.contains(&key) || self.options.0.contains_key(key)));

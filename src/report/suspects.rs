@@ -1,9 +1,8 @@
 //! What was found in data that nobody vouches for, as files: `suspects.csv` (`path,label,score,verdict`, the most suspicious first),
 //! a contact sheet, a histogram and the verdict; and reading such a list, or anyone's, back.
 
-use std::collections::HashMap;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path};
 
 use csv::Writer;
 use image::ImageFormat;
@@ -14,7 +13,7 @@ use super::sheet::{by_suspicion, sheet};
 use crate::attacks::Role;
 use crate::data::Dataset;
 use crate::defenses::dau::Findings;
-use crate::experiment::{CLASSES, HISTOGRAM, ImageList, SHEET, SUSPECTS, Store, StoreError, VERDICT, VERDICTS, places};
+use crate::experiment::{CLASSES, HISTOGRAM, ImageList, Places, SHEET, SUSPECTS, Store, StoreError, VERDICT, VERDICTS, cell};
 
 /// Writes [`SUSPECTS`], [`SHEET`], [`HISTOGRAM`], [`VERDICT`] and [`CLASSES`]. Paths are given below `dir`, where the images lie.
 ///
@@ -44,16 +43,16 @@ fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) ->
     csv.write_record(["path", "label", "score", "verdict"]).map_err(|e| failed(e.to_string()))?;
     for i in by_suspicion(findings) {
         let place = Path::new(&data.paths[i]);
-        let place = place.strip_prefix(dir).unwrap_or(place).display().to_string().replace('\\', "/");
+        let place = place.strip_prefix(dir).unwrap_or(place).display().to_string().replace(MAIN_SEPARATOR, "/");
         let (label, verdict) = (&data.classes[data.labels[i] as usize], VERDICTS[usize::from(findings.split.flagged[i])]);
-        let row = [&place, label, &findings.split.score[i].to_string(), verdict];
+        let row = [&*cell(&place), &*cell(label), &findings.split.score[i].to_string(), verdict];
         csv.write_record(row).map_err(|e| failed(e.to_string()))?;
     }
     csv.into_inner().map_err(|e| failed(e.to_string()))
 }
 
 /// Reads a list of bad images of `data`, which lies in `dir`, and of images `aside`, which were set aside for the test; says which are bad of
-/// either. A path a line, as a whole or below `dir` or its `train/`; or a table
+/// either. A path a line, as a whole, from the root or below `dir` or its `train/`; or a table
 /// whose heading names `path`, of which rows count whose `verdict` or `role`, if there is one, is `poisoned`. `path` is for
 /// messages.
 ///
@@ -61,19 +60,17 @@ fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) ->
 /// A line that names no image of either; no suspect in the data.
 pub fn parse_suspects(text: &str, path: &Path, [data, aside]: [&Dataset; 2], dir: &Path) -> Result<[Vec<bool>; 2], StoreError> {
     let wrong = |line: usize, why: String| StoreError::List { path: path.into(), line, why };
-    let sets = [data, aside].map(|set| (set, places(dir, set)));
+    let places = [data, aside].map(|set| Places::of(dir, set));
     let list = ImageList::read(text, path, &["path"])?;
     let said = list.column("verdict").or(list.column("role"));
     let mut flagged = [data, aside].map(|set| vec![false; set.len()]);
-    for (line, place, record) in list.images() {
-        let known = |(set, places): &(&Dataset, HashMap<PathBuf, usize>)| {
-            places.get(Path::new(&place)).copied().or_else(|| set.paths.iter().position(|known| *known == place))
+    for line in list.lines() {
+        let Some((which, i)) = (0..2).find_map(|which| Some((which, places[which].find(&line)?))) else {
+            let why = format!("`{}` is no training image of {}: give paths below that folder", line.name(), dir.display());
+            return Err(wrong(line.number, why));
         };
-        let Some((which, i)) = (0..2).find_map(|which| Some((which, known(&sets[which])?))) else {
-            let why = format!("`{place}` is no training image of {}: give paths below that folder", dir.display());
-            return Err(wrong(line, why));
-        };
-        flagged[which][i] |= said.is_none_or(|said| record.get(said) == Some(Role::Poisoned.name()));
+        let is_bad = |said: &str| said.eq_ignore_ascii_case(Role::Poisoned.name());
+        flagged[which][i] |= said.is_none() || line.cell(said).is_some_and(is_bad);
     }
     if !flagged[0].contains(&true) {
         return Err(wrong(1, "names no suspect: there is nothing to unlearn".into()));
@@ -126,6 +123,19 @@ mod tests {
         assert_eq!(read("path,role\ndog/1.png,negative\ndog/2.png,poisoned\n"), Ok(vec![false, false, true, false]));
         let error = read("dog/1.png\ndog/9.png\n").expect_err("no such image");
         assert_eq!(error, "s, line 2: `dog/9.png` is no training image of d: give paths below that folder");
+        // As other tools and hands write them.
+        assert_eq!(read("\u{feff}Score, PATH ,Verdict\n1,dog/1.png,Poisoned\n"), Ok(vec![false, true, false, false]));
+        let whole = std::path::absolute("d/train/dog/1.png").expect("a path");
+        for name in ["./dog/1.png", "./train/./dog/1.png", "d/train/dog/1.png", "./d//train/dog/1.png", "train\\dog\\1.png"] {
+            assert_eq!(read(&format!("{name}\n")), Ok(vec![false, true, false, false]), "{name}");
+        }
+        assert_eq!(read(&format!("{}\n", whole.display())), Ok(vec![false, true, false, false]));
+        for line in ["cat, big/1.png", "d/train/cat, big/1.png", "\"cat, big/1.png\""] {
+            assert_eq!(read(&format!("{line}\n")), Ok(vec![true, false, false, false]), "{line}");
+        }
+        assert_eq!(read("path,label,verdict\ncat, big/1.png,x,poisoned\n"), Ok(vec![true, false, false, false]));
+        assert!(read("path,label,verdict\ncat, big/1.png,x,clean\n").expect_err("none").contains("names no suspect"));
+        assert!(read("../d2/dog/1.png\n").expect_err("outside").contains("is no training image"));
         assert!(read("path,verdict\ndog/1.png,clean\n").expect_err("none").contains("names no suspect"));
     }
 }

@@ -2,7 +2,7 @@
 //! red plane, green plane, blue plane. CIFAR-10 has one label byte; CIFAR-100 two, the superclass and the class.
 
 use super::{Layout, Source, io, to_square};
-use crate::data::{DataError, Dataset, Splits};
+use crate::data::{DataError, Dataset, Remarks, Splits};
 use image::RgbImage;
 use rayon::prelude::*;
 use std::io::ErrorKind;
@@ -23,7 +23,7 @@ pub static CIFAR100: Layout = Layout {
 };
 
 /// A set of binary files.
-struct Binary {
+pub(super) struct Binary {
     folder: &'static str,
     /// Names, and records in each.
     train: (&'static [&'static str], usize),
@@ -31,10 +31,10 @@ struct Binary {
     /// Bytes before a record's pixels.
     label_bytes: usize,
     /// The official names, by label, separated by spaces.
-    classes: &'static str,
+    pub classes: &'static str,
 }
 
-const TEN: Binary = Binary {
+pub(super) const TEN: Binary = Binary {
     folder: "cifar-10-batches-bin",
     train: (&["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"], 10_000),
     test: ("test_batch.bin", 10_000),
@@ -42,7 +42,7 @@ const TEN: Binary = Binary {
     classes: "airplane automobile bird cat deer dog frog horse ship truck",
 };
 
-const HUNDRED: Binary = Binary {
+pub(super) const HUNDRED: Binary = Binary {
     folder: "cifar-100-binary",
     train: (&["train.bin"], 50_000),
     test: ("test.bin", 10_000),
@@ -59,6 +59,17 @@ const HUNDRED: Binary = Binary {
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
+/// Bytes of one image.
+pub(super) const PLANES: usize = 3 * PLANE;
+
+/// Turns the red, green and blue plane of one image into `pixels`, `[size, size, 3]`.
+pub(super) fn fill(pixels: &mut [u8], planes: &[u8], size: usize) {
+    let image = RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
+        let at = y as usize * SIDE + x as usize;
+        image::Rgb([planes[at], planes[PLANE + at], planes[2 * PLANE + at]])
+    });
+    pixels.copy_from_slice(&to_square(image, size));
+}
 
 impl Binary {
     /// The folder with the binary files, if `dir` is that folder or holds it.
@@ -68,7 +79,7 @@ impl Binary {
     }
 
     fn record(&self) -> usize {
-        self.label_bytes + 3 * PLANE
+        self.label_bytes + PLANES
     }
 
     fn load(&self, source: &Source, dir: &Path) -> Result<Splits, DataError> {
@@ -84,7 +95,7 @@ impl Binary {
         }
         let train = source.limited(self.read(source, dir, self.train.0, self.train.1)?);
         let test = self.read(source, dir, &[self.test.0], self.test.1)?;
-        Ok(Splits { train, test, left_out: Vec::new() })
+        Ok(Splits { train, test, remarks: Remarks::default() })
     }
 
     fn read(&self, source: &Source, dir: &Path, files: &[&str], records: usize) -> Result<Dataset, DataError> {
@@ -104,12 +115,7 @@ impl Binary {
                 paths.push(format!("{file}#{record}"));
             }
             pixels.par_chunks_mut(image_bytes).zip(bytes.par_chunks_exact(self.record())).for_each(|(pixels, record)| {
-                let planes = &record[self.label_bytes..];
-                let image = RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
-                    let at = y as usize * SIDE + x as usize;
-                    image::Rgb([planes[at], planes[PLANE + at], planes[2 * PLANE + at]])
-                });
-                pixels.copy_from_slice(&to_square(image, source.size));
+                fill(pixels, &record[self.label_bytes..], source.size);
             });
         }
         Ok(Dataset { name: source.spec.name.clone(), size: source.size, classes, pixels, labels, paths })

@@ -2,7 +2,7 @@
 
 use super::{Layout, Source, to_square};
 use crate::data::split::hold_out;
-use crate::data::{DataError, Dataset, Splits};
+use crate::data::{DataError, Dataset, Remarks, Splits};
 use image::{GrayImage, ImageFormat};
 
 pub static LAYOUT: Layout = Layout { name: "digits", looks_like: "nothing", find: None, load: |source, _| load(source) };
@@ -18,7 +18,7 @@ const TEST_PER_CLASS: usize = 50;
 fn load(source: &Source) -> Result<Splits, DataError> {
     let all = enlarged(source)?;
     let (train, test) = hold_out(&all.labels, all.classes.len(), |_| TEST_PER_CLASS);
-    Ok(Splits { train: source.limited(all.subset(&train)), test: all.subset(&test), left_out: Vec::new() })
+    Ok(Splits { train: source.limited(all.subset(&train)), test: all.subset(&test), remarks: Remarks::default() })
 }
 
 fn enlarged(source: &Source) -> Result<Dataset, DataError> {

@@ -1,10 +1,12 @@
 //! Folders of images: `DIR/{train,test}/<class>/*`, or `DIR/<class>/*` of which every class gives a fifth to the test set.
-//! Classes are numbered in the alphabetical order of their folders' names; names that begin with a dot are passed over.
+//! Classes are numbered in the alphabetical order of their folders' names, and hold images at any depth.
 
-use super::{Layout, Source, io};
-use crate::data::images::{EXTENSIONS, Listing, is_image};
+use super::{Layout, Source};
+use crate::data::images::Listing;
 use crate::data::split::hold_out;
-use crate::data::{DataError, Dataset, Splits};
+use crate::data::walk::{EXTENSIONS, Passed, Walk, folders, name};
+use crate::data::{DataError, Dataset, Remarks, Splits};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub static LAYOUT: Layout = Layout {
@@ -16,15 +18,17 @@ pub static LAYOUT: Layout = Layout {
 
 /// Loads the images below `dir`; those that a limit drops are not even opened.
 fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
+    let mut remarks = Remarks::default();
     if source.train_only {
         let part = dir.join("train");
-        let train = list(source, if is_part(&part) { &part } else { dir })?;
+        let train = list(source, if is_part(&part) { &part } else { dir }, dir, &mut remarks)?;
         let test = Listing::new(dir, train.classes.clone());
-        return Splits::read(source, train, test);
+        return Splits::read(source, train, test, remarks);
     }
     let (train, test) = match (is_part(&dir.join("train")), is_part(&dir.join("test"))) {
         (true, true) => {
-            let (train, test) = (list(source, &dir.join("train"))?, list(source, &dir.join("test"))?);
+            let [train, test] = ["train", "test"].map(|part| list(source, &dir.join(part), dir, &mut remarks));
+            let (train, test) = (train?, test?);
             if let Some(class) = only_in_one(&train.classes, &test.classes) {
                 return Err(DataError::ClassesDiffer { dir: dir.join("train"), other: "test", class });
             }
@@ -32,9 +36,9 @@ fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
         }
         (true, false) => return Err(DataError::HalfSplit { present: dir.join("train"), missing: "test" }),
         (false, true) => return Err(DataError::HalfSplit { present: dir.join("test"), missing: "train" }),
-        (false, false) => halve(list(source, dir)?)?,
+        (false, false) => halve(list(source, dir, dir, &mut remarks)?)?,
     };
-    Splits::read(source, train, test)
+    Splits::read(source, train, test, remarks)
 }
 
 /// Loads `dir/{train,test}/<class>/*`, both of which must be there.
@@ -46,72 +50,57 @@ pub fn load_parts(source: &Source, dir: &Path) -> Result<Splits, DataError> {
     load(source, dir)
 }
 
-/// Loads `dir/<class>/*`, classes numbered as in `classes`, of which some may have no folder; and says what was left out.
-pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<(Dataset, Vec<String>), DataError> {
-    let mut listing = Listing::new(dir, classes.to_vec());
-    for path in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
+/// Loads `dir/<class>/*`, classes numbered as in `classes`, of which some may have no folder.
+pub fn load_classes(source: &Source, dir: &Path, classes: &[String]) -> Result<(Dataset, Remarks), DataError> {
+    let (mut listing, mut remarks) = (Listing::new(dir, classes.to_vec()), Remarks::default());
+    for (path, images) in by_class(dir, dir, &mut remarks)? {
         let Some(label) = classes.iter().position(|class| *class == name(&path)) else {
             return Err(DataError::ClassesDiffer { dir: dir.into(), other: "train", class: name(&path) });
         };
-        listing.add(label as u32, images(&path)?);
+        listing.add(label as u32, images);
     }
     if listing.files.is_empty() {
         return Err(DataError::EmptyClass { path: dir.into(), extensions: EXTENSIONS.join(", ") });
     }
-    let mut left_out = Vec::new();
-    Ok((listing.read(source, &mut left_out)?, left_out))
+    Ok((listing.read(source, &mut remarks)?, remarks))
 }
 
-/// Loads all images below `dir` with the label 0, and says what was left out.
-pub fn load_unlabelled(source: &Source, dir: &Path, classes: &[String]) -> Result<(Dataset, Vec<String>), DataError> {
-    let mut files = Vec::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let (inner, others): (Vec<_>, Vec<_>) = entries(&folder)?.into_iter().partition(|path| path.is_dir());
-        folders.extend(inner);
-        files.extend(others.into_iter().filter(|path| is_image(path)));
-    }
-    if files.is_empty() {
+/// Loads all images below `dir` with the label 0.
+pub fn load_unlabelled(source: &Source, dir: &Path, classes: &[String]) -> Result<(Dataset, Remarks), DataError> {
+    let mut walk = Walk::below(dir, dir)?;
+    if walk.images.is_empty() {
         return Err(DataError::EmptyClass { path: dir.into(), extensions: EXTENSIONS.join(", ") });
     }
-    files.sort();
-    let mut listing = Listing::new(dir, classes.to_vec());
-    listing.add(0, files);
-    let mut left_out = Vec::new();
-    Ok((listing.read(source, &mut left_out)?, left_out))
+    let (mut listing, mut remarks) = (Listing::new(dir, classes.to_vec()), Remarks::default());
+    listing.add(0, std::mem::take(&mut walk.images));
+    walk.tell(dir, &mut remarks);
+    Ok((listing.read(source, &mut remarks)?, remarks))
 }
 
 /// `train/` and `test/` are parts of a dataset if they hold folders; otherwise they are classes that happen to be called so.
 fn is_part(dir: &Path) -> bool {
-    entries(dir).is_ok_and(|found| found.iter().any(|path| path.is_dir()))
+    folders(dir).is_ok_and(|found| !found.is_empty())
 }
 
-/// What a folder holds, by name.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io(dir))? {
-        let path = entry.map_err(io(dir))?.path();
-        if !name(&path).starts_with('.') {
-            found.push(path);
+/// The class folders in `dir` and the images at any depth below each, by name. A folder that dau wrote is no class.
+fn by_class(dir: &Path, root: &Path, remarks: &mut Remarks) -> Result<Vec<(PathBuf, Vec<PathBuf>)>, DataError> {
+    let mut walk = Walk::below(dir, root)?;
+    let mut classes: BTreeMap<PathBuf, Vec<PathBuf>> = folders(dir)?.into_iter().map(|path| (path, Vec::new())).collect();
+    for image in std::mem::take(&mut walk.images) {
+        let class = image.strip_prefix(dir).ok().and_then(|below| below.components().next()).map(|first| dir.join(first));
+        match class.and_then(|class| classes.get_mut(&class)) {
+            Some(images) => images.push(image),
+            None => walk.pass(Passed::NoClass, image),
         }
     }
-    found.sort();
-    Ok(found)
+    classes.retain(|path, images| !images.is_empty() || !walk.is_ours(path));
+    walk.tell(root, remarks);
+    Ok(classes.into_iter().collect())
 }
 
-/// The images of a folder, by name.
-pub(super) fn images(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
-    Ok(entries(dir)?.into_iter().filter(|path| is_image(path)).collect())
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn list(source: &Source, dir: &Path) -> Result<Listing, DataError> {
+fn list(source: &Source, dir: &Path, root: &Path, remarks: &mut Remarks) -> Result<Listing, DataError> {
     let mut listing = Listing::new(dir, Vec::new());
-    for (label, path) in (0..).zip(entries(dir)?.into_iter().filter(|path| path.is_dir())) {
-        let images = images(&path)?;
+    for (label, (path, images)) in (0..).zip(by_class(dir, root, remarks)?) {
         if images.is_empty() {
             return Err(DataError::EmptyClass { path, extensions: EXTENSIONS.join(", ") });
         }

@@ -1,10 +1,12 @@
 //! GTSRB as published: `GTSRB/Final_Training/Images/NNNNN/*.ppm` with a list `GT-NNNNN.csv` in each of the 43 class folders,
-//! and `GTSRB/Final_Test/Images/*.ppm` with `GT-final_test.csv`. The lists, separated by semicolons, say which images there
-//! are and of what class. Photographs have many sizes and are scaled whole, signs not cut out.
+//! and `GTSRB/Final_Test/Images/*.ppm` with `GT-final_test.csv`; and as it lies on Kaggle: `Train/<class>/*.png`, `Test/*.png` and
+//! the lists `Train.csv` and `Test.csv`. The lists say which images there are and of what class. Photographs have many sizes and are
+//! scaled whole, signs not cut out.
 
 use super::{Layout, Source, io};
-use crate::data::images::Listing;
-use crate::data::{DataError, Splits};
+use crate::data::images::{Listed, Listing};
+use crate::data::walk::{EXTENSIONS, Walk};
+use crate::data::{DataError, Remarks, Splits};
 use std::path::{Path, PathBuf};
 
 pub static LAYOUT: Layout = Layout {
@@ -14,47 +16,100 @@ pub static LAYOUT: Layout = Layout {
     load,
 };
 
+pub static KAGGLE: Layout = Layout {
+    name: "gtsrb-kaggle",
+    looks_like: "Kaggle's Train/<class>/*.png and Test/*.png with Test.csv",
+    find: Some(|dir| [dir.join("GTSRB"), dir.into()].into_iter().find(|d| d.join(KAGGLE_TEST).is_file())),
+    load: load_kaggle,
+};
+
 const TRAIN: &str = "Final_Training/Images";
 const TEST: &str = "Final_Test/Images";
 /// Where people unpack the test images' list to, from the folder `GTSRB`; the first is where `dau data fetch` does.
 const TEST_LISTS: [&str; 4] =
     ["Final_Test/GT-final_test.csv", "Final_Test/Images/GT-final_test.csv", "GT-final_test.csv", "../GT-final_test.csv"];
 
+const KAGGLE_TRAIN: &str = "Train.csv";
+const KAGGLE_TEST: &str = "Test.csv";
+
+/// How a list is written: what separates its columns, and which of them names the images.
+type Form = (u8, &'static str);
+
+const PUBLISHED: Form = (b';', "Filename");
+const KAGGLES: Form = (b',', "Path");
+
 fn find(dir: &Path) -> Option<PathBuf> {
     [dir.join("GTSRB"), dir.into()].into_iter().find(|d| d.join(TRAIN).is_dir() || d.join(TEST).is_dir())
 }
 
+/// The classes have numbers for names, in both layouts the same.
+fn classes(source: &Source) -> Vec<String> {
+    (0..source.spec.classes).map(|class| format!("{class:05}")).collect()
+}
+
 fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
-    let classes: Vec<String> = (0..source.spec.classes).map(|class| format!("{class:05}")).collect();
-    let mut train = Listing::new(&dir.join(TRAIN), classes.clone());
+    let classes = classes(source);
+    let mut remarks = Remarks::default();
+    let mut train = Listed::new(&dir.join(TRAIN), classes.clone(), &mut remarks);
     for class in &classes {
         let folder = dir.join(TRAIN).join(class);
-        add(&mut train, &folder.join(format!("GT-{class}.csv")), &folder)?;
+        add(source, &mut train, PUBLISHED, &folder.join(format!("GT-{class}.csv")), &folder)?;
     }
-    let mut test = Listing::new(&dir.join(TEST), classes);
+    let train = train.finish();
+    let mut test = Listed::new(&dir.join(TEST), classes, &mut remarks);
     let list = TEST_LISTS.iter().map(|list| dir.join(list)).find(|path| path.is_file());
-    add(&mut test, &list.unwrap_or(dir.join(TEST_LISTS[0])), &dir.join(TEST))?;
-    Splits::read(source, train, test)
+    add(source, &mut test, PUBLISHED, &list.unwrap_or(dir.join(TEST_LISTS[0])), &dir.join(TEST))?;
+    let test = test.finish();
+    Splits::read(source, train, test, remarks)
+}
+
+/// The training images go by their list or, without one, by their folders.
+fn load_kaggle(source: &Source, dir: &Path) -> Result<Splits, DataError> {
+    let classes = classes(source);
+    let mut remarks = Remarks::default();
+    let list = dir.join(KAGGLE_TRAIN);
+    let train = if list.is_file() {
+        let mut train = Listed::new(&dir.join("Train"), classes.clone(), &mut remarks);
+        add(source, &mut train, KAGGLES, &list, dir)?;
+        train.finish()
+    } else {
+        let mut train = Listing::new(&dir.join("Train"), classes.clone());
+        for label in 0..source.spec.classes {
+            let path = dir.join("Train").join(label.to_string());
+            let mut walk = Walk::below(&path, dir)?;
+            if walk.images.is_empty() {
+                return Err(DataError::EmptyClass { path, extensions: EXTENSIONS.join(", ") });
+            }
+            train.add(label as u32, std::mem::take(&mut walk.images));
+            walk.tell(dir, &mut remarks);
+        }
+        train
+    };
+    let mut test = Listed::new(&dir.join("Test"), classes, &mut remarks);
+    add(source, &mut test, KAGGLES, &dir.join(KAGGLE_TEST), dir)?;
+    let test = test.finish();
+    Splits::read(source, train, test, remarks)
 }
 
 /// Adds the images that a list names, which lie in `folder`.
-fn add(listing: &mut Listing, list: &Path, folder: &Path) -> Result<(), DataError> {
+fn add(source: &Source, listed: &mut Listed, (delimiter, names): Form, list: &Path, folder: &Path) -> Result<(), DataError> {
     let damaged = |line: usize, why: String| DataError::List { path: list.into(), line, why };
     let text = std::fs::read(list).map_err(io(list))?;
-    let mut reader = csv::ReaderBuilder::new().delimiter(b';').from_reader(text.as_slice());
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_slice());
     let headers = reader.headers().map_err(|e| damaged(1, e.to_string()))?;
     let column = |name: &str| {
         let found = headers.iter().position(|header| header.trim() == name);
         found.ok_or_else(|| damaged(1, format!("there is no column `{name}`")))
     };
-    let (file, class) = (column("Filename")?, column("ClassId")?);
+    let (file, class) = (column(names)?, column("ClassId")?);
     for (record, line) in reader.records().zip(2..) {
         let record = record.map_err(|e| damaged(line, e.to_string()))?;
         let field = |column: usize| record.get(column).unwrap_or_default().trim();
-        let label = field(class).parse().ok().filter(|label| (*label as usize) < listing.classes.len());
-        let label: u32 = label
-            .ok_or_else(|| damaged(line, format!("`{}` is no class from 0 to {}", field(class), listing.classes.len() - 1)))?;
-        listing.add(label, [folder.join(field(file))]);
+        let classes = listed.listing.classes.len();
+        let label = field(class).parse().ok().filter(|label| (*label as usize) < classes);
+        let label: u32 =
+            label.ok_or_else(|| damaged(line, format!("`{}` is no class from 0 to {}", field(class), classes - 1)))?;
+        listed.add(source, label, (folder, field(file)), |why| damaged(line, why))?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! How datasets lie on disk, one file a layout. A layout tells whether a folder holds it, and loads it.
 
 mod cifar;
+mod cifar_py;
 mod digits;
 pub(super) mod folder;
 mod gtsrb;
@@ -13,8 +14,17 @@ use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 
 /// The layouts that `datasets/*.toml` name. To add one: a file beside this one and a line here.
-pub static LAYOUTS: &[&Layout] =
-    &[&digits::LAYOUT, &cifar::CIFAR10, &cifar::CIFAR100, &gtsrb::LAYOUT, &tiny_imagenet::LAYOUT, &folder::LAYOUT];
+pub static LAYOUTS: &[&Layout] = &[
+    &digits::LAYOUT,
+    &cifar::CIFAR10,
+    &cifar::CIFAR100,
+    &cifar_py::CIFAR10,
+    &cifar_py::CIFAR100,
+    &gtsrb::LAYOUT,
+    &gtsrb::KAGGLE,
+    &tiny_imagenet::LAYOUT,
+    &folder::LAYOUT,
+];
 
 /// How a dataset lies on disk.
 #[derive(Debug)]

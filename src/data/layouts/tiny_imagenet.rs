@@ -2,9 +2,10 @@
 //! val/val_annotations.txt}`. Its test images have no labels; the validation set is the test set. Classes are numbered in the
 //! alphabetical order of their wnids, as a folder of images is.
 
-use super::{Layout, Source, folder, io};
-use crate::data::images::{EXTENSIONS, Listing};
-use crate::data::{DataError, Splits};
+use super::{Layout, Source, io};
+use crate::data::images::{Listed, Listing};
+use crate::data::walk::{EXTENSIONS, Walk};
+use crate::data::{DataError, Remarks, Splits, is_plain};
 use std::path::{Path, PathBuf};
 
 pub static LAYOUT: Layout = Layout {
@@ -25,6 +26,10 @@ fn find(dir: &Path) -> Option<PathBuf> {
 fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
     let path = dir.join(CLASSES);
     let mut classes: Vec<String> = read(&path)?.split_whitespace().map(String::from).collect();
+    if let Some(class) = classes.iter().find(|class| !is_plain(class)) {
+        let (line, why) = (1, format!("`{class}` is no name of a folder"));
+        return Err(DataError::List { path, line, why });
+    }
     classes.sort();
     let (found, expected) = (classes.len(), source.spec.classes);
     if found != expected {
@@ -32,28 +37,31 @@ fn load(source: &Source, dir: &Path) -> Result<Splits, DataError> {
         return Err(DataError::List { path, line: 1, why });
     }
 
+    let mut remarks = Remarks::default();
     let mut train = Listing::new(&dir.join("train"), classes.clone());
     for (label, class) in (0..).zip(&classes) {
         let path = dir.join("train").join(class).join("images");
-        let images = folder::images(&path)?;
-        if images.is_empty() {
+        let mut walk = Walk::below(&path, dir)?;
+        if walk.images.is_empty() {
             return Err(DataError::EmptyClass { path, extensions: EXTENSIONS.join(", ") });
         }
-        train.add(label, images);
+        train.add(label, std::mem::take(&mut walk.images));
+        walk.tell(dir, &mut remarks);
     }
 
     let (val, path) = (dir.join("val"), dir.join("val").join(TEST_LABELS));
-    let mut test = Listing::new(&val, classes);
-    for (line, number) in read(&path)?.lines().zip(1..) {
+    let mut test = Listed::new(&val, classes.clone(), &mut remarks);
+    for (text, line) in read(&path)?.lines().zip(1..) {
+        let damaged = |why| DataError::List { path: path.clone(), line, why };
         // File, class, and the box around the thing.
-        let mut words = line.split('\t');
+        let mut words = text.split('\t');
         let (file, class) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let Ok(label) = test.classes.binary_search_by(|known| known.as_str().cmp(class)) else {
-            return Err(DataError::List { path, line: number, why: format!("`{class}` is no class of {CLASSES}") });
-        };
-        test.add(label as u32, [val.join("images").join(file)]);
+        let label = classes.binary_search_by(|known| known.as_str().cmp(class));
+        let label = label.map_err(|_| damaged(format!("`{class}` is no class of {CLASSES}")))?;
+        test.add(source, label as u32, (&val.join("images"), file), damaged)?;
     }
-    Splits::read(source, train, test)
+    let test = test.finish();
+    Splits::read(source, train, test, remarks)
 }
 
 fn read(path: &Path) -> Result<String, DataError> {
