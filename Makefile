@@ -4,7 +4,7 @@
 # The whole job on the built-in digits: poison, train, find the poison, unlearn, test.
 demo: adapter
 	cargo build --release
-	./target/release/dau demo
+	./target/release/dau demo --force
 
 test: adapter
 	cargo test
