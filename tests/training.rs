@@ -11,7 +11,7 @@ use dau::train::{EpochRecord, Network, Observer, SgdConfig, Silent, TrainConfig,
 
 const SGD: SgdConfig = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
 
-/// Remembers what it is told, and asks to stop after so many batches.
+/// Remembers what it is told, and wants to stop once asked more often than so.
 #[derive(Default)]
 struct Watch {
     stages: RefCell<Vec<(String, u64)>>,
@@ -182,7 +182,8 @@ fn a_wish_to_stop_ends_training_and_prediction_between_batches() {
     let kernels = common::kernels();
     let (data, _) = digits(96);
     let network = fresh(&kernels, 1);
-    let watch = Watch { stop_after: Some(4), ..Default::default() };
+    // Asked before each of the three batches, after the epoch, and before the next batch.
+    let watch = Watch { stop_after: Some(5), ..Default::default() };
     let error = fit(&kernels, &network, &data, &config(3, 32, 0.01), &watch, None).expect_err("stopped");
     assert!(matches!(error, TrainError::Cancelled), "{error}");
     assert_eq!(network.steps(), 4, "one epoch and one batch");

@@ -8,7 +8,7 @@ use super::{Host, Protocol};
 use crate::attacks::{AttackError, Pull, Response, Surrogate};
 use crate::data::Dataset;
 use crate::nn::ModelSpec;
-use crate::train::{EpochRecord, InputGradient, Network, Observer, Scalar, check_batch, fit};
+use crate::train::{EpochRecord, InputGradient, Network, Observer, Scalar, TrainConfig, check_batch, fit};
 
 /// Loads `checkpoint` or, without one, trains a network on the clean training images as the experiment trains its own.
 ///
@@ -26,9 +26,9 @@ pub(super) fn surrogate(protocol: &Protocol, clean: &Dataset, checkpoint: Option
         }
         None => {
             check_batch(&kernels, &model, protocol.batch)?;
-            let config = protocol.train_config();
-            // Not the network that the experiment will train: another seed.
+            // Not the network that the experiment will train: another start, another order, other crops and flips.
             let seed = protocol.seed.wrapping_add(1);
+            let config = TrainConfig { seed, ..protocol.train_config() };
             let network = Network::new(&kernels, &model, &protocol.normalisation()?, seed)?;
             fit(&kernels, &network, clean, &config, &Named(host.observer), None)?;
             host.observer.end();

@@ -74,7 +74,7 @@ impl<P: Serialize + DeserializeOwned> TrainState<P> {
         let file = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
         let state = StateDict::safetensors(file).map_err(|e| damaged(e.to_string()))?;
         let position = state.metadata(KEY).ok_or_else(|| damaged(format!("no `{KEY}` in its header")))?;
-        let position = serde_json::from_str(&position).map_err(|e| damaged(e.to_string()))?;
+        let position = serde_json::from_str(position).map_err(|e| damaged(e.to_string()))?;
         let mut tensors = HashMap::new();
         for name in state.names() {
             if let Some(Values::Float(values)) = state.values(name) {
