@@ -9,7 +9,7 @@ use serde_json::json;
 use super::flags::{DataFlags, Flags, StageOneFlags, StageTwoFlags, TrainingFlags};
 use super::own::{accuracy, load, root, settings, share, show, shown_again};
 use super::progress::Progress;
-use super::run::say_what_is_there;
+use super::run::store_of;
 use super::{Global, Refuse, announce, host};
 use crate::data::Splits;
 use crate::experiment::{
@@ -56,9 +56,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
         ("checksum of the test images".into(), test.fingerprint()),
     ]);
     let adapter = kernels.gpu().describe();
-    let goes_on = earlier.is_some();
-    let store = Store::begin(&settings.out, &asked, &adapter, earlier).refuse()?;
-    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
+    let store = store_of(&settings.out, &asked, Some(&kernels), earlier).refuse()?;
     if shown_again(&store, global)? {
         return Ok(());
     }

@@ -11,6 +11,7 @@ use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
 use crate::experiment::{Asked, Experiment, IMPLANTED, POISON, Protocol, RESULTS, Record, Store};
+use crate::kernel::Kernels;
 use crate::report::render;
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
@@ -37,21 +38,31 @@ pub(super) fn begin(protocol: Protocol, force: bool, global: &Global, progress: 
     let earlier = Store::earlier(&protocol.out, &asked).refuse()?;
     let experiment = prepare(protocol, earlier.as_ref().filter(|store| store.has(POISON)), global, progress).refuse()?;
     let asked = experiment.asked(force).refuse()?;
-    let goes_on = earlier.is_some();
-    let store = Store::begin(&experiment.protocol.out, &asked, &experiment.kernels.gpu().describe(), earlier).refuse()?;
-    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
+    let store = store_of(&experiment.protocol.out, &asked, Some(&experiment.kernels), earlier).refuse()?;
     Ok((experiment, store))
 }
 
+/// The store of a run that begins, or of the `earlier` one that goes on, which is said.
+///
+/// # Errors
+/// As [`Store::begin`].
+pub(super) fn store_of(out: &Path, asked: &Asked, kernels: Option<&Kernels>, earlier: Option<Store>) -> Result<Store> {
+    let goes_on = earlier.is_some();
+    let adapter = kernels.map_or_else(|| "none".to_string(), |kernels| kernels.gpu().describe());
+    let store = Store::begin(out, asked, &adapter, earlier)?;
+    if goes_on {
+        say_what_is_there(&store, RESULTS);
+    }
+    Ok(store)
+}
+
 /// Says whether a run goes on, or has ended with the file `last`.
-pub(super) fn say_what_is_there(earlier: Option<&Store>, last: &str) {
-    if let Some(store) = earlier {
-        let folder = store.root().display();
-        if store.has(last) {
-            say!("{folder} holds this run, ended: what follows was found then. --force runs it again and keeps the old folder");
-        } else {
-            say!("{folder} holds this run, not ended: it goes on");
-        }
+pub(super) fn say_what_is_there(store: &Store, last: &str) {
+    let folder = store.root().display();
+    if store.has(last) {
+        say!("{folder} holds this run, ended: what follows was found then. --force runs it again and keeps the old folder");
+    } else {
+        say!("{folder} holds this run, not ended: it goes on");
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::flags::{DataFlags, Flags, StageOneFlags};
 use super::own::{fits, keep_apart, known_by, load, root, settings, show, shown_again};
 use super::progress::Progress;
-use super::run::say_what_is_there;
+use super::run::store_of;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
 use crate::defenses::dau::examine;
@@ -44,9 +44,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let Splits { train, remarks, .. } = splits;
     asked.given.insert("checksum of the images".into(), train.fingerprint());
     let adapter = device.as_ref().map_or_else(|| "none".to_string(), |(kernels, _)| kernels.gpu().describe());
-    let goes_on = earlier.is_some();
-    let store = Store::begin(&settings.out, &asked, &adapter, earlier).refuse()?;
-    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
+    let store = store_of(&settings.out, &asked, device.as_ref().map(|(kernels, _)| kernels), earlier).refuse()?;
     if shown_again(&store, global)? {
         return Ok(());
     }

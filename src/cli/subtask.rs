@@ -61,13 +61,17 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
         store.undo(args.subtask)?;
     }
     if args.subtask == Part::Unlearning {
-        say_what_is_there(Some(&store).filter(|store| store.has(DEFENDED)), DEFENDED);
+        if store.has(DEFENDED) {
+            say_what_is_there(&store, DEFENDED);
+        }
         let input = experiment.stage_one(&store).refuse()?;
         experiment.unlearning(&store, input, &progress)?;
         say!("next: {}", command(Part::Test));
         Ok(())
     } else {
-        say_what_is_there(Some(&store).filter(|store| store.has(RESULTS)), RESULTS);
+        if store.has(RESULTS) {
+            say_what_is_there(&store, RESULTS);
+        }
         let input = experiment.stage_two(&store).refuse()?;
         show(&experiment.test(&store, input, &progress)?, &out, global)
     }

@@ -12,7 +12,7 @@ use super::inputs::{image_cache, note};
 use super::own::{accuracy, fits, keep_apart, known_by, load, root, settings, share, show, shown_again};
 use super::predict::class_names;
 use super::progress::Progress;
-use super::run::say_what_is_there;
+use super::run::store_of;
 use super::{Global, Refuse, announce};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes};
 use crate::defenses::dau::{Split, UnlearnConfig};
@@ -65,9 +65,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
         ("checksum of the images".into(), data.fingerprint()),
         ("checksum of the suspects".into(), suspects.fingerprint()),
     ]);
-    let goes_on = earlier.is_some();
-    let store = Store::begin(&settings.out, &asked, &kernels.gpu().describe(), earlier).refuse()?;
-    say_what_is_there(Some(&store).filter(|_| goes_on), RESULTS);
+    let store = store_of(&settings.out, &asked, Some(&kernels), earlier).refuse()?;
     if shown_again(&store, global)? {
         return Ok(());
     }
