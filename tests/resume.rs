@@ -114,7 +114,7 @@ fn unlearning_in_pieces_is_the_undisturbed_one() {
     let network = fresh(&kernels, &norm, 1);
     let train = TrainConfig { epochs: 3, batch: 16, lr: 0.05, sgd: SGD, seed: 3 };
     fit(&kernels, &network, &data, &train, &Watch::new(usize::MAX), None).unwrap();
-    // Images of threes that are called sevens: wrong labels, so some get a name on the way.
+    // Every second image is called a seven: wrong labels, so some get a name on the way.
     let flagged: Vec<bool> = (0..data.len()).map(|i| i % 2 == 0).collect();
     let labels = data.labels.iter().zip(&flagged).map(|(label, flagged)| if *flagged { 7 } else { *label }).collect();
     let data = Dataset { labels, ..data };
