@@ -12,11 +12,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use dau::attacks::{self, AttackOptions, Blueprint, Draw, PoisonOptions, TargetMode};
+use dau::attacks::{self, Blueprint, Draw, PoisonOptions, TargetMode};
 use dau::data::{Dataset, LoadOptions, Spec, load, load_folder};
 use dau::defenses::dau::{Answer, Border, DiscriminatorConfig, Finding, Findings, StageOneConfig, examine, judge};
 use dau::gpu::{AdapterChoice, Gpu};
 use dau::kernel::Kernels;
+use dau::options::Options;
 use dau::rng;
 use dau::train::Silent;
 use rand::RngExt;
@@ -65,7 +66,7 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
                 Some("all-to-one") => TargetMode::AllToOne,
                 Some(_) => TargetMode::CleanLabel,
             };
-            let mut options = AttackOptions::default();
+            let mut options = Options::default();
             for option in entry.options {
                 if let Some(value) = keys.remove(option.name) {
                     options.0.insert(option.name.into(), option.parse(value).map_err(|e| anyhow!(e))?);

@@ -15,6 +15,7 @@ pub mod graph;
 pub mod kernel;
 pub mod nn;
 pub mod ops;
+pub mod options;
 pub mod report;
 pub mod rng;
 pub mod torch;

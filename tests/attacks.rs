@@ -1,11 +1,12 @@
 //! The poisoning protocol on the embedded digits, against what field.md's definitions say it must give.
 
 use dau::attacks::{
-    Attack, AttackOptions, Blueprint, Draw, PoisonOptions, Poisoned, Role, Target, TargetMode, TriggeredTest, contact_sheet,
-    find, poison, triggered_test,
+    Attack, Blueprint, Draw, PoisonOptions, Poisoned, Role, Target, TargetMode, TriggeredTest, contact_sheet, find, poison,
+    triggered_test,
 };
 use dau::data::{Dataset, LoadOptions, Spec, load};
 use dau::experiment::PoisonedFolder;
+use dau::options::Options;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
@@ -17,7 +18,7 @@ fn digits(test: bool) -> Dataset {
     if test { splits.test } else { splits.train }
 }
 
-static DEFAULTS: LazyLock<AttackOptions> = LazyLock::new(AttackOptions::default);
+static DEFAULTS: LazyLock<Options> = LazyLock::new(Options::default);
 
 fn attack(name: &str) -> Box<dyn Attack> {
     find(name).expect("known").build(&Blueprint { size: 16, seed: 0, options: &DEFAULTS, help: None }).expect("built")
@@ -235,7 +236,7 @@ fn negatives_are_other_images_changed_and_keep_their_labels() {
         assert_eq!(changed, 65 * ratio, "{name}: a negative is neither clean nor triggered");
         assert!(made.is_poison().iter().filter(|p| **p).count() == 65, "negatives are no poison");
     }
-    let none = AttackOptions::from([("negatives", 0.0.into())]);
+    let none = Options::from([("negatives", 0.0.into())]);
     let plain = find("WaNet").expect("known").build(&Blueprint { size: 16, seed: 0, options: &none, help: None }).expect("built");
     assert_eq!(poison(&TRAIN, plain.as_ref(), &options(0.05, 3, 6, Draw::All)).expect("fits").count(Role::Negative), 0);
     let message = poison(&TRAIN, attack("WaNet").as_ref(), &options(0.5, 3, 6, Draw::All)).expect_err("refused").to_string();

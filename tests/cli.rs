@@ -276,6 +276,7 @@ fn a_run_leaves_its_folder_and_its_figures() {
     let expected = [
         "backdoored.safetensors",
         "defended.safetensors",
+        "evidence.json",
         "findings.json",
         "lock",
         "metrics.jsonl",

@@ -24,7 +24,7 @@ fn after_an_epoch(kernels: &Kernels, init_seed: u64, seed: u64) -> Vec<(String, 
     let network = Network::new(kernels, &resnet_w8(), &norm, init_seed).unwrap();
     let start = bits(&network);
     let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 2, flip: true };
-    let config = TrainConfig { epochs: 1, batch: 48, lr: 0.05, sgd, seed };
+    let config = TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs: 1, batch: 48, lr: 0.05, sgd, seed };
     fit(kernels, &network, &data, &config, &Silent, None).unwrap();
     let end = bits(&network);
     for ((name, before), (_, after)) in start.iter().zip(&end) {

@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each floor and those it may use. `lib.rs` and `main.rs` stand above all.
-const FLOORS: [(&str, &[&str]); 16] = [
+const FLOORS: [(&str, &[&str]); 17] = [
     ("rng", &[]),
     ("files", &[]),
+    ("options", &[]),
     ("torch", &[]),
     ("gpu", &["rng"]),
     ("kernel", &["rng", "files", "gpu"]),
     ("graph", &["rng", "gpu", "kernel"]),
     ("ops", &["rng", "gpu", "kernel", "graph"]),
     ("nn", &["rng", "gpu", "kernel", "graph", "ops"]),
-    ("data", &["rng", "files"]),
-    ("attacks", &["rng", "data"]),
+    ("data", &["rng", "files", "options"]),
+    ("attacks", &["rng", "options", "data"]),
     ("train", &["rng", "files", "torch", "gpu", "kernel", "graph", "ops", "nn", "data"]),
     // Neither the attacks nor what they poisoned: see `defenses_never_mention_the_attacks`.
-    ("defenses", &["rng", "gpu", "kernel", "graph", "ops", "nn", "data", "train"]),
-    ("experiment", &["rng", "files", "gpu", "kernel", "graph", "ops", "nn", "data", "attacks", "train", "defenses"]),
+    ("defenses", &["rng", "files", "options", "gpu", "kernel", "graph", "ops", "nn", "data", "train"]),
+    ("experiment", &["rng", "files", "options", "gpu", "kernel", "graph", "ops", "nn", "data", "attacks", "train", "defenses"]),
     ("report", &["data", "attacks", "defenses", "experiment"]),
     ("bench", &["rng", "gpu", "kernel", "graph", "ops", "nn", "data", "train", "report"]),
     (
@@ -26,6 +27,7 @@ const FLOORS: [(&str, &[&str]); 16] = [
         &[
             "rng",
             "files",
+            "options",
             "gpu",
             "kernel",
             "graph",

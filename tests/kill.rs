@@ -49,7 +49,7 @@ fn metrics(folder: &Path) -> Vec<Value> {
 
 fn same(place: &Path, whole: &Path) {
     let [folder, whole] = [place, whole].map(|place| place.join("r"));
-    for file in ["backdoored.safetensors", "defended.safetensors", "findings.json", "split.csv", "poison.csv"] {
+    for file in ["backdoored.safetensors", "defended.safetensors", "findings.json", "evidence.json", "split.csv", "poison.csv"] {
         let [a, b] = [&folder, &whole].map(|folder| fs::read(folder.join(file)).expect(file));
         assert!(a == b, "{file} differs from the undisturbed run's");
     }

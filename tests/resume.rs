@@ -5,9 +5,11 @@ mod common;
 use std::cell::{Cell, RefCell};
 
 use dau::data::{Dataset, LoadOptions, Spec, load};
-use dau::defenses::dau::{Split, UnlearnConfig, UnlearnLoss, unlearn};
+use dau::defenses::Split;
+use dau::defenses::dau::{UnlearnConfig, UnlearnLoss, unlearn};
 use dau::kernel::Kernels;
 use dau::nn::ModelSpec;
+use dau::ops::LossKind;
 use dau::train::{EpochRecord, Network, Normalisation, Observer, SgdConfig, TrainConfig, TrainError, fit};
 use rand::RngExt;
 
@@ -36,6 +38,10 @@ impl Observer for Watch {
         self.left.set(self.left.get().saturating_sub(1));
         self.left.get() == 0
     }
+}
+
+fn config(epochs: usize) -> TrainConfig {
+    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch: 16, lr: 0.05, sgd: SGD, seed: 3 }
 }
 
 fn digits() -> (Dataset, Normalisation) {
@@ -79,7 +85,7 @@ fn in_pieces(seed: &str, most: usize, mut job: impl FnMut(&Watch) -> Result<(), 
 fn a_training_in_pieces_is_the_undisturbed_one() {
     let kernels = common::kernels();
     let (data, norm) = digits();
-    let config = TrainConfig { epochs: 4, batch: 16, lr: 0.05, sgd: SGD, seed: 3 };
+    let config = config(4);
     let whole = fresh(&kernels, &norm, 1);
     let watch = Watch::new(usize::MAX);
     fit(&kernels, &whole, &data, &config, &watch, None).unwrap();
@@ -112,7 +118,7 @@ fn unlearning_in_pieces_is_the_undisturbed_one() {
     let kernels = common::kernels();
     let (data, norm) = digits();
     let network = fresh(&kernels, &norm, 1);
-    let train = TrainConfig { epochs: 3, batch: 16, lr: 0.05, sgd: SGD, seed: 3 };
+    let train = config(3);
     fit(&kernels, &network, &data, &train, &Watch::new(usize::MAX), None).unwrap();
     // Every second image is called a seven: wrong labels, so some get a name on the way.
     let flagged: Vec<bool> = (0..data.len()).map(|i| i % 2 == 0).collect();

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use common::{digits, resnet_w8};
 use dau::kernel::Kernels;
 use dau::nn::ModelSpec;
+use dau::ops::LossKind;
 use dau::train::{EpochRecord, Network, Observer, SgdConfig, Silent, TrainConfig, TrainError, fit, predict};
 
 const SGD: SgdConfig = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
@@ -45,7 +46,7 @@ fn fresh(kernels: &Kernels, seed: u64) -> Network {
 }
 
 fn config(epochs: usize, batch: usize, lr: f64) -> TrainConfig {
-    TrainConfig { epochs, batch, lr, sgd: SGD, seed: 1 }
+    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd: SGD, seed: 1 }
 }
 
 #[test]

@@ -8,13 +8,14 @@
 //! ```
 //! The patch is 3x3 by default at every image size: on digits of 16x16 it is the same three pixels as on 32x32.
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, TargetMode};
+use crate::options::{Kind, OptionSpec};
 
 const GRID: [[u8; 3]; 3] = [[0, 0, 255], [0, 255, 0], [255, 0, 255]];
 
-const PATTERN: AttackOption =
-    AttackOption { name: "pattern", help: "of the patch", kind: Kind::Word { default: "white", among: &["white", "grid"] } };
-const PATCH: AttackOption = AttackOption {
+const PATTERN: OptionSpec =
+    OptionSpec { name: "pattern", help: "of the patch", kind: Kind::Word { default: "white", among: &["white", "grid"] } };
+const PATCH: OptionSpec = OptionSpec {
     name: "patch",
     help: "side of the patch, pixels",
     kind: Kind::Number { default: 3.0, allowed: |n| n >= 1.0 && n.fract() == 0.0, words: "a whole number of pixels from 1" },
@@ -62,12 +63,12 @@ impl Attack for BadNets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::AttackOptions;
     use super::*;
+    use crate::options::Options;
 
     /// The changed image of noise between 1 and 254, as rows of (red, green, blue) of the patch's corner, after checking
     /// that all else is untouched.
-    fn stamped(options: &AttackOptions, size: usize, side: usize) -> Vec<Vec<[u8; 3]>> {
+    fn stamped(options: &Options, size: usize, side: usize) -> Vec<Vec<[u8; 3]>> {
         let clean: Vec<u8> = (0..size * size * 3).map(|i| (i * 7919 % 254 + 1) as u8).collect();
         let mut image = clean.clone();
         ENTRY.build(&Blueprint { size, seed: 0, options, help: None }).expect("builds").apply(&mut image);
@@ -81,16 +82,16 @@ mod tests {
 
     #[test]
     fn white_fills_the_last_three_rows_and_columns() {
-        assert_eq!(stamped(&AttackOptions::default(), 16, 3), [[[255; 3]; 3]; 3]);
-        assert_eq!(stamped(&AttackOptions::from([("patch", 5.0.into())]), 32, 5), [[[255; 3]; 5]; 5]);
+        assert_eq!(stamped(&Options::default(), 16, 3), [[[255; 3]; 3]; 3]);
+        assert_eq!(stamped(&Options::from([("patch", 5.0.into())]), 32, 5), [[[255; 3]; 5]; 5]);
     }
 
     #[test]
     fn grid_is_the_published_pattern() {
         let (o, w) = ([0; 3], [255; 3]);
-        let grid = AttackOptions::from([("pattern", "grid".into())]);
+        let grid = Options::from([("pattern", "grid".into())]);
         assert_eq!(stamped(&grid, 32, 3), [[o, o, w], [o, w, o], [w, o, w]]);
-        let twice = AttackOptions::from([("pattern", "grid".into()), ("patch", 6.0.into())]);
+        let twice = Options::from([("pattern", "grid".into()), ("patch", 6.0.into())]);
         let rows = [[o, o, o, o, w, w], [o, o, w, w, o, o], [w, w, o, o, w, w]];
         assert_eq!(stamped(&twice, 32, 6), [rows[0], rows[0], rows[1], rows[1], rows[2], rows[2]]);
     }
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn refuses_patches_and_patterns_that_do_not_do() {
         let message = |pattern: &str, patch: f64| {
-            let options = AttackOptions::from([("pattern", pattern.into()), ("patch", patch.into())]);
+            let options = Options::from([("pattern", pattern.into()), ("patch", patch.into())]);
             ENTRY.build(&Blueprint { size: 16, seed: 0, options: &options, help: None }).err().expect("refused").to_string()
         };
         assert_eq!(message("white", 17.0), "BadNets: patch `17` does not do: give a side of 1 to 16 pixels");

@@ -3,7 +3,8 @@
 //! K is drawn from the seed: per channel a sum of slow cosine waves stretched to 0..255, and on it a few full-coloured
 //! blocks. It has edges and smooth parts at every image size, and looks like nothing in particular.
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, TargetMode};
+use crate::options::{Kind, OptionSpec};
 use crate::rng::stream;
 use rand::RngExt;
 use std::f64::consts::TAU;
@@ -11,7 +12,7 @@ use std::f64::consts::TAU;
 const WAVES: usize = 5;
 const BLOCKS: usize = 6;
 
-const ALPHA: AttackOption = AttackOption {
+const ALPHA: OptionSpec = OptionSpec {
     name: "alpha",
     help: "weight of the picture",
     kind: Kind::Number { default: 0.2, allowed: |a| a > 0.0 && a <= 1.0, words: "a weight above 0, at most 1" },
@@ -91,17 +92,17 @@ fn place(i: usize, size: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::AttackOptions;
     use super::*;
+    use crate::options::Options;
 
-    fn attack<'a>(seed: u64, size: usize, options: &'a AttackOptions) -> Box<dyn Attack + 'a> {
+    fn attack<'a>(seed: u64, size: usize, options: &'a Options) -> Box<dyn Attack + 'a> {
         ENTRY.build(&Blueprint { size, seed, options, help: None }).expect("builds")
     }
 
     /// The picture as the attack applies it: all weight on K.
     fn seen(seed: u64, size: usize) -> Vec<u8> {
         let mut image = vec![77; size * size * 3];
-        attack(seed, size, &AttackOptions::from([("alpha", 1.0.into())])).apply(&mut image);
+        attack(seed, size, &Options::from([("alpha", 1.0.into())])).apply(&mut image);
         image
     }
 
@@ -112,7 +113,7 @@ mod tests {
         for shift in 0..256 {
             let clean: Vec<u8> = (0..k.len()).map(|i| ((i * 31 + shift) % 256) as u8).collect();
             let mut image = clean.clone();
-            attack(4, size, &AttackOptions::default()).apply(&mut image);
+            attack(4, size, &Options::default()).apply(&mut image);
             for i in 0..k.len() {
                 // .8 x + .2 K in whole numbers, so that no rounding of fractions can hide.
                 assert_eq!(u32::from(image[i]), (4 * u32::from(clean[i]) + u32::from(k[i])) / 5, "x {} K {}", clean[i], k[i]);
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn refuses_a_weight_outside_0_to_1() {
         for alpha in [0.0, -0.1, 1.01, f64::NAN] {
-            let options = AttackOptions::from([("alpha", alpha.into())]);
+            let options = Options::from([("alpha", alpha.into())]);
             let message = ENTRY.complete(&options).expect_err("refused").to_string();
             assert!(message.contains("give a weight above 0, at most 1"), "{message}");
         }

@@ -4,10 +4,11 @@
 //!
 //! A negative gets another image's residue, its change by the trigger: clip(x + (z' - z)).
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, TargetMode};
+use crate::options::{Kind, OptionSpec};
 use rand_chacha::ChaCha8Rng;
 
-const LEVELS: AttackOption = AttackOption {
+const LEVELS: OptionSpec = OptionSpec {
     name: "levels",
     help: "values that a channel keeps",
     kind: Kind::Number {
@@ -16,9 +17,9 @@ const LEVELS: AttackOption = AttackOption {
         words: "a whole number from 2 to 255",
     },
 };
-const DITHER: AttackOption =
-    AttackOption { name: "dither", help: "Floyd and Steinberg's dithering", kind: Kind::Flag { default: false } };
-const NEGATIVES: AttackOption = AttackOption {
+const DITHER: OptionSpec =
+    OptionSpec { name: "dither", help: "Floyd and Steinberg's dithering", kind: Kind::Flag { default: false } };
+const NEGATIVES: OptionSpec = OptionSpec {
     name: "negatives",
     help: "images with another's residue and their true label, for each poisoned one",
     kind: Kind::Number { default: 1.0, allowed: |n| (0.0..=1000.0).contains(&n), words: "a ratio from 0 to 1000" },

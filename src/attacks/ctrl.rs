@@ -3,9 +3,10 @@
 
 use super::additive::Additive;
 use super::ftrojan::chroma_signal;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, TargetMode};
+use crate::options::{Kind, OptionSpec};
 
-const STRENGTH: AttackOption = AttackOption {
+const STRENGTH: OptionSpec = OptionSpec {
     name: "strength",
     help: "added to each coefficient, levels of 255",
     kind: Kind::Number { default: 100.0, allowed: |m| m > 0.0 && m <= 1e4, words: "levels above 0, at most 10000" },

@@ -1,14 +1,13 @@
+use crate::options::OptionError;
+
 /// What can be wrong with an attack or its protocol. Each message names the thing, the numbers and the next step.
 #[derive(Debug, thiserror::Error)]
 pub enum AttackError {
     #[error("unknown attack `{name}`; known are {known}")]
     UnknownAttack { name: String, known: String },
 
-    #[error("{attack} has no option `{option}`; it takes {known}")]
-    UnknownOption { attack: &'static str, option: String, known: String },
-
-    #[error("{attack}: {option} `{value}` does not do: give {allowed}")]
-    OptionValue { attack: &'static str, option: &'static str, value: String, allowed: String },
+    #[error(transparent)]
+    Option(#[from] OptionError),
 
     #[error("{attack} does not work on images of {size} pixels: it takes {takes}; choose another --image-size")]
     ImageSize { attack: &'static str, size: usize, takes: &'static str },

@@ -6,12 +6,13 @@
 //! with the coefficients at the same shares of it: half of the frequencies, and the last.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, TargetMode};
+use crate::options::{Kind, OptionSpec};
 use std::f64::consts::PI;
 
 const WINDOW: usize = 32;
 
-const STRENGTH: AttackOption = AttackOption {
+const STRENGTH: OptionSpec = OptionSpec {
     name: "strength",
     help: "added to each coefficient, levels of 255",
     kind: Kind::Number { default: 30.0, allowed: |m| m > 0.0 && m <= 1e4, words: "levels above 0, at most 10000" },

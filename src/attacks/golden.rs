@@ -34,7 +34,7 @@ fn compare(golden: &SafeTensors, size: usize, name: &str, change: impl Fn(usize,
 
 #[test]
 fn triggers_without_chance_agree_bit_for_bit() {
-    let none = || AttackOptions::default();
+    let none = || Options::default();
     with_golden(|golden| {
         for size in [16, 32, 64] {
             for (case, attack, options) in [
@@ -125,7 +125,7 @@ fn dataset(golden: &SafeTensors) -> Dataset {
 fn attacks_with_gradients_agree_bit_for_bit_on_a_linear_network() {
     with_golden(|golden| {
         let (surrogate, clean) = (Linear::of(golden), dataset(golden));
-        let with = |attack: &str, target: u32, options: AttackOptions, check: &dyn Fn(&dyn Attack)| {
+        let with = |attack: &str, target: u32, options: Options, check: &dyn Fn(&dyn Attack)| {
             let help = Some(Help { surrogate: &surrogate, clean: &clean, mode: TargetMode::AllToOne, target });
             let blueprint = Blueprint { size: 16, seed: 0, options: &options, help };
             check(find(attack).expect("known").build(&blueprint).expect("built").as_ref());
@@ -194,7 +194,7 @@ fn wanet_agrees_bit_for_bit_with_pytorchs_interpolation_and_sampling() {
 fn bpps_negatives_agree_bit_for_bit() {
     with_golden(|golden| {
         for size in [16, 32, 64] {
-            let options = AttackOptions::default();
+            let options = Options::default();
             let attack =
                 find("BPP").expect("known").build(&Blueprint { size, seed: 0, options: &options, help: None }).expect("built");
             let all = bytes(golden, &format!("{size}/images")).to_vec();

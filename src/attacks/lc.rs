@@ -3,19 +3,20 @@
 //! to learn than they are; then signed 3x3 patterns are added in all four corners and clipped. Test images get the corners only.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, Pull, Surrogate, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, Pull, Surrogate, TargetMode};
 use crate::data::Dataset;
+use crate::options::{Kind, OptionSpec};
 
 /// The bottom-right corner; the others are its mirror images.
 const SIGNS: [[f64; 3]; 3] = [[-1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]];
 const SIDE: usize = 3;
 
-const EPSILON: AttackOption = AttackOption {
+const EPSILON: OptionSpec = OptionSpec {
     name: "epsilon",
     help: "how far a pixel may be moved, levels of 255",
     kind: Kind::Number { default: 8.0, allowed: |e| (0.0..=255.0).contains(&e), words: "levels from 0 to 255" },
 };
-const STEPS: AttackOption = AttackOption {
+const STEPS: OptionSpec = OptionSpec {
     name: "steps",
     help: "of gradient ascent, 2 levels each",
     kind: Kind::Number {
@@ -24,7 +25,7 @@ const STEPS: AttackOption = AttackOption {
         words: "a whole number from 1 to 10000",
     },
 };
-const STRENGTH: AttackOption = AttackOption {
+const STRENGTH: OptionSpec = OptionSpec {
     name: "strength",
     help: "added to or taken from the corners' pixels, levels of 255",
     kind: Kind::Number { default: 255.0, allowed: |d| d > 0.0 && d <= 255.0, words: "levels above 0, at most 255" },

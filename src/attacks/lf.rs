@@ -4,14 +4,15 @@
 //! to 0..51 levels (.2 of the range, BackdoorBench's). v is added and clipped.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, Pull, TargetMode, sample};
+use super::{Attack, AttackEntry, AttackError, Blueprint, Pull, TargetMode, sample};
+use crate::options::{Kind, OptionSpec};
 
-const SIGMA: AttackOption = AttackOption {
+const SIGMA: OptionSpec = OptionSpec {
     name: "sigma",
     help: "of the low-pass, pixels",
     kind: Kind::Number { default: 6.0, allowed: |s| s > 0.0 && s <= 100.0, words: "pixels above 0, at most 100" },
 };
-const STEPS: AttackOption = AttackOption {
+const STEPS: OptionSpec = OptionSpec {
     name: "steps",
     help: "of the perturbation's optimisation",
     kind: Kind::Number {
@@ -20,7 +21,7 @@ const STEPS: AttackOption = AttackOption {
         words: "a whole number from 1 to 10000",
     },
 };
-const STRENGTH: AttackOption = AttackOption {
+const STRENGTH: OptionSpec = OptionSpec {
     name: "strength",
     help: "the perturbation's largest value, levels of 255",
     kind: Kind::Number { default: 51.0, allowed: |d| d > 0.0 && d <= 255.0, words: "levels above 0, at most 255" },

@@ -14,7 +14,6 @@ mod ftrojan;
 mod golden;
 mod lc;
 mod lf;
-mod options;
 mod poison;
 mod preview;
 mod protocol;
@@ -25,7 +24,6 @@ mod trojannn;
 mod wanet;
 
 pub use error::AttackError;
-pub use options::{AttackOption, AttackOptions, Kind, OptionValue};
 pub use poison::{Poisoned, Role, TriggeredTest, poison, triggered_test};
 pub use preview::contact_sheet;
 pub use protocol::{Draw, PoisonOptions, TargetMode};
@@ -33,6 +31,7 @@ pub use surrogate::{Pull, Response, Surrogate};
 pub use target::Target;
 
 use crate::data::Dataset;
+use crate::options::{OptionError, OptionSpec, Options};
 use crate::rng::{shuffle, stream};
 use rand_chacha::ChaCha8Rng;
 
@@ -65,7 +64,7 @@ pub struct Blueprint<'a> {
     pub size: usize,
     /// For triggers that are drawn at random.
     pub seed: u64,
-    pub options: &'a AttackOptions,
+    pub options: &'a Options,
     /// For the attacks that need it.
     pub help: Option<Help<'a>>,
 }
@@ -100,7 +99,7 @@ pub struct AttackEntry {
     pub name: &'static str,
     /// One line for help texts.
     pub summary: &'static str,
-    pub options: &'static [AttackOption],
+    pub options: &'static [OptionSpec],
     /// How it is usually run.
     pub mode: TargetMode,
     /// Whether it is made with a clean network's gradients: [`Blueprint::help`].
@@ -139,8 +138,8 @@ impl AttackEntry {
     ///
     /// # Errors
     /// An option that the attack does not know, a value that it does not allow.
-    pub fn complete(&self, given: &AttackOptions) -> Result<AttackOptions, AttackError> {
-        given.complete(self.name, self.options)
+    pub fn complete(&self, given: &Options) -> Result<Options, AttackError> {
+        Ok(given.complete(self.name, self.options)?)
     }
 
     /// Builds the attack.
@@ -153,7 +152,7 @@ impl AttackEntry {
     }
 
     fn option_value(&self, option: &'static str, value: impl ToString, allowed: String) -> AttackError {
-        AttackError::OptionValue { attack: self.name, option, value: value.to_string(), allowed }
+        OptionError::Value { owner: self.name, option, value: value.to_string(), allowed }.into()
     }
 }
 
@@ -174,19 +173,18 @@ mod tests {
 
     #[test]
     fn refuses_an_option_of_another_attack_and_a_value_of_another_kind() {
-        let message = |attack: &str, options: AttackOptions| {
-            find(attack).expect("known").complete(&options).expect_err("refused").to_string()
-        };
-        let alpha = || AttackOptions::from([("alpha", 0.1.into())]);
+        let message =
+            |attack: &str, options: Options| find(attack).expect("known").complete(&options).expect_err("refused").to_string();
+        let alpha = || Options::from([("alpha", 0.1.into())]);
         assert_eq!(message("BadNets", alpha()), "BadNets has no option `alpha`; it takes pattern, patch");
-        let text = AttackOptions::from([("alpha", "much".into())]);
+        let text = Options::from([("alpha", "much".into())]);
         assert_eq!(message("Blended", text), "Blended: alpha `much` does not do: give a weight above 0, at most 1");
     }
 
     #[test]
     fn an_attack_that_needs_a_clean_network_says_so() {
         for entry in ATTACKS.iter().filter(|entry| entry.needs_surrogate) {
-            let options = AttackOptions::default();
+            let options = Options::default();
             let message = entry.build(&Blueprint { size: 16, seed: 0, options: &options, help: None }).err().expect("refused");
             assert!(message.to_string().starts_with(&format!("{} is made with a clean network's gradients", entry.name)));
         }
@@ -196,7 +194,7 @@ mod tests {
     fn attacks_that_share_an_option_mean_the_same_kind_and_defaults_are_allowed() {
         let mut kinds = HashMap::new();
         for entry in ATTACKS {
-            let options = entry.complete(&AttackOptions::default()).expect("the defaults are allowed");
+            let options = entry.complete(&Options::default()).expect("the defaults are allowed");
             assert!(entry.complete(&options).is_ok(), "{}", entry.name);
             for option in entry.options {
                 let kind = discriminant(&option.kind);
@@ -210,7 +208,7 @@ mod tests {
     fn every_attack_changes_images_and_always_in_the_same_way() {
         for entry in ATTACKS.iter().filter(|entry| !entry.needs_surrogate) {
             for size in [16, 32, 64] {
-                let options = AttackOptions::default();
+                let options = Options::default();
                 let attack = |seed| entry.build(&Blueprint { size, seed, options: &options, help: None }).expect(entry.name);
                 let clean: Vec<u8> = (0..size * size * 3).map(|i| (i * 7919 % 254 + 1) as u8).collect();
                 let (mut once, mut again) = (clean.clone(), clean.clone());

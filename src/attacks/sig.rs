@@ -2,15 +2,16 @@
 //! f = 6, on all channels; clean-label.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, TargetMode};
+use crate::options::{Kind, OptionSpec};
 use std::f64::consts::TAU;
 
-const STRENGTH: AttackOption = AttackOption {
+const STRENGTH: OptionSpec = OptionSpec {
     name: "strength",
     help: "amplitude D of the sinusoid, levels of 255",
     kind: Kind::Number { default: 40.0, allowed: |d| d > 0.0 && d <= 255.0, words: "levels above 0, at most 255" },
 };
-const FREQUENCY: AttackOption = AttackOption {
+const FREQUENCY: OptionSpec = OptionSpec {
     name: "frequency",
     help: "periods f across the image",
     kind: Kind::Number { default: 6.0, allowed: |f| f > 0.0 && f <= 512.0, words: "periods above 0, at most 512" },

@@ -4,9 +4,10 @@
 //! component being one step), until both reach 100 on average, nothing was gained for 20 steps, or the steps are used up; the
 //! best patch is the trigger.
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, Pull, TargetMode, sample};
+use super::{Attack, AttackEntry, AttackError, Blueprint, Pull, TargetMode, sample};
+use crate::options::{Kind, OptionSpec};
 
-const STEPS: AttackOption = AttackOption {
+const STEPS: OptionSpec = OptionSpec {
     name: "steps",
     help: "of the patch's optimisation, at most",
     kind: Kind::Number {

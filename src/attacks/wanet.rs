@@ -4,12 +4,13 @@
 //! aligned, a = -.75 as PyTorch has it); grid = clamp(identity + s flow / size, -1, 1), k = 4, s = .5; the image is sampled there
 //! bilinearly and rounded. A negative (noise mode, two for each poisoned image) is warped by clamp(grid + U[-1, 1] / size).
 
-use super::{Attack, AttackEntry, AttackError, AttackOption, Blueprint, Kind, TargetMode};
+use super::{Attack, AttackEntry, AttackError, Blueprint, TargetMode};
+use crate::options::{Kind, OptionSpec};
 use crate::rng::stream;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-const GRID: AttackOption = AttackOption {
+const GRID: OptionSpec = OptionSpec {
     name: "grid",
     help: "points a side of the field that the warp is drawn on, k",
     kind: Kind::Number {
@@ -18,12 +19,12 @@ const GRID: AttackOption = AttackOption {
         words: "a whole number from 2 to 64",
     },
 };
-const STRENGTH: AttackOption = AttackOption {
+const STRENGTH: OptionSpec = OptionSpec {
     name: "strength",
     help: "of the warp, s",
     kind: Kind::Number { default: 0.5, allowed: |s| s > 0.0 && s <= 100.0, words: "a number above 0, at most 100" },
 };
-const NEGATIVES: AttackOption = AttackOption {
+const NEGATIVES: OptionSpec = OptionSpec {
     name: "negatives",
     help: "noise mode: images with a disturbed warp and their true label, for each poisoned one; 0: none",
     kind: Kind::Number { default: 2.0, allowed: |n| (0.0..=1000.0).contains(&n), words: "a ratio from 0 to 1000" },

@@ -6,15 +6,15 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::flags::{DataFlags, Flags, StageOneFlags, StageTwoFlags, TrainingFlags};
-use super::own::{accuracy, load, root, settings, share, show, shown_again};
+use super::declared_flags::{DauDetectOptions, DauPurifyOptions, DeclaredFlags};
+use super::flags::{DataFlags, Flags, TrainingFlags};
+use super::own::{load, root, settings, share, show, shown_again};
 use super::progress::Progress;
 use super::run::store_of;
 use super::{Global, Refuse, announce, host};
 use crate::data::Splits;
-use crate::experiment::{
-    DatasetFacts, Part, RESULTS, Recorder, Store, UNDEFENDED, open_for, searched, seconds, trained, unlearned,
-};
+use crate::defenses::dau::{FINDINGS, Findings};
+use crate::experiment::{DatasetFacts, Experiment, RESULTS, Store, UNDEFENDED, open_for, seconds};
 use crate::report::{Verdict, write_findings};
 
 /// Arguments of `dau defend`.
@@ -28,9 +28,9 @@ pub struct DefendArgs {
     #[command(flatten)]
     training: TrainingFlags,
     #[command(flatten)]
-    stage_one: StageOneFlags,
+    detect: DeclaredFlags<DauDetectOptions>,
     #[command(flatten)]
-    stage_two: StageTwoFlags,
+    purify: DeclaredFlags<DauPurifyOptions>,
     /// Where to write the networks, suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/defend
     /// and a code for the settings]
     #[arg(long, value_name = "DIR")]
@@ -41,8 +41,9 @@ pub struct DefendArgs {
 }
 
 pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
-    let DefendArgs { config, data, training, stage_one, stage_two, out, force } = args.clone();
-    let flags = Flags { config, data, training, stage_one, stage_two, out, force, ..Flags::default() };
+    let DefendArgs { config, data, training, detect, purify, out, force } = args.clone();
+    let (detect, purify) = (DeclaredFlags::new(detect.options), DeclaredFlags::new(purify.options));
+    let flags = Flags { config, data, training, detect, purify, out, force, ..Flags::default() };
     let (settings, mut asked) = settings(&flags, "runs/defend", []).refuse()?;
     let earlier = Store::earlier(&settings.out, &asked).refuse()?;
     let Splits { train, test, remarks } = load(&settings, false).refuse()?;
@@ -61,23 +62,16 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
         return Ok(());
     }
 
-    let recorder = Recorder::new(Part::AntiLearning, &store, &progress);
-    let network = trained(&kernels, &settings, &model, &train, &store, UNDEFENDED, &recorder)?;
-    let findings = searched(&kernels, &settings, &network, &train, &store, &recorder)?;
-    recorder.finish()?;
+    let experiment = Experiment::new(&settings, &kernels, &train, &store, &progress)?;
+    let network = experiment.victim(UNDEFENDED)?;
+    experiment.detect(&network)?;
+    let findings: Findings = store.read_json(FINDINGS)?;
     let verdict = Verdict::new(&train, &findings);
     write_findings(&store, &train, root(&settings), &findings, &verdict)?;
-
-    let recorder = Recorder::new(Part::Test, &store, &progress);
-    let before = accuracy(&kernels, &network, &test, settings.batch, &recorder, "test undefended")?;
-    recorder.finish()?;
+    let before = experiment.accuracy(&network, &test, "test undefended")?;
     // With nothing flagged the network stays as it was trained.
-    let recorder = Recorder::new(Part::Unlearning, &store, &progress);
-    let network = unlearned(&kernels, &settings.unlearn_config(), network, &train, &findings.split, &store, &recorder)?;
-    recorder.finish()?;
-    let recorder = Recorder::new(Part::Test, &store, &progress);
-    let after = accuracy(&kernels, &network, &test, settings.batch, &recorder, "test defended")?;
-    recorder.finish()?;
+    let network = experiment.purify(&network, &findings.split)?;
+    let after = experiment.accuracy(&network, &test, "test defended")?;
 
     let changed = if verdict.flagged > 0 { "after unlearning" } else { "it is the trained network, unchanged" };
     let words = format!(

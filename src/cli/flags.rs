@@ -9,13 +9,17 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml::Table;
 
 use super::attack_flags::AttackFlags;
+use super::declared_flags::{DeclaredFlags, DetectOptions, PurifyOptions};
 use crate::attacks::Draw;
-use crate::defenses::dau::{Border, UnlearnLoss};
+use crate::defenses::DEFENSES;
 use crate::experiment::Channels;
 use crate::gpu::Precision;
 
 /// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
 const NO_SETTING: &str = "run";
+
+/// The heading in `--help` of what is poisoned, and how.
+pub(super) const ATTACK: &str = "Attack";
 
 /// Which images.
 #[derive(Args, Serialize, Clone, Debug, Default)]
@@ -79,10 +83,12 @@ pub struct Flags {
     pub training: TrainingFlags,
     #[command(flatten)]
     #[serde(flatten)]
-    pub stage_one: StageOneFlags,
+    pub detect: DeclaredFlags<DetectOptions>,
     #[command(flatten)]
     #[serde(flatten)]
-    pub stage_two: StageTwoFlags,
+    pub purify: DeclaredFlags<PurifyOptions>,
+    #[arg(long, value_name = "NAME", help = defenses())]
+    pub defense: Option<String>,
     /// Run folder; a run that was stopped there goes on [default: runs/DATASET-ATTACK-SEED, and of `run` a code for its settings]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -133,45 +139,10 @@ pub struct TrainingFlags {
     pub flip: Option<bool>,
 }
 
-/// How the poison is looked for.
-#[derive(Args, Serialize, Clone, Debug, Default)]
-pub struct StageOneFlags {
-    /// Stage 1: what sets the border between poisoned and clean images of an accused class: images, features (images and frozen
-    /// features in one regression) or classifier (images and the classifier retrained on frozen features) [default: features]
-    #[arg(long, value_name = "NAME", value_parser = word::<Border>)]
-    pub border: Option<Border>,
-    /// Stage 1: share of the images taken as surely poisoned to begin with [default: 0.01]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub prefilter_share: Option<f64>,
-    /// Stage 1: rounds of the discriminator [default: 4]
-    #[arg(long, value_name = "N", value_parser = whole)]
-    pub rounds: Option<usize>,
-}
-
-/// How the poison is unlearned.
-#[derive(Args, Serialize, Clone, Debug, Default)]
-pub struct StageTwoFlags {
-    /// Stage 2: loss on the poisoned part, cce or gga (gradient ascent) [default: cce]
-    #[arg(long, value_name = "NAME", value_parser = word::<UnlearnLoss>)]
-    pub unlearn_loss: Option<UnlearnLoss>,
-    /// Stage 2: steps; held-out images may end them earlier
-    #[arg(long, value_name = "N", value_parser = whole)]
-    pub unlearn_steps: Option<usize>,
-    /// Stage 2: peak learning rate
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub unlearn_lr: Option<f64>,
-    /// Stage 2: clean images a step
-    #[arg(long, value_name = "N", value_parser = whole)]
-    pub unlearn_batch_clean: Option<usize>,
-    /// Stage 2: poisoned images a step
-    #[arg(long, value_name = "N", value_parser = whole)]
-    pub unlearn_batch_poison: Option<usize>,
-    /// Stage 2: weight of the loss on the poisoned part [default: 1]
-    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
-    pub unlearn_lambda: Option<f64>,
-    /// Stage 2: also learn clean images with the estimated trigger and their own labels, true or false [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub unlearn_restore: Option<bool>,
+/// `--defense`'s help.
+fn defenses() -> String {
+    let each: Vec<String> = DEFENSES.iter().map(|defense| format!("{}: {}", defense.name(), defense.summary())).collect();
+    format!("{} [default: {}]", each.join("; "), DEFENSES[0].name())
 }
 
 /// The keys that a configuration file may have: the flags' names.

@@ -10,6 +10,7 @@ use super::inputs::poisoned_as;
 
 use crate::attacks;
 use crate::data::{Spec, shown};
+use crate::defenses::options_of;
 use crate::experiment::Protocol;
 use crate::experiment::protocol::{one_line, to_table};
 use crate::nn::MODELS;
@@ -53,6 +54,14 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     let mut all = to_table(&Protocol::defaults(&spec))?;
     all.extend(given.clone());
     let mut protocol: Protocol = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
+    let defense = protocol.defense()?;
+    protocol.defense = defense.name().into();
+    let mut for_defense = protocol.defense_options();
+    // The data set may have defaults for the options of another defense.
+    let known = |name: &String| given.contains_key(name) || options_of(defense).any(|option| option.name == name);
+    for_defense.0.retain(|name, _| known(name));
+    let for_defense = for_defense.complete(defense.name(), options_of(defense))?;
+    protocol.options = protocol.attack_options();
     match attacks::find(&protocol.attack) {
         Ok(entry) => {
             protocol.attack = entry.name.into();
@@ -65,6 +74,7 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         Err(_) if poisoned.is_some() => protocol.attack = shown(&protocol.attack),
         Err(unknown) => return Err(unknown.into()),
     }
+    protocol.options.0.extend(for_defense.0);
     // The data set's width is in channels.
     if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == protocol.model)) {
         protocol.width = (protocol.width / model.unit).max(1);
@@ -107,7 +117,9 @@ mod tests {
 
     use super::super::flags::known_keys;
     use super::*;
-    use crate::attacks::{ATTACKS, AttackOptions, Draw, TargetMode};
+    use crate::attacks::{ATTACKS, Draw, TargetMode};
+    use crate::defenses::DEFENSES;
+    use crate::options::Options;
 
     #[derive(Parser)]
     struct Line {
@@ -155,12 +167,28 @@ mod tests {
     fn an_attacks_options_and_usual_mode_are_filled_in() {
         let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol;
         let badnets = of(&["--patch", "5"]);
-        assert_eq!(toml::to_string(&badnets.options).expect("toml"), "patch = 5\npattern = \"white\"\n");
+        assert_eq!(toml::to_string(&badnets.attack_options()).expect("toml"), "patch = 5\npattern = \"white\"\n");
         assert_eq!(badnets.target_mode, TargetMode::AllToOne);
         assert_eq!(of(&["--attack", "sig"]).target_mode, TargetMode::CleanLabel);
         assert_eq!(of(&["--attack", "sig", "--target-mode", "all-to-one"]).target_mode, TargetMode::AllToOne);
         assert_eq!(refusal(&["--surrogate", "s"]), "BadNets is made without a clean network: leave out --surrogate");
         assert_eq!(refusal(&["--attack", "sig", "--alpha", "0.1"]), "SIG has no option `alpha`; it takes strength, frequency");
+    }
+
+    #[test]
+    fn a_defenses_options_are_its_own_and_filled_in() {
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol;
+        let rate = |protocol: &Protocol| protocol.options.0.get("unlearn_lr").map(ToString::to_string);
+        assert_eq!(rate(&of(&[])).as_deref(), Some("0.002"), "as the dataset's file has it");
+        assert_eq!(rate(&of(&["--dataset", "cifar10"])).as_deref(), Some("0.003"), "the defense's own");
+        assert_eq!(rate(&of(&["--unlearn-lr", "0.1"])).as_deref(), Some("0.1"));
+        let abl = of(&["--defense", "abl", "--abl-share", "0.02"]);
+        assert_eq!((abl.defense.as_str(), rate(&abl)), ("ABL", None));
+        assert_eq!(abl.defense_options().0["abl_share"].to_string(), "0.02");
+        let message = refusal(&["--defense", "abl", "--rounds", "3"]);
+        assert!(message.starts_with("ABL has no option `rounds`; it takes abl_loss, "), "{message}");
+        assert_eq!(refusal(&["--rounds", "0"]), "DAU: rounds `0` does not do: give a whole number of at least 1");
+        assert_eq!(refusal(&["--defense", "x"]), "unknown defense `x`; known are DAU, ABL");
     }
 
     #[test]
@@ -196,8 +224,9 @@ mod tests {
         let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
         let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").protocol;
         settings.poisoned = Some("p".into());
-        let options = ATTACKS.iter().flat_map(|entry| entry.options);
-        settings.options = AttackOptions(options.map(|option| (option.name.to_string(), option.default())).collect());
+        let options =
+            ATTACKS.iter().flat_map(|entry| entry.options).chain(DEFENSES.iter().flat_map(|defense| options_of(*defense)));
+        settings.options = Options(options.map(|option| (option.name.to_string(), option.default())).collect());
         let mut known = known_keys();
         known.sort();
         assert_eq!(to_table(&settings).expect("table").keys().cloned().collect::<Vec<_>>(), known);

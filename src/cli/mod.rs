@@ -6,6 +6,7 @@ mod say;
 mod attack_flags;
 mod bench;
 mod data;
+mod declared_flags;
 mod defend;
 mod demo;
 mod devices;

@@ -18,7 +18,7 @@ use crate::experiment::protocol::POISONING;
 use crate::experiment::{Asked, RESULTS, Store};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::train::{Network, Observer, predict};
+use crate::train::Network;
 
 /// Settings for a folder of images, which nobody poisons here, and what is asked with them and what is `given` beside. Without `--out` the
 /// run's folder is `prefix` and a code.
@@ -83,22 +83,6 @@ pub(super) fn keep_apart(input: &Path, out: &Path) -> Result<()> {
 /// Where the images lie, for paths below it.
 pub(super) fn root(settings: &Protocol) -> &Path {
     settings.data.as_deref().unwrap_or(Path::new(""))
-}
-
-/// Accuracy on images that were not trained on.
-///
-/// # Errors
-/// What stops prediction.
-pub(super) fn accuracy(
-    kernels: &Kernels,
-    network: &Network,
-    test: &Dataset,
-    batch: usize,
-    observer: &dyn Observer,
-    stage: &str,
-) -> Result<Count> {
-    let classes = predict(kernels, network, test, batch, observer, stage)?.class;
-    Ok(Count::of(classes.iter().zip(&test.labels).map(|(said, label)| said == label)))
 }
 
 /// A count as `results.json` has it: percent, and what it is a share of.

@@ -178,12 +178,12 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
 fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTest> {
     let AttackFlags { attack, options, target_mode, target } = flags;
     let Some(name) = attack else {
-        let stray = !options.0.0.is_empty() || target_mode.is_some() || target.is_some();
+        let stray = !options.options.0.is_empty() || target_mode.is_some() || target.is_some();
         ensure!(!stray, "--target, --target-mode and an attack's options describe an attack: give --attack too, or drop them");
         return Ok(TriggeredTest { data, goal: Vec::new() });
     };
     let entry = attacks::find(name)?;
-    let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.0, help: None })?;
+    let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.options, help: None })?;
     let target = target.as_ref().unwrap_or(&Target::Label(0)).label(&data.classes)?;
     Ok(triggered_test(&data, attack.as_ref(), target_mode.unwrap_or(entry.mode), target))
 }

@@ -10,7 +10,7 @@ use super::inputs::{announce_target, note};
 use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
-use crate::experiment::{Asked, Experiment, IMPLANTED, POISON, Protocol, RESULTS, Record, Store};
+use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, RESULTS, Record, Simulation, Store};
 use crate::kernel::Kernels;
 use crate::report::render;
 
@@ -33,7 +33,7 @@ pub(super) fn whole_job(protocol: Protocol, force: bool, global: &Global) -> Res
 }
 
 /// An experiment in its own store: a new one, or the one that it goes on in.
-pub(super) fn begin(protocol: Protocol, force: bool, global: &Global, progress: &Progress) -> Result<(Experiment, Store)> {
+pub(super) fn begin(protocol: Protocol, force: bool, global: &Global, progress: &Progress) -> Result<(Simulation, Store)> {
     let asked = Asked { force, ..Asked::of(&protocol).refuse()? };
     let earlier = Store::earlier(&protocol.out, &asked).refuse()?;
     let experiment = prepare(protocol, earlier.as_ref().filter(|store| store.has(POISON)), global, progress).refuse()?;
@@ -69,9 +69,9 @@ pub(super) fn say_what_is_there(store: &Store, last: &str) {
 /// Checks all inputs, and says what was left out and which adapter is used.
 ///
 /// # Errors
-/// As [`Experiment::prepare`].
-pub(super) fn prepare(protocol: Protocol, earlier: Option<&Store>, global: &Global, progress: &Progress) -> Result<Experiment> {
-    let experiment = Experiment::prepare(protocol, earlier, &host(&|precision| global.open(precision), progress))?;
+/// As [`Simulation::prepare`].
+pub(super) fn prepare(protocol: Protocol, earlier: Option<&Store>, global: &Global, progress: &Progress) -> Result<Simulation> {
+    let experiment = Simulation::prepare(protocol, earlier, &host(&|precision| global.open(precision), progress))?;
     let images = &experiment.images;
     note(&images.remarks, images.folder.poisoned.data.len() + images.folder.test.len());
     announce(&experiment.kernels);

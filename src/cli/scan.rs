@@ -6,14 +6,15 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::flags::{DataFlags, Flags, StageOneFlags};
+use super::declared_flags::{DauDetectOptions, DeclaredFlags};
+use super::flags::{DataFlags, Flags};
 use super::own::{fits, keep_apart, known_by, load, root, settings, show, shown_again};
 use super::progress::Progress;
 use super::run::store_of;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
-use crate::defenses::dau::examine;
-use crate::experiment::{Asked, DatasetFacts, Part, Protocol, RESULTS, Recorder, Store, searched, seconds};
+use crate::defenses::dau::{FINDINGS, Findings, examine};
+use crate::experiment::{Asked, DatasetFacts, Experiment, Protocol, RESULTS, Recorder, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{Verdict, write_findings};
@@ -29,7 +30,7 @@ pub struct ScanArgs {
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
-    stage_one: StageOneFlags,
+    detect: DeclaredFlags<DauDetectOptions>,
     /// Where to write suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/scan and a code for the
     /// settings]
     #[arg(long, value_name = "DIR")]
@@ -50,15 +51,19 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     }
 
     let progress = Progress::new();
-    let recorder = Recorder::new(Part::AntiLearning, &store, &progress);
-    let findings = match &device {
+    let findings: Findings = match &device {
         Some((kernels, network)) => {
             announce(kernels);
-            searched(kernels, &settings, network, &train, &store, &recorder)?
+            Experiment::new(&settings, kernels, &train, &store, &progress)?.detect(network)?;
+            store.read_json(FINDINGS)?
         }
-        None => examine(&train, &recorder)?,
+        None => {
+            let recorder = Recorder::new(&store, &progress);
+            let findings = examine(&train, &recorder)?;
+            recorder.finish()?;
+            findings
+        }
     };
-    recorder.finish()?;
     let verdict = Verdict::new(&train, &findings);
     write_findings(&store, &train, root(&settings), &findings, &verdict)?;
     let results = json!({
@@ -87,7 +92,7 @@ struct ScanInputs {
 }
 
 fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
-    let ScanArgs { checkpoint, mut data, stage_one, out, .. } = args.clone();
+    let ScanArgs { checkpoint, mut data, detect, out, .. } = args.clone();
     let open = |path: &Path| -> Result<_> {
         let kernels = global.open(Precision::F32)?;
         let network = Network::load(&kernels, path)?;
@@ -97,7 +102,7 @@ fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
     if let Some((_, network)) = &device {
         data.image_size = data.image_size.or(Some(network.spec.image_size));
     }
-    let flags = Flags { data, stage_one, out, force: args.force, ..Flags::default() };
+    let flags = Flags { data, detect: DeclaredFlags::new(detect.options), out, force: args.force, ..Flags::default() };
     let network = checkpoint.as_deref().map_or(Ok("none".into()), known_by)?;
     let (settings, asked) = settings(&flags, "runs/scan", [("checkpoint", network)])?;
     if let Some(path) = &checkpoint {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use serde::Deserialize;
 use toml::Table;
 
 use super::flags::{Flags, word};
@@ -13,17 +14,37 @@ use super::layers::{agree, resolve};
 use super::progress::Progress;
 use super::run::{begin, prepare, say_what_is_there, show};
 use super::{Global, Refuse};
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Part, Protocol, RESULTS, RUN, SPLIT, Store};
+use crate::defenses::SCRATCH;
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store};
 
 const FLAG: &str = "--subtask";
+
+/// The original's names for the parts of the job, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Subtask {
+    AntiLearning,
+    Unlearning,
+    Test,
+}
+
+impl Subtask {
+    fn name(self) -> &'static str {
+        match self {
+            Subtask::AntiLearning => "anti_learning",
+            Subtask::Unlearning => "unlearning",
+            Subtask::Test => "test",
+        }
+    }
+}
 
 /// Arguments of the three subtasks.
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "dau --subtask <anti_learning|unlearning|test> [OPTIONS]")]
 pub struct SubtaskArgs {
     /// anti_learning, unlearning or test
-    #[arg(long, value_name = "PART", value_parser = word::<Part>)]
-    subtask: Part,
+    #[arg(long, value_name = "PART", value_parser = word::<Subtask>)]
+    subtask: Subtask,
     #[command(flatten)]
     flags: Flags,
 }
@@ -43,10 +64,10 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let out = resolved.protocol.out.clone();
     let progress = Progress::new();
     let force = args.flags.force;
-    if args.subtask == Part::AntiLearning {
+    if args.subtask == Subtask::AntiLearning {
         let (experiment, store) = begin(resolved.protocol, force, global, &progress)?;
         experiment.anti_learning(&store, &progress)?;
-        say!("next: {}", command(Part::Unlearning));
+        say!("next: {}", command(Subtask::Unlearning));
         return Ok(());
     }
 
@@ -58,15 +79,19 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     protocol.out = out.clone();
     let experiment = prepare(protocol, Some(&store), global, &progress).refuse()?;
     if force {
-        store.undo(args.subtask)?;
+        let tests = ["test undefended", "test defended"];
+        match args.subtask {
+            Subtask::Unlearning => store.undo(&[DEFENDED, SCRATCH, RESULTS], &[&["unlearn"], &tests[..]].concat())?,
+            _ => store.undo(&[RESULTS], &tests)?,
+        }
     }
-    if args.subtask == Part::Unlearning {
+    if args.subtask == Subtask::Unlearning {
         if store.has(DEFENDED) {
             say_what_is_there(&store, DEFENDED);
         }
         let input = experiment.stage_one(&store).refuse()?;
         experiment.unlearning(&store, input, &progress)?;
-        say!("next: {}", command(Part::Test));
+        say!("next: {}", command(Subtask::Test));
         Ok(())
     } else {
         if store.has(RESULTS) {
@@ -78,13 +103,13 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
 }
 
 /// Whether the parts before `part` have left their files; else says which to run first.
-fn inputs(folder: &Path, part: Part) -> Result<()> {
+fn inputs(folder: &Path, part: Subtask) -> Result<()> {
     let needed = [
-        (RUN, Part::AntiLearning),
-        (POISON, Part::AntiLearning),
-        (SPLIT, Part::AntiLearning),
-        (BACKDOORED, Part::AntiLearning),
-        (DEFENDED, Part::Unlearning),
+        (RUN, Subtask::AntiLearning),
+        (POISON, Subtask::AntiLearning),
+        (SPLIT, Subtask::AntiLearning),
+        (BACKDOORED, Subtask::AntiLearning),
+        (DEFENDED, Subtask::Unlearning),
     ];
     match needed.iter().find(|(file, maker)| *maker < part && !folder.join(file).is_file()) {
         Some((file, maker)) => {
@@ -100,7 +125,7 @@ fn inputs(folder: &Path, part: Part) -> Result<()> {
 }
 
 /// The command line as it was given, but for another part.
-fn command(part: Part) -> String {
+fn command(part: Subtask) -> String {
     let mut words = vec!["dau".to_string()];
     let mut args = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
     while let Some(arg) = args.next() {

@@ -7,16 +7,18 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 use serde_json::json;
 
-use super::flags::{DataFlags, Flags, StageTwoFlags};
+use super::declared_flags::{DauPurifyOptions, DeclaredFlags};
+use super::flags::{DataFlags, Flags};
 use super::inputs::{image_cache, note};
-use super::own::{accuracy, fits, keep_apart, known_by, load, root, settings, share, show, shown_again};
+use super::own::{fits, keep_apart, known_by, load, root, settings, share, show, shown_again};
 use super::predict::class_names;
 use super::progress::Progress;
 use super::run::store_of;
 use super::{Global, Refuse, announce};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes};
-use crate::defenses::dau::{Split, UnlearnConfig};
-use crate::experiment::{Asked, CLASSES, Part, Protocol, RESULTS, Recorder, Store, seconds, unlearned};
+use crate::defenses::Split;
+use crate::defenses::dau::UnlearnConfig;
+use crate::experiment::{Asked, CLASSES, Experiment, Protocol, RESULTS, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
@@ -35,7 +37,7 @@ pub struct UnlearnArgs {
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
-    stage_two: StageTwoFlags,
+    purify: DeclaredFlags<DauPurifyOptions>,
     /// Where to write defended.safetensors and results.json [default: runs/unlearn and a code for the settings]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -57,8 +59,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     let Samples { data, bad, test } = samples;
     let suspects = data.subset(&(0..data.len()).filter(|&i| bad[i]).collect::<Vec<_>>());
     let clean = data.len() - suspects.len();
-    let batch_clean = if clean == 0 { 0 } else { settings.unlearn_batch_clean };
-    let config = UnlearnConfig { batch_clean, ..settings.unlearn_config() };
+    let config = UnlearnConfig::of(&settings.defense_options(), &settings.train_config());
     check_batch(&kernels, &network.spec, config.batch()).refuse()?;
     announce(&kernels);
     asked.given.extend([
@@ -71,18 +72,17 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     }
 
     let progress = Progress::new();
-    let recorder = Recorder::new(Part::Unlearning, &store, &progress);
+    let experiment = Experiment::new(&settings, &kernels, &data, &store, &progress)?;
     let measure = |network: &Network, stage: &str| {
-        let kept = accuracy(&kernels, network, &suspects, settings.batch, &recorder, &format!("{stage}, suspects"))?;
-        let test = test.as_ref().map(|test| accuracy(&kernels, network, test, settings.batch, &recorder, stage));
+        let kept = experiment.accuracy(network, &suspects, &format!("{stage}, suspects"))?;
+        let test = test.as_ref().map(|test| experiment.accuracy(network, test, stage));
         Ok::<_, anyhow::Error>((kept, test.transpose()?))
     };
     let (kept_before, before) = measure(&network, "test before")?;
     let split = Split { score: bad.iter().map(|b| f32::from(u8::from(*b))).collect(), flagged: bad };
-    let network = unlearned(&kernels, &config, network, &data, &split, &store, &recorder)?;
+    let network = experiment.purify(&network, &split)?;
     store.write(CLASSES, (data.classes.join("\n") + "\n").as_bytes())?;
     let (kept, after) = measure(&network, "test after")?;
-    recorder.finish()?;
 
     let mut words = format!(
         "Of {} suspects {:.1} % got their given label before, {:.1} % now.\n",
@@ -128,14 +128,14 @@ struct UnlearnInputs {
 }
 
 fn inputs(args: &UnlearnArgs, global: &Global) -> Result<UnlearnInputs> {
-    let UnlearnArgs { checkpoint, suspects, data, stage_two, out, force } = args.clone();
+    let UnlearnArgs { checkpoint, suspects, data, purify, out, force } = args.clone();
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &checkpoint)?;
     let ModelSpec { classes, image_size, .. } = network.spec;
     let known = data.data.is_some() || data.dataset.is_some();
     let data = DataFlags { image_size: data.image_size.or(Some(image_size)), ..data };
     let given = [("checkpoint", known_by(&checkpoint)?), ("suspects at", suspects.display().to_string())];
-    let flags = Flags { data, stage_two, out, force, ..Flags::default() };
+    let flags = Flags { data, purify: DeclaredFlags::new(purify.options), out, force, ..Flags::default() };
     let (settings, asked) = settings(&flags, "runs/unlearn", given)?;
     keep_apart(&checkpoint, &settings.out)?;
     keep_apart(&suspects, &settings.out)?;

@@ -1,4 +1,5 @@
 use super::{DataError, Layout};
+use crate::options::Options;
 use serde::{Deserialize, Serialize};
 
 /// The datasets that `dau` knows, as (name, TOML). To add one: a file in `datasets/` and a line here.
@@ -42,7 +43,9 @@ pub struct Spec {
     #[serde(default)]
     pub archives: Vec<Archive>,
     pub train: TrainDefaults,
-    pub unlearn: UnlearnDefaults,
+    /// Defaults of defenses' options that suit it.
+    #[serde(default)]
+    pub options: Options,
 }
 
 /// Training settings that suit a dataset: base width of the ResNet, epochs, images a batch, SGD's learning rate and
@@ -55,16 +58,6 @@ pub struct TrainDefaults {
     pub batch: usize,
     pub lr: f64,
     pub weight_decay: f32,
-}
-
-/// Unlearning settings that suit a dataset: steps, learning rate, and how many clean and poisoned images a joint batch has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UnlearnDefaults {
-    pub steps: usize,
-    pub lr: f64,
-    pub batch_clean: usize,
-    pub batch_poison: usize,
 }
 
 /// A published file to fetch and unpack.
@@ -134,7 +127,6 @@ mod tests {
                 assert!(archive.sha256.is_some() || archive.md5.is_some(), "{archive:?} cannot be checked");
                 assert!([".tar.gz", ".zip"].iter().any(|end| archive.file_name().ends_with(end)), "{archive:?}");
             }
-            assert!(spec.unlearn.steps > 0 && spec.unlearn.batch_clean > 0 && spec.unlearn.batch_poison > 0);
         }
     }
 

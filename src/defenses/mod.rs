@@ -1,4 +1,120 @@
 //! Defenses: training data in, a verdict on every sample and a clean network out. They see data and labels as a victim has
 //! them: no attack, no ground truth, no test set (tests/floors.rs holds them to it).
+//!
+//! To add one: a file here, which declares its options too, and a line in [`DEFENSES`].
 
+mod abl;
 pub mod dau;
+mod lab;
+mod split;
+
+pub use lab::{Lab, SCRATCH};
+pub use split::Split;
+
+use serde_json::Value;
+
+use crate::data::Dataset;
+use crate::options::{OptionSpec, Options};
+use crate::train::{Network, TrainConfig, TrainError};
+
+/// What a defense works on.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// The training images, some of them perhaps poisoned.
+    pub train: &'a Dataset,
+    /// A network that was trained on all of `train`.
+    pub victim: &'a Network,
+}
+
+/// What a defense says of the training images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    pub split: Split,
+    /// What it saw, for a record; null where there is nothing to say.
+    pub evidence: Value,
+}
+
+/// A defense, in two halves: tell which images are poisoned, then make a clean network.
+pub trait Defense: Sync {
+    fn name(&self) -> &'static str;
+
+    /// One line for help texts.
+    fn summary(&self) -> &'static str;
+
+    /// Options of [`Defense::detect`].
+    fn detect_options(&self) -> &'static [OptionSpec];
+
+    /// Options of [`Defense::purify`].
+    fn purify_options(&self) -> &'static [OptionSpec];
+
+    /// Images of its largest training step; asked before anything is written.
+    fn largest_batch(&self, options: &Options, training: &TrainConfig) -> usize;
+
+    /// Says which images are poisoned.
+    ///
+    /// # Errors
+    /// What stops training or prediction; a wish to stop; a disk that refuses.
+    fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError>;
+
+    /// Makes a network without the backdoor, `split` being the verdict.
+    ///
+    /// # Errors
+    /// As [`Defense::detect`].
+    fn purify(&self, lab: &Lab, given: &Given, split: &Split) -> Result<Network, TrainError>;
+}
+
+/// The defenses that `dau` knows; the first is the default.
+pub static DEFENSES: &[&dyn Defense] = &[&dau::Dau, &abl::Abl];
+
+/// The defense called `name`; upper and lower case are the same.
+///
+/// # Errors
+/// An unknown name; the message lists the defenses.
+pub fn find(name: &str) -> Result<&'static dyn Defense, UnknownDefense> {
+    let known = || DEFENSES.iter().map(|defense| defense.name()).collect::<Vec<_>>().join(", ");
+    DEFENSES
+        .iter()
+        .find(|defense| defense.name().eq_ignore_ascii_case(name))
+        .copied()
+        .ok_or_else(|| UnknownDefense { name: name.into(), known: known() })
+}
+
+/// All options of a defense.
+pub fn options_of(defense: &dyn Defense) -> impl Iterator<Item = &'static OptionSpec> + Clone {
+    defense.detect_options().iter().chain(defense.purify_options())
+}
+
+/// A name that is none of [`DEFENSES`].
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("unknown defense `{name}`; known are {known}")]
+pub struct UnknownDefense {
+    name: String,
+    known: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defense_is_found_in_any_case_and_an_unknown_one_answered_with_the_list() {
+        for defense in DEFENSES {
+            assert_eq!(find(&defense.name().to_lowercase()).expect("known").name(), defense.name());
+        }
+        let message = find("Mona").err().expect("not known").to_string();
+        assert_eq!(message, "unknown defense `Mona`; known are DAU, ABL");
+    }
+
+    #[test]
+    fn every_option_belongs_to_one_defense_and_its_default_is_allowed() {
+        let mut seen = std::collections::HashSet::new();
+        for defense in DEFENSES {
+            let all = Options::default().complete(defense.name(), options_of(*defense)).expect("the defaults are allowed");
+            assert!(all.complete(defense.name(), options_of(*defense)).is_ok(), "{}", defense.name());
+            for option in options_of(*defense) {
+                assert!(seen.insert(option.name), "{} is declared twice", option.name);
+                assert!(option.name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", option.name);
+            }
+        }
+    }
+}

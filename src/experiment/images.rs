@@ -48,7 +48,8 @@ impl Images {
             None
         };
         let help = surrogate.as_ref().map(|surrogate| Help { surrogate, clean: &clean.train, mode, target });
-        let attack = entry.build(&Blueprint { size, seed, options: &protocol.options, help })?;
+        let chosen = protocol.attack_options();
+        let attack = entry.build(&Blueprint { size, seed, options: &chosen, help })?;
         let poisoned = match earlier {
             Some(store) => Poisoned::from_manifest(&clean.train, attack.as_ref(), seed, &store.read(POISON)?)?,
             None => attacks::poison(&clean.train, attack.as_ref(), &options)?,

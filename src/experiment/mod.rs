@@ -1,4 +1,4 @@
-//! An experiment: what is asked ([`Protocol`]), the doing ([`Experiment`]), where it is kept ([`Store`]), what was found ([`Record`]),
+//! An experiment: what is asked ([`Protocol`]), the doing ([`Experiment`], with an attack of our own [`Simulation`]), where it is kept ([`Store`]), what was found ([`Record`]),
 //! judged with the truth that no defense sees.
 
 mod cell;
@@ -12,23 +12,25 @@ mod poisoned_folder;
 pub(crate) mod protocol;
 mod record;
 mod recorder;
+mod simulation;
 mod split_csv;
 mod store;
 mod surrogate;
 
 pub use cell::cell;
 pub use channels::{Channels, normalisation};
-pub use experiment::{Experiment, open_for, searched, trained, unlearned};
+pub use experiment::{Experiment, open_for};
 pub use image_list::{ImageList, Places};
 pub use images::Images;
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use protocol::Protocol;
 pub use record::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SplitFigures, seconds};
 pub use recorder::Recorder;
+pub use simulation::Simulation;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
 pub use store::{
-    Asked, BACKDOORED, CLASSES, DEFENDED, FINDINGS, HISTOGRAM, METRICS, POISON, PREVIEW, Part, Provenance, RESULTS, RUN, SHEET,
-    SPLIT, SURROGATE, SUSPECTS, StageTime, Store, TRAINING, UNDEFENDED, UNLEARNING, VERDICT,
+    Asked, BACKDOORED, CLASSES, DEFENDED, EVIDENCE, HISTOGRAM, METRICS, POISON, PREVIEW, Provenance, RESULTS, RUN, SHEET, SPLIT,
+    SURROGATE, SUSPECTS, StageTime, Store, TRAINING, UNDEFENDED, VERDICT,
 };
 
 use std::path::PathBuf;

@@ -10,11 +10,13 @@ use toml::{Table, Value};
 
 use super::Asked;
 use super::channels::{Channels, decimal, normalisation};
-use crate::attacks::{self, ATTACKS, AttackOptions, Draw, PoisonOptions, Target, TargetMode};
+use crate::attacks::{self, ATTACKS, Draw, PoisonOptions, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
-use crate::defenses::dau::{Border, DiscriminatorConfig, StageOneConfig, UnlearnConfig, UnlearnLoss};
+use crate::defenses::{self, DEFENSES, Defense, options_of};
 use crate::gpu::Precision;
 use crate::nn::{MODELS, ModelSpec};
+use crate::ops::LossKind;
+use crate::options::Options;
 use crate::train::{Normalisation, SgdConfig, TrainConfig};
 
 /// Settings, beside an attack's options, that say how images are poisoned.
@@ -36,9 +38,9 @@ pub struct Protocol {
     /// Images that are poisoned already; then the attack's name is only reported.
     pub poisoned: Option<PathBuf>,
     pub attack: String,
-    /// The attack's options; it refuses what it does not know, and so any key that is no setting.
+    /// The attack's options and the defense's; they refuse what neither knows, and so any key that is no setting.
     #[serde(flatten)]
-    pub options: AttackOptions,
+    pub options: Options,
     pub target_mode: TargetMode,
     pub target: Target,
     pub poison_rate: f64,
@@ -58,18 +60,7 @@ pub struct Protocol {
     pub std: Channels,
     pub crop_pad: u32,
     pub flip: bool,
-    pub border: Border,
-    pub prefilter_share: f64,
-    pub rounds: usize,
-    pub unlearn_loss: UnlearnLoss,
-    pub unlearn_steps: usize,
-    pub unlearn_lr: f64,
-    pub unlearn_batch_clean: usize,
-    pub unlearn_batch_poison: usize,
-    pub unlearn_lambda: f64,
-    /// Runs of versions that never did do not say.
-    #[serde(default)]
-    pub unlearn_restore: bool,
+    pub defense: String,
     pub out: PathBuf,
 }
 
@@ -92,7 +83,7 @@ impl Protocol {
             seed: 0,
             poisoned: None,
             attack: ATTACKS[0].name.into(),
-            options: AttackOptions::default(),
+            options: spec.options.clone(),
             target_mode: TargetMode::default(),
             target: Target::Label(0),
             poison_rate: 0.1,
@@ -110,16 +101,7 @@ impl Protocol {
             std: spec.std.into(),
             crop_pad: spec.crop_pad,
             flip: spec.flip,
-            border: Border::default(),
-            prefilter_share: 0.01,
-            rounds: 4,
-            unlearn_loss: UnlearnLoss::Cce,
-            unlearn_steps: spec.unlearn.steps,
-            unlearn_lr: spec.unlearn.lr,
-            unlearn_batch_clean: spec.unlearn.batch_clean,
-            unlearn_batch_poison: spec.unlearn.batch_poison,
-            unlearn_lambda: 1.0,
-            unlearn_restore: true,
+            defense: DEFENSES[0].name().into(),
             out: PathBuf::new(),
         }
     }
@@ -152,34 +134,23 @@ impl Protocol {
     pub(crate) fn check(&self) -> Result<()> {
         if self.poisoned.is_none() {
             let entry = attacks::find(&self.attack)?;
-            entry.complete(&self.options)?;
+            entry.complete(&self.attack_options())?;
             let useless = self.surrogate.is_some() && !entry.needs_surrogate;
             ensure!(!useless, "{} is made without a clean network: leave out --surrogate", entry.name);
         }
+        let defense = self.defense()?;
+        self.defense_options().complete(defense.name(), options_of(defense))?;
         let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
-        for (name, value) in [
-            ("width", self.width),
-            ("epochs", self.epochs),
-            ("batch", self.batch),
-            ("rounds", self.rounds),
-            ("unlearn-steps", self.unlearn_steps),
-            ("unlearn-batch-clean", self.unlearn_batch_clean),
-            ("unlearn-batch-poison", self.unlearn_batch_poison),
-        ] {
+        for (name, value) in [("width", self.width), ("epochs", self.epochs), ("batch", self.batch)] {
             ensure!(value > 0, "--{name} 0 does not do: give at least 1");
         }
-        for (name, value) in [("lr", self.lr), ("unlearn-lr", self.unlearn_lr)] {
-            ensure!(value.is_finite() && value > 0.0, "--{name} {value} does not do: give a number above 0");
-        }
-        for (name, value) in [("weight-decay", self.weight_decay), ("unlearn-lambda", self.unlearn_lambda)] {
-            ensure!(value.is_finite() && value >= 0.0, "--{name} {value} does not do: give 0 or more");
-        }
+        let Protocol { lr, weight_decay, .. } = *self;
+        ensure!(lr.is_finite() && lr > 0.0, "--lr {lr} does not do: give a number above 0");
+        ensure!(weight_decay.is_finite() && weight_decay >= 0.0, "--weight-decay {weight_decay} does not do: give 0 or more");
         self.normalisation()?;
         let momentum = self.momentum;
         ensure!((0.0..1.0).contains(&momentum), "--momentum {momentum} does not do: give a share from 0 to below 1");
-        let share = self.prefilter_share;
-        ensure!(share > 0.0 && share < 1.0, "--prefilter-share {share} does not do: give a share between 0 and 1");
         let rate = self.poison_rate;
         ensure!((0.0..=1.0).contains(&rate), "--poison-rate {rate} is outside 0..1: give a share of the images, .1 for 10 %");
         let (pad, size) = (self.crop_pad as usize, self.image_size);
@@ -218,7 +189,8 @@ impl Protocol {
     /// Settings that TOML cannot hold.
     pub fn poisoning(&self) -> Result<Table> {
         let mut table = to_table(self)?;
-        table.retain(|key, _| DESCRIBING.contains(&key) || self.options.0.contains_key(key));
+        let options = self.attack_options();
+        table.retain(|key, _| DESCRIBING.contains(&key) || options.0.contains_key(key));
         Ok(table)
     }
 
@@ -228,7 +200,8 @@ impl Protocol {
     /// Settings that TOML cannot hold.
     pub fn without_poisoning(&self) -> Result<Table> {
         let mut table = to_table(self)?;
-        table.retain(|key, _| !(POISONING.contains(&key) || self.options.0.contains_key(key)));
+        let options = self.attack_options();
+        table.retain(|key, _| !(POISONING.contains(&key) || options.0.contains_key(key)));
         Ok(table)
     }
 
@@ -238,31 +211,26 @@ impl Protocol {
 
     pub fn train_config(&self) -> TrainConfig {
         let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
-        TrainConfig { epochs, batch, lr, sgd: self.sgd(), seed: self.seed }
+        TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd: self.sgd(), seed: self.seed }
     }
 
-    pub fn stage_one_config(&self) -> StageOneConfig {
-        StageOneConfig {
-            batch: self.batch,
-            seed: self.seed,
-            border: self.border,
-            prefilter_share: self.prefilter_share,
-            discriminator: DiscriminatorConfig { rounds: self.rounds, ..Default::default() },
-        }
+    /// # Errors
+    /// A name that is unknown.
+    pub fn defense(&self) -> Result<&'static dyn Defense> {
+        Ok(defenses::find(&self.defense)?)
     }
 
-    pub fn unlearn_config(&self) -> UnlearnConfig {
-        UnlearnConfig {
-            steps: self.unlearn_steps,
-            lr: self.unlearn_lr,
-            batch_clean: self.unlearn_batch_clean,
-            batch_poison: self.unlearn_batch_poison,
-            lambda: self.unlearn_lambda as f32,
-            loss: self.unlearn_loss,
-            restore: self.unlearn_restore,
-            sgd: self.sgd(),
-            seed: self.seed,
-        }
+    /// Those of the options that a defense declares.
+    pub fn defense_options(&self) -> Options {
+        let declared = |name: &String| DEFENSES.iter().any(|defense| options_of(*defense).any(|option| option.name == name));
+        Options(self.options.0.iter().filter(|(name, _)| declared(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
+    }
+
+    /// The others: the attack's.
+    pub fn attack_options(&self) -> Options {
+        let defenses = self.defense_options();
+        let others = self.options.0.iter().filter(|(name, _)| !defenses.0.contains_key(*name));
+        Options(others.map(|(n, v)| (n.clone(), v.clone())).collect())
     }
 
     fn sgd(&self) -> SgdConfig {

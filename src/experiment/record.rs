@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 
 use super::StageTime;
 use super::evaluate::{Count, ModelMetrics, SplitMetrics};
-use crate::defenses::dau::ClassEvidence;
 
 /// Below so many percent of undefended attack success there is no backdoor to speak of.
 pub const IMPLANTED: f64 = 80.0;
@@ -16,9 +15,10 @@ pub struct Record {
     pub version: String,
     pub dataset: DatasetFacts,
     pub poison: PoisonFacts,
-    /// The network after stage 1.
+    pub defense: String,
+    /// The network that was trained on everything.
     pub undefended: Figures,
-    /// The network after stage 2.
+    /// The network that the defense made.
     pub defended: Figures,
     pub split: SplitFigures,
     /// Whether there was a backdoor to defend against, undefended ASR of at least [`IMPLANTED`]; null without an ASR.
@@ -31,9 +31,9 @@ pub struct Record {
     pub seed: u64,
     /// What to know before these figures are used; empty most often.
     pub warnings: Vec<String>,
-    /// What stage 1 saw of each class.
+    /// What the defense saw; DAU: of each class, as [`crate::defenses::dau::ClassEvidence`].
     #[serde(default)]
-    pub evidence: Vec<ClassEvidence>,
+    pub evidence: Value,
     /// Every setting.
     pub config: Value,
 }
@@ -156,7 +156,7 @@ impl Record {
             None => self.warnings.push("no triggered test images: ASR, RA and DER are not available".into()),
         }
         if self.split.flagged == 0 {
-            self.warnings.push("stage 1 flagged no training image".into());
+            self.warnings.push("no training image was flagged".into());
         }
     }
 }
@@ -164,7 +164,6 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Part;
 
     #[test]
     fn figures_are_percent_with_counts() {
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn seconds_add_up_by_stage_in_order() {
-        let stage = |name: &str, seconds| StageTime { part: Part::Test, name: name.into(), seconds };
+        let stage = |name: &str, seconds| StageTime { name: name.into(), seconds };
         let map = seconds(&[stage("train", 1.0), stage("features", 0.5), stage("train", 2.0)]);
         let expected = json!({"train": 3.0, "features": 0.5, "total": 3.5});
         assert_eq!(serde_json::to_string(&map).expect("json"), expected.to_string());

@@ -1,14 +1,13 @@
-//! Recording while a part of an experiment runs: every epoch to `metrics.jsonl`, the seconds of every stage.
+//! Recording while an experiment runs: every epoch to `metrics.jsonl`, the seconds of every stage.
 
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::{Part, Store, StoreError};
+use super::{Store, StoreError};
 use crate::train::{EpochRecord, Observer};
 
-/// Keeps what one part's observer sees, and passes all of it on.
+/// Keeps what an observer sees, and passes all of it on.
 pub struct Recorder<'a> {
-    part: Part,
     store: &'a Store,
     observer: &'a dyn Observer,
     state: RefCell<State>,
@@ -31,8 +30,8 @@ fn without_count(name: &str) -> &str {
 }
 
 impl<'a> Recorder<'a> {
-    pub fn new(part: Part, store: &'a Store, observer: &'a dyn Observer) -> Recorder<'a> {
-        Recorder { part, store, observer, state: RefCell::default() }
+    pub fn new(store: &'a Store, observer: &'a dyn Observer) -> Recorder<'a> {
+        Recorder { store, observer, state: RefCell::default() }
     }
 
     /// Ends the last stage.
@@ -47,7 +46,7 @@ impl<'a> Recorder<'a> {
     fn end_stage(&self) {
         let mut state = self.state.borrow_mut();
         let Some((name, began)) = state.stage.take() else { return };
-        if let Err(fault) = self.store.add_seconds(self.part, without_count(&name), began.elapsed().as_secs_f64()) {
+        if let Err(fault) = self.store.add_seconds(without_count(&name), began.elapsed().as_secs_f64()) {
             state.fault.get_or_insert(fault);
         }
     }
@@ -65,7 +64,7 @@ impl Observer for Recorder<'_> {
     }
 
     fn epoch(&self, record: &EpochRecord) {
-        if let Err(fault) = self.store.append_metrics(self.part, record) {
+        if let Err(fault) = self.store.append_metrics(record) {
             self.state.borrow_mut().fault.get_or_insert(fault);
         }
         self.observer.epoch(record);
@@ -103,7 +102,7 @@ mod tests {
     fn stages_are_timed_and_epochs_written() {
         let place = tempfile::tempdir().expect("a folder");
         let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");
-        let recorder = Recorder::new(Part::AntiLearning, &store, &Silent);
+        let recorder = Recorder::new(&store, &Silent);
         recorder.begin("train 1/2", 20);
         recorder.advance(20);
         let record = EpochRecord {
@@ -124,6 +123,6 @@ mod tests {
         let stages = store.read_run().expect("read").1.stages;
         assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["train", "features", "test defended"]);
         let line = store.read(METRICS).expect("metrics");
-        assert!(line.starts_with("{\"part\":\"anti_learning\",\"stage\":\"train\",\"epoch\":1,"), "{line}");
+        assert!(line.starts_with("{\"stage\":\"train\",\"epoch\":1,"), "{line}");
     }
 }

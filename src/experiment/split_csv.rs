@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::StoreError;
-use crate::defenses::dau::Split;
+use crate::defenses::Split;
 
 const HEADER: &str = "index,label,score,verdict";
 pub const VERDICTS: [&str; 2] = ["clean", "poisoned"];

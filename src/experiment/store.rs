@@ -1,4 +1,4 @@
-//! The folder of one run: which files it has, which part of the job writes which, and writing each in one piece.
+//! The folder of one run: which files it has, and writing each in one piece.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -43,53 +43,16 @@ pub const BACKDOORED: &str = "backdoored.safetensors";
 pub const DEFENDED: &str = "defended.safetensors";
 /// The figures, [`super::Record`].
 pub const RESULTS: &str = "results.json";
-/// All that stage 1 found.
-pub const FINDINGS: &str = "findings.json";
+/// What the defense saw, for [`RESULTS`].
+pub const EVIDENCE: &str = "evidence.json";
 /// What a training under way needs to go on; removed when the network is there.
 pub const TRAINING: &str = "training.safetensors";
-/// The same of unlearning.
-pub const UNLEARNING: &str = "unlearning.safetensors";
 /// Held by the process that works here.
 const LOCK: &str = "lock";
-
-/// The three parts of the job, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    AntiLearning,
-    Unlearning,
-    Test,
-}
-
-impl Part {
-    pub const ALL: [Part; 3] = [Part::AntiLearning, Part::Unlearning, Part::Test];
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Part::AntiLearning => "anti_learning",
-            Part::Unlearning => "unlearning",
-            Part::Test => "test",
-        }
-    }
-
-    /// What it writes; all parts add to [`METRICS`] and to [`RUN`]'s stages.
-    fn files(self) -> &'static [&'static str] {
-        match self {
-            Part::AntiLearning => &[
-                RUN, POISON, PREVIEW, SURROGATE, METRICS, TRAINING, SPLIT, FINDINGS, BACKDOORED, SUSPECTS, SHEET, HISTOGRAM,
-                VERDICT, CLASSES, UNDEFENDED,
-            ],
-            Part::Unlearning => &[UNLEARNING, DEFENDED],
-            Part::Test => &[RESULTS],
-        }
-    }
-}
 
 /// How long a stage took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageTime {
-    pub part: Part,
     pub name: String,
     pub seconds: f64,
 }
@@ -243,31 +206,30 @@ impl Store {
         self.path(file).is_file()
     }
 
-    /// Removes what `part` and the parts after it wrote, so that they are made again.
+    /// Removes `files` and what is recorded of `stages`, so that they are made again.
     ///
     /// # Errors
     /// A file that cannot be removed or rewritten.
-    pub fn undo(&self, part: Part) -> Result<(), StoreError> {
-        Part::ALL.iter().filter(|p| **p >= part).flat_map(|p| p.files()).try_for_each(|file| self.remove(file))?;
+    pub fn undo(&self, files: &[&str], stages: &[&str]) -> Result<(), StoreError> {
+        files.iter().try_for_each(|file| self.remove(file))?;
         if self.has(METRICS) {
-            let earlier = |line: &&str| serde_json::from_str::<Tag>(line).is_ok_and(|tag| tag.part < part);
-            let kept: String = self.read(METRICS)?.lines().filter(earlier).map(|line| format!("{line}\n")).collect();
+            let other = |line: &&str| serde_json::from_str::<Tag>(line).is_ok_and(|tag| !stages.contains(&tag.stage.as_str()));
+            let kept: String = self.read(METRICS)?.lines().filter(other).map(|line| format!("{line}\n")).collect();
             self.write(METRICS, kept.as_bytes())?;
         }
-        if self.has(RUN) {
-            let (settings, mut run) = self.read_run()?;
-            run.stages.retain(|stage| stage.part < part);
-            self.write_run(&settings, &run)?;
-        }
-        Ok(())
+        let (settings, mut run) = self.read_run()?;
+        run.stages.retain(|stage| !stages.contains(&stage.name.as_str()));
+        self.write_run(&settings, &run)
     }
 
-    /// Removes a file if it is there.
+    /// Removes a file, or a folder with all that it holds, if it is there.
     ///
     /// # Errors
     /// A file that cannot be removed.
     pub fn remove(&self, file: &str) -> Result<(), StoreError> {
-        match fs::remove_file(self.path(file)) {
+        let path = self.path(file);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Write { path: self.path(file), source: e }),
             _ => Ok(()),
         }
@@ -292,28 +254,27 @@ impl Store {
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn append_metrics(&self, part: Part, record: &EpochRecord) -> Result<(), StoreError> {
+    pub fn append_metrics(&self, record: &EpochRecord) -> Result<(), StoreError> {
         let path = self.path(METRICS);
-        let line = serde_json::to_string(&Line { part, record })
-            .map_err(|e| StoreError::Encode { path: path.clone(), why: e.to_string() })?;
+        let line = serde_json::to_string(record).map_err(|e| StoreError::Encode { path: path.clone(), why: e.to_string() })?;
         let said = if self.has(METRICS) { self.read(METRICS)? } else { String::new() };
         let other = |line: &&str| {
             let tag = serde_json::from_str::<Tag>(line);
-            tag.is_ok_and(|tag| (tag.part, tag.stage.as_str(), tag.epoch) != (part, record.stage.as_str(), record.epoch))
+            tag.is_ok_and(|tag| (tag.stage.as_str(), tag.epoch) != (record.stage.as_str(), record.epoch))
         };
         let kept: String = said.lines().filter(other).map(|line| format!("{line}\n")).collect();
         self.write(METRICS, format!("{kept}{line}\n").as_bytes())
     }
 
-    /// Adds to what `stage` of `part` has taken.
+    /// Adds to what `stage` has taken.
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn add_seconds(&self, part: Part, stage: &str, seconds: f64) -> Result<(), StoreError> {
+    pub fn add_seconds(&self, stage: &str, seconds: f64) -> Result<(), StoreError> {
         let (settings, mut run) = self.read_run()?;
-        match run.stages.iter_mut().find(|earlier| (earlier.part, earlier.name.as_str()) == (part, stage)) {
+        match run.stages.iter_mut().find(|earlier| earlier.name == stage) {
             Some(earlier) => earlier.seconds += seconds,
-            None => run.stages.push(StageTime { part, name: stage.into(), seconds }),
+            None => run.stages.push(StageTime { name: stage.into(), seconds }),
         }
         self.write_run(&settings, &run)
     }
@@ -338,7 +299,7 @@ impl Store {
         read_run(&self.root)
     }
 
-    /// Writes what reads back as the same, as [`FINDINGS`].
+    /// Writes what reads back as the same, as JSON.
     ///
     /// # Errors
     /// A disk that refuses.
@@ -382,16 +343,8 @@ fn set_aside(root: &Path) -> Result<(), StoreError> {
     fs::rename(root, &free).map_err(|source| StoreError::Write { path: free, source })
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    part: Part,
-    #[serde(flatten)]
-    record: &'a EpochRecord,
-}
-
 #[derive(Deserialize)]
 struct Tag {
-    part: Part,
     stage: String,
     epoch: usize,
 }

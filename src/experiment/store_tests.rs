@@ -21,11 +21,11 @@ fn epoch(stage: &str, epoch: usize, loss: f64) -> EpochRecord {
 #[test]
 fn run_toml_gives_settings_and_provenance_back() {
     let (_place, store) = store();
-    store.add_seconds(Part::AntiLearning, "train", 1.5).expect("written");
-    store.add_seconds(Part::AntiLearning, "train", 1.0).expect("written");
+    store.add_seconds("train", 1.5).expect("written");
+    store.add_seconds("train", 1.0).expect("written");
     let (settings, run) = store.read_run().expect("read");
     assert_eq!(settings, asked("lr = 0.1\nname = \"x\"").settings);
-    assert_eq!(run.stages, [StageTime { part: Part::AntiLearning, name: "train".into(), seconds: 2.5 }]);
+    assert_eq!(run.stages, [StageTime { name: "train".into(), seconds: 2.5 }]);
     assert_eq!((run.version.as_str(), run.adapter.as_str()), (VERSION, "none"));
 }
 
@@ -57,18 +57,18 @@ fn what_was_asked_the_same_goes_on_and_all_else_is_refused_with_the_difference()
 }
 
 #[test]
-fn a_part_that_is_undone_takes_later_ones_with_it() {
+fn what_is_undone_goes_and_all_else_stays() {
     let (_place, store) = store();
-    for file in [BACKDOORED, DEFENDED, RESULTS] {
+    for file in [BACKDOORED, DEFENDED] {
         store.write(file, b"x").expect("written");
     }
-    store.append_metrics(Part::AntiLearning, &epoch("train", 1, 0.5)).expect("appended");
-    store.append_metrics(Part::Unlearning, &epoch("unlearn", 1, 0.5)).expect("appended");
-    store.add_seconds(Part::Unlearning, "unlearn", 1.0).expect("written");
-    store.undo(Part::Unlearning).expect("undone");
-    assert!(store.has(RUN) && store.has(BACKDOORED) && !store.has(DEFENDED) && !store.has(RESULTS));
+    store.append_metrics(&epoch("train", 1, 0.5)).expect("appended");
+    store.append_metrics(&epoch("unlearn", 1, 0.5)).expect("appended");
+    store.add_seconds("unlearn", 1.0).expect("written");
+    store.undo(&[DEFENDED, RESULTS], &["unlearn"]).expect("undone");
+    assert!(store.has(RUN) && store.has(BACKDOORED) && !store.has(DEFENDED));
     let metrics = store.read(METRICS).expect("metrics");
-    assert!(metrics.lines().count() == 1 && metrics.contains("anti_learning"), "{metrics}");
+    assert!(metrics.lines().count() == 1 && metrics.contains("\"train\""), "{metrics}");
     assert!(store.read_run().expect("read").1.stages.is_empty());
 }
 
@@ -76,11 +76,11 @@ fn a_part_that_is_undone_takes_later_ones_with_it() {
 fn an_epoch_said_again_and_half_a_line_leave_one_line_an_epoch() {
     let (_place, store) = store();
     for (number, loss) in [(1, 0.9), (2, 0.8)] {
-        store.append_metrics(Part::AntiLearning, &epoch("train", number, loss)).expect("appended");
+        store.append_metrics(&epoch("train", number, loss)).expect("appended");
     }
     let half = store.read(METRICS).expect("metrics") + "{\"part\":\"anti_lear";
     store.write(METRICS, half.as_bytes()).expect("written");
-    store.append_metrics(Part::AntiLearning, &epoch("train", 2, 0.7)).expect("appended");
+    store.append_metrics(&epoch("train", 2, 0.7)).expect("appended");
     let text = store.read(METRICS).expect("metrics");
     let losses: Vec<f64> = text
         .lines()

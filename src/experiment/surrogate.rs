@@ -8,7 +8,7 @@ use super::{Host, Protocol};
 use crate::attacks::{AttackError, Pull, Response, Surrogate};
 use crate::data::Dataset;
 use crate::nn::ModelSpec;
-use crate::train::{EpochRecord, InputGradient, Network, Observer, Scalar, TrainConfig, check_batch, fit};
+use crate::train::{InputGradient, Network, Scalar, TrainConfig, check_batch, fit};
 
 /// Loads `checkpoint` or, without one, trains a network on the clean training images as the experiment trains its own.
 ///
@@ -28,9 +28,9 @@ pub(super) fn surrogate(protocol: &Protocol, clean: &Dataset, checkpoint: Option
             check_batch(&kernels, &model, protocol.batch)?;
             // Not the network that the experiment will train: another start, another order, other crops and flips.
             let seed = protocol.seed.wrapping_add(1);
-            let config = TrainConfig { seed, ..protocol.train_config() };
+            let config = TrainConfig { stage: "surrogate train".into(), seed, ..protocol.train_config() };
             let network = Network::new(&kernels, &model, &protocol.normalisation()?, seed)?;
-            fit(&kernels, &network, clean, &config, &Named(host.observer), None)?;
+            fit(&kernels, &network, clean, &config, host.observer, None)?;
             host.observer.end();
             network
         }
@@ -54,26 +54,5 @@ impl Surrogate for InputGradient {
 
     fn features(&self) -> usize {
         self.features()
-    }
-}
-
-/// Says whose training it is.
-struct Named<'a>(&'a dyn Observer);
-
-impl Observer for Named<'_> {
-    fn begin(&self, stage: &str, images: u64) {
-        self.0.begin(&format!("surrogate {stage}"), images);
-    }
-
-    fn advance(&self, images: u64) {
-        self.0.advance(images);
-    }
-
-    fn epoch(&self, record: &EpochRecord) {
-        self.0.epoch(record);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
     }
 }

@@ -1,11 +1,13 @@
 //! Losses: each sample's value and the gradient with respect to the logits. Shader: `shaders/loss.wgsl`, which has the formulas.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Case, Fill};
 use crate::graph::{GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, groups};
 use crate::kernel::KernelId;
 
 /// What is minimised.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LossKind {
     /// -log p_y.
     CrossEntropy,

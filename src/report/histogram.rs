@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::defenses::dau::Split;
+use crate::defenses::Split;
 
 /// Bins have their upper ends; every score from which on samples are flagged, 1/8 or 1/2, is one.
 const BINS: usize = 16;

@@ -93,7 +93,7 @@ fn number(sheet: &mut RgbImage, value: usize, (x, y): (usize, usize)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::defenses::dau::Split;
+    use crate::defenses::Split;
 
     #[test]
     fn the_most_suspicious_come_first_and_flagged_ones_are_framed() {

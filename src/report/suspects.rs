@@ -81,7 +81,7 @@ pub fn parse_suspects(text: &str, path: &Path, [data, aside]: [&Dataset; 2], dir
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::defenses::dau::Split;
+    use crate::defenses::Split;
 
     fn data() -> Dataset {
         Dataset {

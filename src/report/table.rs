@@ -77,7 +77,7 @@ pub fn columns(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use crate::experiment::evaluate::{Count, ModelMetrics, SplitMetrics};
-    use crate::experiment::{DatasetFacts, Part, PoisonFacts, SplitFigures, StageTime, seconds};
+    use crate::experiment::{DatasetFacts, PoisonFacts, SplitFigures, StageTime, seconds};
 
     fn results(asr: usize) -> Record {
         let count = |hits, of| Count { hits, of };
@@ -101,16 +101,17 @@ mod tests {
                 negatives: 0,
                 dirty_rate: Some(9.1),
             },
+            defense: "DAU".into(),
             undefended: Figures::from(&model(asr)),
             defended: Figures::from(&model(0)),
             split: SplitFigures::from(&split),
             implanted: None,
             der: Some(99.5),
-            seconds: seconds(&[StageTime { part: Part::AntiLearning, name: "train".into(), seconds: 40.25 }]),
+            seconds: seconds(&[StageTime { name: "train".into(), seconds: 40.25 }]),
             adapter: "llvmpipe [vulkan, cpu]".into(),
             seed: 0,
             warnings: Vec::new(),
-            evidence: Vec::new(),
+            evidence: serde_json::Value::Null,
             config: serde_json::Value::Null,
         };
         results.judge();

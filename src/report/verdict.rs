@@ -231,7 +231,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::defenses::dau::Split;
+    use crate::defenses::Split;
 
     fn data() -> Dataset {
         Dataset {

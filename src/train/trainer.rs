@@ -16,6 +16,9 @@ use crate::rng;
 /// A whole training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
+    /// What it is called where it is reported.
+    pub stage: String,
+    pub loss: LossKind,
     pub epochs: usize,
     pub batch: usize,
     /// The peak of a cosine schedule over all steps.
@@ -24,7 +27,6 @@ pub struct TrainConfig {
     pub seed: u64,
 }
 
-const STAGE: &str = "train";
 /// A training is saved at least so often.
 pub(crate) const SAVED_EVERY: Duration = Duration::from_secs(60);
 
@@ -47,7 +49,7 @@ struct Position {
     steps: u64,
 }
 
-/// A training of a network with cross-entropy on all of a data set.
+/// A training of a network with one loss, the mean over a batch, on all of a data set.
 pub struct Trainer<'a> {
     kernels: &'a Kernels,
     network: &'a Network,
@@ -76,7 +78,7 @@ impl<'a> Trainer<'a> {
             kernels,
             network,
             data,
-            step: TrainStep::new(kernels, network, config.batch, &[LossKind::CrossEntropy], &config.sgd)?,
+            step: TrainStep::new(kernels, network, config.batch, &[config.loss], &config.sgd)?,
             order: (0..images).collect(),
             shuffle: rng::stream(config.seed, "shuffle"),
             shuffled: 0,
@@ -136,7 +138,7 @@ impl<'a> Trainer<'a> {
         let steps_per_epoch = data.len().div_ceil(config.batch);
         let total = steps_per_epoch * config.epochs;
         let left = &order[first * config.batch..];
-        observer.begin(&format!("{STAGE} {}/{}", epoch + 1, config.epochs), left.len() as u64);
+        observer.begin(&format!("{} {}/{}", config.stage, epoch + 1, config.epochs), left.len() as u64);
         let start = Instant::now();
         let batches = left.chunks(config.batch).map(|indices| {
             let weight = 1.0 / indices.len() as f32;
@@ -153,7 +155,7 @@ impl<'a> Trainer<'a> {
             let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[1]);
             if let Some(&value) = losses.iter().find(|l| !l.is_finite()) {
                 let (epoch, step, lr) = (epoch + 1, first + index + 1, config.lr);
-                return Err(TrainError::NotFinite { stage: STAGE.into(), epoch, step, value, lr });
+                return Err(TrainError::NotFinite { stage: config.stage.clone(), epoch, step, value, lr });
             }
             at.loss += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
             at.hits += batch.labels.iter().zip(&classes).filter(|(l, c)| l == c).count();
@@ -167,7 +169,7 @@ impl<'a> Trainer<'a> {
         if at.step == steps_per_epoch {
             let seen = at.seen.max(1) as f64;
             observer.epoch(&EpochRecord {
-                stage: STAGE.into(),
+                stage: config.stage.clone(),
                 epoch: epoch + 1,
                 epochs: config.epochs,
                 loss: at.loss / seen,
@@ -182,7 +184,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Trains `network` on all of `data` with cross-entropy. With `state`, a file, it goes on from there if the file exists, and saves itself
+/// Trains `network` on all of `data`. With `state`, a file, it goes on from there if the file exists, and saves itself
 /// there after every epoch and every minute.
 ///
 /// # Errors

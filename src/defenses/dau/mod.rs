@@ -6,6 +6,7 @@
 
 mod answer;
 mod candidates;
+mod defense;
 mod discriminator;
 mod duplicates;
 mod evidence;
@@ -18,15 +19,17 @@ mod unlearn;
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, Doubt};
+pub use defense::{Dau, FINDINGS};
 use discriminator::Discriminator;
 pub use discriminator::DiscriminatorConfig;
 use evidence::Evidence;
 pub use evidence::{ClassEvidence, Finding, PooledEvidence, RATIO, SEPARATE};
 use ridge::Ridge;
-pub use split::{Border, Split};
+pub use split::Border;
 use statistics::Moments;
 pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 
+use super::Split;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::train::{Network, Observer, Predictor, TrainError};

@@ -2,39 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::Split;
 use super::discriminator::Discriminator;
 use super::evidence::{Evidence, refine};
 use super::ridge::{Ridge, View};
 use super::statistics::log_odds;
 use crate::train::{Observer, TrainError};
 
-/// The verdict on every training sample, in data order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Split {
-    /// Not to be learned as it is: held to be poisoned or, by evidence, too doubtful (a belief over [`DOUBT`]).
-    pub flagged: Vec<bool>,
-    /// 0 to 1: the belief that the sample is poisoned.
-    pub score: Vec<f32>,
-}
-
 /// A sample of an accused class is flagged from this belief on: a poisoned image that is kept does more harm than seven clean ones that are
 /// not.
 const DOUBT: f32 = 1.0 / 8.0;
-/// Belief over which a sample is more likely poisoned than not.
-const MAJORITY: f32 = 0.5;
-
-impl Split {
-    /// Nothing of `n` samples flagged.
-    pub fn clean(n: usize) -> Split {
-        Split { flagged: vec![false; n], score: vec![0.0; n] }
-    }
-
-    /// Whether sample `i` is flagged though it is more likely clean than poisoned.
-    pub fn doubtful(&self, i: usize) -> bool {
-        self.flagged[i] && self.score[i] <= MAJORITY
-    }
-}
-
 /// What sets the border.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::Split;
+use super::super::Split;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::train::{EpochRecord, Network, Observer, SAVED_EVERY, SgdConfig, TrainError, TrainState, cosine};

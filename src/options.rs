@@ -1,14 +1,14 @@
-//! What can be chosen about an attack. Each attack declares its options in its own file; flags, help, checks and defaults follow.
+//! What can be chosen about an attack or a defense. Each declares its options in its own file; flags, keys of a configuration file, help,
+//! checks and defaults follow.
 
-use super::AttackError;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// An option of an attack. Attacks may share a name if they mean the same kind of value by it.
+/// An option of an attack or a defense. Several may share a name if they mean the same kind of value by it.
 #[derive(Debug)]
-pub struct AttackOption {
-    /// One word: the flag, and the key of a configuration file.
+pub struct OptionSpec {
+    /// The key of a configuration file; the flag, with `-` for `_`.
     pub name: &'static str,
     pub help: &'static str,
     pub kind: Kind,
@@ -63,7 +63,7 @@ impl fmt::Display for OptionValue {
     }
 }
 
-impl AttackOption {
+impl OptionSpec {
     pub fn default(&self) -> OptionValue {
         match self.kind {
             Kind::Flag { default } => OptionValue::Flag(default),
@@ -106,10 +106,10 @@ impl AttackOption {
 /// Options by name; what is not among them has its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct AttackOptions(pub BTreeMap<String, OptionValue>);
+pub struct Options(pub BTreeMap<String, OptionValue>);
 
-impl AttackOptions {
-    pub fn number(&self, option: &AttackOption) -> f64 {
+impl Options {
+    pub fn number(&self, option: &OptionSpec) -> f64 {
         match self.0.get(option.name) {
             Some(OptionValue::Number(x)) => *x,
             _ => {
@@ -123,18 +123,18 @@ impl AttackOptions {
     }
 
     /// A number that its option allows only whole and at least 0.
-    pub fn count(&self, option: &AttackOption) -> usize {
+    pub fn count(&self, option: &OptionSpec) -> usize {
         self.number(option) as usize
     }
 
-    pub fn flag(&self, option: &AttackOption) -> bool {
+    pub fn flag(&self, option: &OptionSpec) -> bool {
         match self.0.get(option.name) {
             Some(OptionValue::Flag(b)) => *b,
             _ => matches!(option.kind, Kind::Flag { default: true }),
         }
     }
 
-    pub fn word<'a>(&'a self, option: &AttackOption) -> &'a str {
+    pub fn word<'a>(&'a self, option: &OptionSpec) -> &'a str {
         match self.0.get(option.name) {
             Some(OptionValue::Word(word)) => word,
             _ => {
@@ -150,28 +150,43 @@ impl AttackOptions {
     /// These options with the defaults of those of `known` that are not among them.
     ///
     /// # Errors
-    /// An option that is not known, or a value that it does not allow.
-    pub(super) fn complete(&self, attack: &'static str, known: &[AttackOption]) -> Result<AttackOptions, AttackError> {
-        let mut all: BTreeMap<String, OptionValue> = known.iter().map(|o| (o.name.to_string(), o.default())).collect();
+    /// An option that `owner` does not know, or a value that it does not allow.
+    pub fn complete<'a>(
+        &self,
+        owner: &'static str,
+        known: impl IntoIterator<Item = &'a OptionSpec> + Clone,
+    ) -> Result<Options, OptionError> {
+        let mut all: BTreeMap<String, OptionValue> =
+            known.clone().into_iter().map(|o| (o.name.to_string(), o.default())).collect();
         for (name, value) in &self.0 {
-            let Some(option) = known.iter().find(|o| o.name == name) else {
-                let names: Vec<_> = known.iter().map(|o| o.name).collect();
+            let Some(option) = known.clone().into_iter().find(|o| o.name == name) else {
+                let names: Vec<_> = known.into_iter().map(|o| o.name).collect();
                 let known = if names.is_empty() { "none".into() } else { names.join(", ") };
-                return Err(AttackError::UnknownOption { attack, option: name.clone(), known });
+                return Err(OptionError::Unknown { owner, option: name.clone(), known });
             };
             if !option.allows(value) {
                 let (value, allowed) = (value.to_string(), option.allowed());
-                return Err(AttackError::OptionValue { attack, option: option.name, value, allowed });
+                return Err(OptionError::Value { owner, option: option.name, value, allowed });
             }
             all.insert(name.clone(), value.clone());
         }
-        Ok(AttackOptions(all))
+        Ok(Options(all))
     }
 }
 
-impl<const N: usize> From<[(&str, OptionValue); N]> for AttackOptions {
-    fn from(pairs: [(&str, OptionValue); N]) -> AttackOptions {
-        AttackOptions(pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+/// What can be wrong with options.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum OptionError {
+    #[error("{owner} has no option `{option}`; it takes {known}")]
+    Unknown { owner: &'static str, option: String, known: String },
+
+    #[error("{owner}: {option} `{value}` does not do: give {allowed}")]
+    Value { owner: &'static str, option: &'static str, value: String, allowed: String },
+}
+
+impl<const N: usize> From<[(&str, OptionValue); N]> for Options {
+    fn from(pairs: [(&str, OptionValue); N]) -> Options {
+        Options(pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
     }
 }
 

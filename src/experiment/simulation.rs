@@ -1,0 +1,184 @@
+//! An experiment with an attack of our own, and so with the truth: what `run`, `demo` and the subtasks do.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use image::ImageFormat;
+
+use super::evaluate::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
+use super::{
+    Asked, BACKDOORED, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host, Images, POISON, PREVIEW, PoisonFacts,
+    Protocol, RESULTS, Record, SPLIT, SURROGATE, SplitFigures, Store, open_for, parse_split, seconds, split_csv,
+};
+use crate::attacks::{Poisoned, Role, TargetMode};
+use crate::data::{Dataset, Spec};
+use crate::defenses::Split;
+use crate::kernel::Kernels;
+use crate::nn::ModelSpec;
+use crate::train::{Network, Observer};
+
+/// Inputs that have been checked: nothing is written before these are at hand.
+pub struct Simulation {
+    pub protocol: Protocol,
+    pub images: Images,
+    pub kernels: Kernels,
+    model: ModelSpec,
+}
+
+impl Simulation {
+    /// Loads and poisons the data, opens the adapter and asks whether the batches fit. `earlier`: a run that has begun, to
+    /// poison as then.
+    ///
+    /// # Errors
+    /// All that is wrong with the input.
+    pub fn prepare(protocol: Protocol, earlier: Option<&Store>, host: &Host) -> Result<Simulation> {
+        let spec = Spec::find(&protocol.dataset)?;
+        let images = Images::load(&protocol, &spec, earlier, host)?;
+        let model = protocol.model_spec(&images.folder.test);
+        let kernels = open_for(&protocol, &model, host)?;
+        Ok(Simulation { protocol, images, kernels, model })
+    }
+
+    /// The training images.
+    fn train(&self) -> &Dataset {
+        &self.poisoned().data
+    }
+
+    fn poisoned(&self) -> &Poisoned {
+        &self.images.folder.poisoned
+    }
+
+    /// What is asked, and of which images.
+    ///
+    /// # Errors
+    /// Settings that TOML cannot hold.
+    pub fn asked(&self, force: bool) -> Result<Asked> {
+        let given = BTreeMap::from([("checksum of the images".to_string(), self.train().fingerprint())]);
+        Ok(Asked { given, force, ..Asked::of(&self.protocol)? })
+    }
+
+    /// Stage 1: the backdoored network and the split. What `store` holds of either is not made again.
+    ///
+    /// # Errors
+    /// What stops training, or a disk that refuses.
+    pub fn anti_learning(&self, store: &Store, observer: &dyn Observer) -> Result<()> {
+        if store.has(SPLIT) {
+            return Ok(());
+        }
+        store.write(POISON, self.poisoned().manifest_csv().as_bytes())?;
+        if let Some(preview) = &self.images.preview {
+            let mut png = std::io::Cursor::new(Vec::new());
+            preview.write_to(&mut png, ImageFormat::Png)?;
+            store.write(PREVIEW, png.get_ref())?;
+        }
+        if let Some(surrogate) = &self.images.surrogate {
+            surrogate.save(&store.path(SURROGATE))?;
+        }
+        let experiment = self.experiment(store, observer)?;
+        let detection = experiment.detect(&experiment.victim(BACKDOORED)?)?;
+        store.write_json(EVIDENCE, &detection.evidence)?;
+        Ok(store.write(SPLIT, split_csv(&detection.split, &self.train().labels).as_bytes())?)
+    }
+
+    fn experiment<'a>(&'a self, store: &'a Store, observer: &'a dyn Observer) -> Result<Experiment<'a>> {
+        Experiment::new(&self.protocol, &self.kernels, self.train(), store, observer)
+    }
+
+    /// What stage 1 left in `store`.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of another network or data.
+    pub fn stage_one(&self, store: &Store) -> Result<(Network, Split)> {
+        let network = Network::load_as(&self.kernels, &store.path(BACKDOORED), &self.model)?;
+        let split = parse_split(&store.read(SPLIT)?, &self.train().labels, &store.path(SPLIT))?;
+        Ok((network, split))
+    }
+
+    /// Stage 2: the defended network, unless `store` holds it.
+    ///
+    /// # Errors
+    /// What stops training, or a disk that refuses.
+    pub fn unlearning(&self, store: &Store, (network, split): (Network, Split), observer: &dyn Observer) -> Result<()> {
+        self.experiment(store, observer)?.purify(&network, &split)?;
+        Ok(())
+    }
+
+    /// What both stages left in `store`: the split, the backdoored and the defended network.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of another network or data.
+    pub fn stage_two(&self, store: &Store) -> Result<(Split, Network, Network)> {
+        let (backdoored, split) = self.stage_one(store)?;
+        let defended = Network::load_as(&self.kernels, &store.path(DEFENDED), &self.model)?;
+        Ok((split, backdoored, defended))
+    }
+
+    /// Tests both networks and the split against the truth, unless `store` holds the figures.
+    ///
+    /// # Errors
+    /// What stops prediction, or a disk that refuses.
+    pub fn test(
+        &self,
+        store: &Store,
+        (split, backdoored, defended): (Split, Network, Network),
+        observer: &dyn Observer,
+    ) -> Result<Record> {
+        if store.has(RESULTS) {
+            return Ok(store.read_json(RESULTS)?);
+        }
+        let experiment = self.experiment(store, observer)?;
+        let before = self.measure(&experiment, &backdoored, "test undefended")?;
+        let after = self.measure(&experiment, &defended, "test defended")?;
+        let found = split_metrics(&split.flagged, &split.score, &self.poisoned().is_poison());
+
+        let (protocol, train) = (&self.protocol, self.train());
+        let count = self.poisoned().count(Role::Poisoned);
+        let mut results = Record {
+            version: env!("CARGO_PKG_VERSION").into(),
+            dataset: DatasetFacts {
+                name: train.name.clone(),
+                train: train.len(),
+                test: self.images.folder.test.len(),
+                left_out: self.images.remarks.left_out.len(),
+            },
+            poison: PoisonFacts {
+                attack: protocol.attack.clone(),
+                mode: protocol.target_mode.name().into(),
+                target: self.images.target,
+                target_name: train.classes[self.images.target as usize].clone(),
+                rate: 100.0 * count as f64 / train.len() as f64,
+                count,
+                negatives: self.poisoned().count(Role::Negative),
+                dirty_rate: self.poisoned().dirty_rate().map(|rate| 100.0 * rate),
+            },
+            defense: protocol.defense.clone(),
+            undefended: Figures::from(&before),
+            defended: Figures::from(&after),
+            split: SplitFigures::from(&found),
+            implanted: None,
+            der: der(&before, &after).map(|der| 100.0 * der),
+            seconds: seconds(&store.read_run()?.1.stages),
+            adapter: self.kernels.gpu().describe(),
+            seed: protocol.seed,
+            warnings: Vec::new(),
+            evidence: store.read_json(EVIDENCE)?,
+            config: serde_json::to_value(protocol)?,
+        };
+        results.judge();
+        store.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
+        Ok(results)
+    }
+
+    /// ACC, ASR, RA and T of one network.
+    fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<ModelMetrics> {
+        let target = Some(self.images.target).filter(|_| self.protocol.target_mode != TargetMode::AllToAll);
+        let clean = &self.images.folder.test;
+        let clean_class = experiment.predict(network, clean, &format!("{stage} 1/2"))?.class;
+        let Some(triggered) = &self.images.folder.triggered else {
+            return Ok(model_metrics(&clean_class, &clean.labels, None, target));
+        };
+        let triggered_class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
+        let triggered = TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: &triggered.goal };
+        Ok(model_metrics(&clean_class, &clean.labels, Some(triggered), target))
+    }
+}
