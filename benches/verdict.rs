@@ -117,7 +117,7 @@ fn with_features(path: &Path, border: &str, data: &Dataset) -> Result<Findings> 
     let kernels = Kernels::new(Gpu::open(&AdapterChoice::default())?);
     let config =
         StageOneConfig { border, prefilter_share: 0.01, discriminator: DiscriminatorConfig::default(), seed: 0, batch: 1 };
-    Ok(judge(&kernels, &features, data, &config, &Silent)?)
+    Ok(judge(&kernels, &features, data, &config, &Silent, None)?)
 }
 
 /// What decided, and the two largest separations.

@@ -205,7 +205,8 @@ impl Verdict {
         order.sort_by(|a, b| b.finding.accuses().cmp(&a.finding.accuses()).then(b.separation.total_cmp(&a.separation)));
         let mut words = vec![format!(
             "Numbers: a group counts as poison if its separation from all other images (Ashman's D) is {SEPARATE} or more and {RATIO} times that of the \
-             next class's group and of the rest of its own class; or if a model that has not seen it gives it the names of many other classes. The most \
+             next class's group and of the rest of its own class; or if a model that has not seen it gives it the names of many other classes, and a network \
+             that was trained on the images sees it as a group, too, or calls other images by its class's name once what the group shares is put onto them. The most \
              separate groups, before the border between poisoned and clean images is drawn:"
         )];
         for seen in order.iter().take(NUMBERED) {
@@ -213,10 +214,17 @@ impl Verdict {
                 "- `{}`: {} of {} images, separation {:.1}",
                 data.classes[seen.class as usize], seen.suspects, seen.images, seen.separation
             );
-            if let (Some(entropy), Finding::Mislabelled) = (seen.entropy, seen.finding) {
+            if let (Some(entropy), Finding::Mislabelled | Finding::Transplanted) = (seen.entropy, seen.finding) {
                 line += &format!(
                     "; a model that has not seen them gives them the names of other classes, as evenly spread as {:.0} % of the greatest possible entropy",
                     100.0 * entropy
+                );
+            }
+            if let Some(share) = seen.transplant {
+                line += &format!(
+                    "; put onto images of other classes, what they share makes the network call {:.0} % of them `{}`",
+                    100.0 * share,
+                    data.classes[seen.class as usize]
                 );
             }
             words.push(line + ".");
@@ -256,6 +264,7 @@ mod tests {
             own: Some(0.1),
             duplicates: usize::from(class == 2) * 74,
             duplicates_separation: 4.8,
+            transplant: None,
             finding: if class == 1 { Finding::Mislabelled } else { Finding::Nothing },
         };
         Findings {

@@ -98,6 +98,7 @@ mod tests {
             own: None,
             duplicates: 0,
             duplicates_separation: 0.0,
+            transplant: None,
             finding,
         }
     }

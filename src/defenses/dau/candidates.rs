@@ -22,7 +22,7 @@ pub(super) const FEWEST: usize = 10;
 /// More of a class is the class.
 const WHOLE: f64 = 0.97;
 /// Two sets that share so much of their union are one.
-const SAME: f64 = 0.8;
+pub(super) const SAME: f64 = 0.8;
 /// D within the class from which a set is apart from it as well.
 const APART: f64 = 3.0;
 /// A set of at least so many images can be the best of its class.

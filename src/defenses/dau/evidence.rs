@@ -33,7 +33,7 @@ const POOLED_OWN: f64 = 0.75;
 /// No class has more of poison of all classes.
 const POOLED_MOST: f64 = 0.8;
 /// D within a class from which two groups are apart.
-const APART: f64 = 3.0;
+pub(super) const APART: f64 = 3.0;
 /// The same with the network's features, for a set called by many names.
 const CONFIRMED: f64 = 4.5;
 /// D against other classes that a set called by many names needs beside.
@@ -41,9 +41,9 @@ const BESIDE: f64 = 3.0;
 /// Of the greatest possible entropy of left-out predictions, ln(K - 1): what a set from many classes has.
 const MANY: f64 = 0.93;
 /// With fewer classes a set has too few names to be called by.
-const FEWEST_CLASSES: usize = 8;
+pub(super) const FEWEST_CLASSES: usize = 8;
 /// Share of such a set that may still be called by its label.
-const OWN: f64 = 0.5;
+pub(super) const OWN: f64 = 0.5;
 
 /// What is seen of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,10 @@ pub struct ClassEvidence {
     pub duplicates: usize,
     /// D of the most separate set of near-duplicates.
     pub duplicates_separation: f64,
+    /// Of a set that was found so: the share of images of other classes that the network calls by this class's name once what the set has in
+    /// common is put onto them.
+    #[serde(default)]
+    pub transplant: Option<f64>,
     pub finding: Finding,
 }
 
@@ -82,14 +86,16 @@ pub enum Finding {
     Separate,
     /// A set that a model which has not seen it calls by many other classes' names.
     Mislabelled,
-    /// The same, but in the network's features the set is not apart from its class.
+    /// A group whose estimated trigger makes the network call other images by the class's name.
+    Transplanted,
+    /// One of the last two, but the network does not bear it out, or there are too few images to believe it.
     Unconfirmed,
 }
 
 impl Finding {
     /// Whether the set counts as poison.
     pub fn accuses(self) -> bool {
-        matches!(self, Finding::Separate | Finding::Mislabelled)
+        matches!(self, Finding::Separate | Finding::Mislabelled | Finding::Transplanted)
     }
 }
 
@@ -181,6 +187,8 @@ pub(super) struct Evidence {
     pub pooled: Option<PooledSet>,
     /// Whether the pooled set is the poison: then no class by itself is accused.
     pub pooled_accused: bool,
+    /// How easy each image is for a model that has not seen it: [`Ridge::margin`].
+    pub margin: Vec<f32>,
 }
 
 impl Evidence {
@@ -220,7 +228,7 @@ pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Re
     log::info!("{:?}", pooled.as_ref().map(|p| &p.seen));
     let Decision { pooled_accused, least } = decide(&mut found, pooled.as_ref().map(|p| &p.seen));
     found.iter_mut().filter(|c| c.seen.finding == Finding::Separate).for_each(|c| c.widen(ridge, least));
-    Ok(Evidence { classes: found, pooled, pooled_accused })
+    Ok(Evidence { classes: found, pooled, pooled_accused, margin })
 }
 
 /// The most separate set of one class.
@@ -237,6 +245,7 @@ fn look_at(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, m
         own: None,
         duplicates: 0,
         duplicates_separation: 0.0,
+        transplant: None,
         finding,
     };
     if members.len() < LEAST {
@@ -278,7 +287,7 @@ fn look_at(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, m
     ClassSet { seen, members, set, score, duplicates, candidates }
 }
 
-fn complement(set: &[bool]) -> Vec<bool> {
+pub(super) fn complement(set: &[bool]) -> Vec<bool> {
     set.iter().map(|s| !s).collect()
 }
 
@@ -324,7 +333,7 @@ pub(super) fn refine(rows: &ClassRows, set: &[bool]) -> Refined {
 
 /// What a model that has not seen `suspects` calls those of them that it is surer of: the entropy over the other classes as a share of
 /// the greatest possible, and the share of all that it still calls `class`. 0 and 1 where there is but one other class.
-fn called(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, suspects: &[usize]) -> (f64, f64) {
+pub(super) fn called(ridge: &Ridge, classifier: &Classifier, data: &Dataset, class: u32, suspects: &[usize]) -> (f64, f64) {
     let classes = data.classes.len();
     if classes < 3 || suspects.is_empty() {
         return (0.0, 1.0);

@@ -174,6 +174,7 @@ fn class_set(class: u32, separation: f64) -> ClassSet {
         own: None,
         duplicates: 0,
         duplicates_separation: 0.0,
+        transplant: None,
         finding,
     };
     ClassSet::none(seen, Vec::new())

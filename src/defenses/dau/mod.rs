@@ -14,6 +14,8 @@ mod features;
 mod ridge;
 mod split;
 mod statistics;
+mod transplant;
+mod trigger;
 mod unlearn;
 
 use serde::{Deserialize, Serialize};
@@ -90,10 +92,11 @@ pub fn scan(
     let mut predictor = Predictor::new(kernels, network, config.batch.min(data.len()))?;
     observer.begin("features", data.len() as u64);
     let features = predictor.run(data, observer)?.features;
-    judge(kernels, &features, data, config, observer)
+    judge(kernels, &features, data, config, observer, Some(&mut predictor))
 }
 
-/// Splits the data by its images and the frozen `features` [N, D] that a network trained on it has of them.
+/// Splits the data by its images and the frozen `features` [N, D] that a network trained on it has of them; with the `network` itself, a
+/// group of images is also accused for working as a trigger.
 ///
 /// # Errors
 /// Features that are not finite or over the adapter's limits; a wish to stop; the driver's.
@@ -103,10 +106,14 @@ pub fn judge(
     data: &Dataset,
     config: &StageOneConfig,
     observer: &dyn Observer,
+    network: Option<&mut Predictor>,
 ) -> Result<Findings, TrainError> {
     let ridge = Ridge::new(data, features, observer)?;
     let mut evidence = evidence::find(&ridge, data, observer)?;
     evidence.confirm(&ridge);
+    if let Some(network) = network {
+        transplant::try_all(&mut evidence, &ridge, data, network, observer)?;
+    }
     let images = split::by_images(&evidence, data.len());
     let accused = images.iter().any(|o| *o > 0.0);
     let odds = match config.border {

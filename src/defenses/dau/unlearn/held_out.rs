@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::trigger::Trigger;
 use super::parts::hold_out;
-use super::trigger::Trigger;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::nn::Param;

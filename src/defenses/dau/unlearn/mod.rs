@@ -3,7 +3,6 @@
 mod held_out;
 mod parts;
 mod steps;
-mod trigger;
 
 use std::path::Path;
 use std::time::Instant;
@@ -11,12 +10,12 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::super::Split;
+use super::trigger::Trigger;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::train::{EpochRecord, Network, Observer, SAVED_EVERY, SgdConfig, TrainError, TrainState, cosine};
 use held_out::{Balance, HeldOut, Outcome};
 use steps::{Round, Steps};
-use trigger::Trigger;
 
 /// The loss of the poisoned part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::super::trigger::Trigger;
 use super::parts::Cycle;
-use super::trigger::Trigger;
 use super::{RESTORE, STAGE, UnlearnConfig, UnlearnLoss};
 use crate::data::Dataset;
 use crate::kernel::Kernels;
