@@ -124,6 +124,7 @@ fn scan_says_of_a_network_that_is_there_what_defend_said() {
     assert!(place.path().join("s/mine.safetensors").exists());
     refused(place.path(), &["scan", "--checkpoint", "none.safetensors", "--data", data], &["none.safetensors"]);
     // By the images alone: the same class, and no adapter is asked for.
+    refused(place.path(), &["scan", "--border", "images", "--data", data], &["--border", "give --checkpoint too"]);
     let alone = ["scan", "--data", data, "--dataset", "digits", "--adapter", "none such", "--out", "a"];
     let results = json(place.path(), &alone);
     assert_eq!((&results["verdict"]["classes"][0]["name"], &results["adapter"]), (&"0".into(), &"none".into()));

@@ -4,11 +4,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::declared_flags::{AttackOptions, DeclaredFlags};
-use super::flags::word;
+use super::flags::{ATTACK, word};
 use crate::attacks::{ATTACKS, Target, TargetMode};
 
 /// Which trigger, and whose label it stands for.
 #[derive(Args, Serialize, Clone, Debug, Default)]
+#[command(next_help_heading = ATTACK)]
 pub struct AttackFlags {
     #[arg(long, value_name = "NAME", help = format!("{} [default: {}]", names(), ATTACKS[0].name))]
     pub attack: Option<String>,

@@ -140,7 +140,8 @@ impl<D: Declared> Args for DeclaredFlags<D> {
         by_name::<D>().into_iter().fold(command, |command, (name, owners)| {
             let help = |(owner, option): &(&str, &OptionSpec)| {
                 let text = format!("{} [default: {}]", option.help, option.default());
-                if *owner == D::PLAIN { text } else { format!("{owner}: {text}") }
+                let (first, rest) = text.split_at(1);
+                if *owner == D::PLAIN { first.to_uppercase() + rest } else { format!("{owner}: {text}") }
             };
             let option = owners[0].1; // tests of attacks and defenses say that all take the same kind
             let value = match option.kind {

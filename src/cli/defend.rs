@@ -7,21 +7,21 @@ use clap::Args;
 use serde_json::json;
 
 use super::declared_flags::{DauDetectOptions, DauPurifyOptions, DeclaredFlags};
-use super::flags::{DataFlags, Flags, TrainingFlags};
+use super::flags::{DataFlags, Flags, OUTPUT, TrainingFlags};
 use super::own::{load, root, settings, share, show, shown_again};
 use super::progress::Progress;
 use super::run::store_of;
 use super::{Global, Refuse, announce, host};
 use crate::data::Splits;
 use crate::defenses::dau::{FINDINGS, Findings};
-use crate::experiment::{DatasetFacts, Experiment, RESULTS, Store, UNDEFENDED, open_for, seconds};
+use crate::experiment::{COMMIT, DatasetFacts, Experiment, RESULTS, Store, UNDEFENDED, open_for, seconds};
 use crate::report::{Verdict, write_findings};
 
 /// Arguments of `dau defend`.
 #[derive(Args, Clone, Debug)]
 pub struct DefendArgs {
     /// Settings from a TOML file with these flags' names as keys
-    #[arg(long, value_name = "FILE.toml")]
+    #[arg(long, value_name = "FILE.toml", help_heading = "Settings")]
     config: Option<PathBuf>,
     #[command(flatten)]
     data: DataFlags,
@@ -33,10 +33,10 @@ pub struct DefendArgs {
     purify: DeclaredFlags<DauPurifyOptions>,
     /// Where to write the networks, suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/defend
     /// and a code for the settings]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: Option<PathBuf>,
     /// Begin anew where the folder holds a run; the old folder is kept beside it
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
 }
 
@@ -83,7 +83,8 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     );
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: remarks.left_out.len() },
+        "commit": COMMIT,
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: test.len(), left_out: remarks.left_out.len(), checksum: train.fingerprint() },
         "classes": train.classes,
         "verdict": verdict,
         "words": words,
@@ -91,6 +92,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
         "defended": share(after),
         "seconds": seconds(&store.read_run()?.1.stages),
         "adapter": adapter,
+        "kernels": kernels.choices(),
         "seed": settings.seed,
         "config": settings.without_poisoning()?,
     });

@@ -18,11 +18,16 @@ use crate::gpu::Precision;
 /// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
 const NO_SETTING: &str = "run";
 
-/// The heading in `--help` of what is poisoned, and how.
+/// Headings in `--help`, beside those of the stages.
 pub(super) const ATTACK: &str = "Attack";
+const DEFENSE: &str = "Defense";
+const DATA: &str = "Data";
+const TRAINING: &str = "Training";
+pub(super) const OUTPUT: &str = "Output";
 
 /// Which images.
 #[derive(Args, Serialize, Clone, Debug, Default)]
+#[command(next_help_heading = DATA)]
 pub struct DataFlags {
     /// digits, CIFAR-10, CIFAR-100, GTSRB, Tiny-ImageNet or folder [default: digits]
     #[arg(long, value_name = "NAME")]
@@ -47,6 +52,7 @@ pub struct DataFlags {
 
 /// What is poisoned, and how.
 #[derive(Args, Serialize, Clone, Debug, Default)]
+#[command(next_help_heading = ATTACK)]
 pub struct PoisonFlags {
     #[command(flatten)]
     #[serde(flatten)]
@@ -66,7 +72,7 @@ pub struct PoisonFlags {
 #[derive(Args, Serialize, Clone, Debug, Default)]
 pub struct Flags {
     /// Settings from a TOML file with these flags' names as keys
-    #[arg(long, value_name = "FILE.toml")]
+    #[arg(long, value_name = "FILE.toml", help_heading = "Settings")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -76,30 +82,31 @@ pub struct Flags {
     #[serde(flatten)]
     pub poison: PoisonFlags,
     /// Images that are poisoned already, a folder as `dau poison` writes it: nothing is poisoned then
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = ATTACK)]
     pub poisoned: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]
     pub training: TrainingFlags,
+    #[arg(long, value_name = "NAME", help = defenses(), help_heading = DEFENSE)]
+    pub defense: Option<String>,
     #[command(flatten)]
     #[serde(flatten)]
     pub detect: DeclaredFlags<DetectOptions>,
     #[command(flatten)]
     #[serde(flatten)]
     pub purify: DeclaredFlags<PurifyOptions>,
-    #[arg(long, value_name = "NAME", help = defenses())]
-    pub defense: Option<String>,
     /// Run folder; a run that was stopped there goes on [default: runs/DATASET-ATTACK-SEED, and of `run` a code for its settings]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     pub out: Option<PathBuf>,
     /// Begin anew where the folder holds a run; the old folder is kept beside it
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     #[serde(skip)]
     pub force: bool,
 }
 
 /// Which network, and how it is trained.
 #[derive(Args, Serialize, Clone, Debug, Default)]
+#[command(next_help_heading = TRAINING)]
 pub struct TrainingFlags {
     /// Network: resnet18, resnet34, preact-resnet18, wrn-16, wrn-28 or wrn-40 [default: resnet18]
     #[arg(long, value_name = "NAME")]

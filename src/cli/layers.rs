@@ -233,6 +233,14 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_stands_under_a_heading() {
+        let command = <Flags as clap::Args>::augment_args(clap::Command::new("flags"));
+        let stray: Vec<String> =
+            command.get_arguments().filter(|arg| arg.get_help_heading().is_none()).map(|arg| arg.get_id().to_string()).collect();
+        assert_eq!(stray, [""; 0]);
+    }
+
+    #[test]
     fn an_unknown_key_is_answered_with_the_nearest() {
         for (key, nearest) in [("epoch", "epochs"), ("poisonrate", "poison_rate"), ("unlearning-lr", "unlearn_lr")] {
             let (_place, path) = config(&format!("{key} = 1\n"));

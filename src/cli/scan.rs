@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::json;
 
 use super::declared_flags::{DauDetectOptions, DeclaredFlags};
-use super::flags::{DataFlags, Flags};
+use super::flags::{DataFlags, Flags, OUTPUT};
 use super::own::{fits, keep_apart, known_by, load, root, settings, show, shown_again};
 use super::progress::Progress;
 use super::run::store_of;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
 use crate::defenses::dau::{FINDINGS, Findings, examine};
-use crate::experiment::{Asked, DatasetFacts, Experiment, Protocol, RESULTS, Recorder, Store, seconds};
+use crate::experiment::{Asked, COMMIT, DatasetFacts, Experiment, Protocol, RESULTS, Recorder, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{Verdict, write_findings};
@@ -33,10 +33,10 @@ pub struct ScanArgs {
     detect: DeclaredFlags<DauDetectOptions>,
     /// Where to write suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/scan and a code for the
     /// settings]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: Option<PathBuf>,
     /// Begin anew where the folder holds a run; the old folder is kept beside it
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
 }
 
@@ -68,13 +68,15 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     write_findings(&store, &train, root(&settings), &findings, &verdict)?;
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
         "checkpoint": args.checkpoint,
-        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: remarks.left_out.len() },
+        "dataset": DatasetFacts { name: train.name.clone(), train: train.len(), test: 0, left_out: remarks.left_out.len(), checksum: train.fingerprint() },
         "classes": train.classes,
         "verdict": verdict,
         "words": verdict.text(),
         "seconds": seconds(&store.read_run()?.1.stages),
         "adapter": adapter,
+        "kernels": device.as_ref().map(|(kernels, _)| kernels.choices()),
         "seed": settings.seed,
         "config": settings.without_poisoning()?,
     });
@@ -98,6 +100,12 @@ fn inputs(args: &ScanArgs, global: &Global) -> Result<ScanInputs> {
         let network = Network::load(&kernels, path)?;
         Ok((kernels, network))
     };
+    let stray = detect.options.0.keys().next().filter(|_| checkpoint.is_none());
+    ensure!(
+        stray.is_none(),
+        "--{} is about the network's part in the verdict: give --checkpoint too, or leave it out",
+        stray.map(|name| name.replace('_', "-")).unwrap_or_default()
+    );
     let device = checkpoint.as_deref().map(open).transpose()?;
     if let Some((_, network)) = &device {
         data.image_size = data.image_size.or(Some(network.spec.image_size));

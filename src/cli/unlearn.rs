@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::declared_flags::{DauPurifyOptions, DeclaredFlags};
-use super::flags::{DataFlags, Flags};
+use super::flags::{DataFlags, Flags, OUTPUT};
 use super::inputs::{image_cache, note};
 use super::own::{fits, keep_apart, known_by, load, root, settings, share, show, shown_again};
 use super::predict::class_names;
@@ -18,7 +18,7 @@ use super::{Global, Refuse, announce};
 use crate::data::{Dataset, LoadOptions, Spec, load_classes};
 use crate::defenses::Split;
 use crate::defenses::dau::UnlearnConfig;
-use crate::experiment::{Asked, CLASSES, Experiment, Protocol, RESULTS, Store, seconds};
+use crate::experiment::{Asked, CLASSES, COMMIT, Experiment, Protocol, RESULTS, Store, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
@@ -39,10 +39,10 @@ pub struct UnlearnArgs {
     #[command(flatten)]
     purify: DeclaredFlags<DauPurifyOptions>,
     /// Where to write defended.safetensors and results.json [default: runs/unlearn and a code for the settings]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: Option<PathBuf>,
     /// Begin anew where the folder holds a run; the old folder is kept beside it
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     force: bool,
 }
 
@@ -103,6 +103,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
     }
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
         "checkpoint": args.checkpoint,
         "suspects": suspects.len(),
         "clean": clean,
@@ -111,6 +112,7 @@ pub fn run(args: &UnlearnArgs, global: &Global) -> Result<()> {
         "after": {"kept": kept.percent(), "test": after.map(share)},
         "seconds": seconds(&store.read_run()?.1.stages),
         "adapter": kernels.gpu().describe(),
+        "kernels": kernels.choices(),
         "seed": settings.seed,
         "config": settings.without_poisoning()?,
     });

@@ -24,7 +24,7 @@ pub use image_list::{ImageList, Places};
 pub use images::Images;
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use protocol::Protocol;
-pub use record::{DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SplitFigures, seconds};
+pub use record::{COMMIT, DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SCHEMA, SplitFigures, seconds};
 pub use recorder::Recorder;
 pub use simulation::Simulation;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
@@ -79,6 +79,12 @@ pub enum StoreError {
 
     #[error("{}, line {line}: {why}; begin anew with --force, which keeps the old folder beside it", path.display())]
     Damaged { path: PathBuf, line: usize, why: String },
+
+    #[error(
+        "{} is a record of schema {was}, and this dau reads schema {now}: show it with the version that wrote it, or begin anew with --force, \
+         which keeps the old folder beside it", path.display()
+    )]
+    Schema { path: PathBuf, was: u64, now: u32 },
 
     #[error("{} is not empty: choose another --out", path.display())]
     NotEmpty { path: PathBuf },

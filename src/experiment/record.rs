@@ -1,18 +1,28 @@
 //! `results.json`: the figures of a run, with what they are shares of.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::StageTime;
 use super::evaluate::{Count, ModelMetrics, SplitMetrics};
+use super::{RESULTS, StageTime, Store, StoreError};
 
+/// The form of [`Record`]; it changes when a field does.
+pub const SCHEMA: u32 = 2;
+/// The commit that the program was built from, with a `+` where files were changed; `unknown` without git.
+pub const COMMIT: &str = env!("DAU_COMMIT");
 /// Below so many percent of undefended attack success there is no backdoor to speak of.
 pub const IMPLANTED: f64 = 80.0;
 
 /// The figures of a run. Shares are in percent, AUROC is 0..1; `counts` are `[hits, of]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// [`SCHEMA`] of the version that wrote it.
+    pub schema: u32,
     pub version: String,
+    /// As [`COMMIT`].
+    pub commit: String,
     pub dataset: DatasetFacts,
     pub poison: PoisonFacts,
     pub defense: String,
@@ -28,18 +38,19 @@ pub struct Record {
     /// By stage, and their total.
     pub seconds: Map<String, Value>,
     pub adapter: String,
+    /// How convolutions ran, as [`crate::kernel::Kernels::choices`].
+    pub kernels: BTreeMap<String, String>,
     pub seed: u64,
     /// What to know before these figures are used; empty most often.
     pub warnings: Vec<String>,
     /// What the defense saw; DAU: of each class, as [`crate::defenses::dau::ClassEvidence`].
-    #[serde(default)]
     pub evidence: Value,
     /// Every setting.
     pub config: Value,
 }
 
 /// The data of a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetFacts {
     pub name: String,
     /// Number of training images.
@@ -48,10 +59,12 @@ pub struct DatasetFacts {
     pub test: usize,
     /// Images that were left out because they cannot be read.
     pub left_out: usize,
+    /// Checksum of the training images and labels as they were trained on.
+    pub checksum: String,
 }
 
 /// How the data was poisoned.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoisonFacts {
     pub attack: String,
     /// What the trigger is to do: all-to-one, all-to-all or clean-label.
@@ -70,7 +83,7 @@ pub struct PoisonFacts {
 }
 
 /// One network's figures, percent; ASR and RA are null without triggered test images, T is null for all-to-all.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Accuracy on all clean test images.
     pub acc: f64,
@@ -84,7 +97,7 @@ pub struct Figures {
 }
 
 /// How the split compares with the truth about the poison, percent; AUROC 0..1.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SplitFigures {
     /// Flagged images that are poisoned.
     pub precision: f64,
@@ -144,6 +157,20 @@ pub fn seconds(stages: &[StageTime]) -> Map<String, Value> {
 }
 
 impl Record {
+    /// Reads what the program wrote as [`RESULTS`].
+    ///
+    /// # Errors
+    /// A file that is missing or damaged; a record of another schema, naming both.
+    pub fn read(store: &Store) -> Result<Record, StoreError> {
+        let value: Value = store.read_json(RESULTS)?;
+        // The first had no number.
+        let was = value.get("schema").and_then(Value::as_u64).unwrap_or(1);
+        if was != u64::from(SCHEMA) {
+            return Err(StoreError::Schema { path: store.path(RESULTS), was, now: SCHEMA });
+        }
+        serde_json::from_value(value).map_err(|e| StoreError::Damaged { path: store.path(RESULTS), line: 1, why: e.to_string() })
+    }
+
     /// Says whether the attack implanted, and what the figures themselves warn of.
     pub fn judge(&mut self) {
         self.implanted = self.undefended.asr.map(|asr| asr >= IMPLANTED);
@@ -164,6 +191,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Asked;
 
     #[test]
     fn figures_are_percent_with_counts() {
@@ -176,6 +204,56 @@ mod tests {
         let untested = ModelMetrics { asr: None, ra: None, ..metrics };
         let json = serde_json::to_value(Figures::from(&untested)).expect("json");
         assert_eq!((&json["asr"], &json["counts"]), (&Value::Null, &json!({"acc": [3, 4], "t": [1, 2]})));
+    }
+
+    #[test]
+    fn a_record_reads_back_what_was_written_and_an_older_one_is_refused_by_name() {
+        let place = tempfile::tempdir().expect("a folder");
+        let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");
+        let count = |hits, of| Count { hits, of };
+        let metrics = ModelMetrics { acc: count(1, 3), asr: Some(count(2, 7)), ra: None, t: Some(count(1, 6)) };
+        let figures = Figures::from(&metrics);
+        let record = Record {
+            schema: SCHEMA,
+            version: "0.1.0".into(),
+            commit: COMMIT.into(),
+            dataset: DatasetFacts { name: "d".into(), train: 3, test: 3, left_out: 1, checksum: "0f".into() },
+            poison: PoisonFacts {
+                attack: "SIG".into(),
+                mode: "clean-label".into(),
+                target: 2,
+                target_name: "two".into(),
+                rate: 100.0 / 3.0,
+                count: 1,
+                negatives: 0,
+                dirty_rate: None,
+            },
+            defense: "DAU".into(),
+            undefended: figures.clone(),
+            defended: figures,
+            split: SplitFigures { precision: 0.1, recall: 0.2, fpr: 1e-9, auroc: 1.0 / 3.0, flagged: 4, counts: Map::new() },
+            implanted: Some(false),
+            der: None,
+            seconds: seconds(&[StageTime { name: "train".into(), seconds: 0.125 }]),
+            adapter: "a".into(),
+            kernels: BTreeMap::from([("otherwise".into(), "strip".into())]),
+            seed: u64::MAX,
+            warnings: vec!["w".into()],
+            evidence: json!([{"class": 2, "separation": 0.1 + 0.2}]),
+            config: json!({"lr": 0.03}),
+        };
+        store.write_json(RESULTS, &record).expect("written");
+        assert_eq!(Record::read(&store).expect("read"), record);
+
+        let mut older = serde_json::to_value(&record).expect("json");
+        for (schema, was) in [(Some(json!(SCHEMA - 1)), SCHEMA - 1), (None, 1), (Some(json!(SCHEMA + 1)), SCHEMA + 1)] {
+            let fields = older.as_object_mut().expect("an object");
+            fields.remove("schema");
+            fields.extend(schema.map(|schema| ("schema".to_string(), schema)));
+            store.write_json(RESULTS, &older).expect("written");
+            let message = Record::read(&store).expect_err("another schema").to_string();
+            assert!(message.contains(&format!("schema {was}, and this dau reads schema {SCHEMA}")), "{message}");
+        }
     }
 
     #[test]

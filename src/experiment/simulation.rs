@@ -7,8 +7,8 @@ use image::ImageFormat;
 
 use super::evaluate::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
 use super::{
-    Asked, BACKDOORED, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host, Images, POISON, PREVIEW, PoisonFacts,
-    Protocol, RESULTS, Record, SPLIT, SURROGATE, SplitFigures, Store, open_for, parse_split, seconds, split_csv,
+    Asked, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host, Images, POISON, PREVIEW, PoisonFacts,
+    Protocol, RESULTS, Record, SCHEMA, SPLIT, SURROGATE, SplitFigures, Store, open_for, parse_split, seconds, split_csv,
 };
 use crate::attacks::{Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
@@ -124,7 +124,7 @@ impl Simulation {
         observer: &dyn Observer,
     ) -> Result<Record> {
         if store.has(RESULTS) {
-            return Ok(store.read_json(RESULTS)?);
+            return Ok(Record::read(store)?);
         }
         let experiment = self.experiment(store, observer)?;
         let before = self.measure(&experiment, &backdoored, "test undefended")?;
@@ -134,12 +134,15 @@ impl Simulation {
         let (protocol, train) = (&self.protocol, self.train());
         let count = self.poisoned().count(Role::Poisoned);
         let mut results = Record {
+            schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
+            commit: COMMIT.into(),
             dataset: DatasetFacts {
                 name: train.name.clone(),
                 train: train.len(),
                 test: self.images.folder.test.len(),
                 left_out: self.images.remarks.left_out.len(),
+                checksum: train.fingerprint(),
             },
             poison: PoisonFacts {
                 attack: protocol.attack.clone(),
@@ -159,6 +162,7 @@ impl Simulation {
             der: der(&before, &after).map(|der| 100.0 * der),
             seconds: seconds(&store.read_run()?.1.stages),
             adapter: self.kernels.gpu().describe(),
+            kernels: self.kernels.choices(),
             seed: protocol.seed,
             warnings: Vec::new(),
             evidence: store.read_json(EVIDENCE)?,

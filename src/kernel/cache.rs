@@ -1,6 +1,6 @@
 //! Pipelines, made once each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{KernelError, KernelId, Reflected, Tuning, expand, reflect};
@@ -39,6 +39,13 @@ impl Kernels {
 
     pub fn tuning(&self) -> Option<&Tuning> {
         self.tuning.as_deref()
+    }
+
+    /// How convolutions run, for a record: by class where it was measured, and `otherwise`.
+    pub fn choices(&self) -> BTreeMap<String, String> {
+        let measured = self.tuning().map(Tuning::all).unwrap_or_default();
+        let named = measured.into_iter().map(|(class, candidate)| (class, candidate.name()));
+        named.chain([("otherwise".to_string(), self.gpu.caps().candidate().name())]).collect()
     }
 
     /// What an op of this tuning class may know of the adapter.

@@ -89,8 +89,10 @@ mod tests {
         };
         let split = SplitMetrics { precision: count(130, 130), recall: count(130, 130), fpr: count(0, 1167), auroc: 1.0 };
         let mut results = Record {
+            schema: 2,
             version: "0.1.0".into(),
-            dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500, left_out: 0 },
+            commit: "0123456789ab".into(),
+            dataset: DatasetFacts { name: "digits".into(), train: 1297, test: 500, left_out: 0, checksum: "0".into() },
             poison: PoisonFacts {
                 attack: "BadNets".into(),
                 mode: "all-to-one".into(),
@@ -109,6 +111,7 @@ mod tests {
             der: Some(99.5),
             seconds: seconds(&[StageTime { name: "train".into(), seconds: 40.25 }]),
             adapter: "llvmpipe [vulkan, cpu]".into(),
+            kernels: std::collections::BTreeMap::new(),
             seed: 0,
             warnings: Vec::new(),
             evidence: serde_json::Value::Null,
