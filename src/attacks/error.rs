@@ -2,6 +2,7 @@ use crate::options::OptionError;
 
 /// What can be wrong with an attack or its protocol. Each message names the thing, the numbers and the next step.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum AttackError {
     #[error("unknown attack `{name}`; known are {known}")]
     UnknownAttack { name: String, known: String },

@@ -64,6 +64,7 @@ pub struct Blueprint<'a> {
     pub size: usize,
     /// For triggers that are drawn at random.
     pub seed: u64,
+    /// What was chosen; an option that is not among them has its default.
     pub options: &'a Options,
     /// For the attacks that need it.
     pub help: Option<Help<'a>>,
@@ -72,10 +73,13 @@ pub struct Blueprint<'a> {
 /// What an attack that is made with a clean network's gradients works with.
 #[derive(Clone, Copy)]
 pub struct Help<'a> {
+    /// The clean network.
     pub surrogate: &'a dyn Surrogate,
     /// Training images.
     pub clean: &'a Dataset,
+    /// What the trigger is to do.
     pub mode: TargetMode,
+    /// The class that triggered images are to be taken for; all-to-all has no use for it.
     pub target: u32,
 }
 
@@ -96,9 +100,11 @@ fn sample(from: &Dataset, n: usize, seed: u64, purpose: &str) -> Dataset {
 
 /// An attack as it is listed.
 pub struct AttackEntry {
+    /// As it is spelt in messages; upper and lower case are the same where one is asked for.
     pub name: &'static str,
     /// One line for help texts.
     pub summary: &'static str,
+    /// What can be chosen about it.
     pub options: &'static [OptionSpec],
     /// How it is usually run.
     pub mode: TargetMode,

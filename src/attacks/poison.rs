@@ -12,6 +12,7 @@ const HEADER: &str = "index,original_label,given_label,role";
 /// What was done to a training image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// Left as it was.
     Clean,
     /// Carries the trigger.
     Poisoned,
@@ -22,6 +23,7 @@ pub enum Role {
 /// A poisoned training set and the truth about it, which only metrics may see.
 #[derive(Clone, Debug)]
 pub struct Poisoned {
+    /// The images as the attacker leaves them, with the labels that the attacker gives.
     pub data: Dataset,
     /// `[N]`
     pub roles: Vec<Role>,

@@ -34,11 +34,13 @@ pub enum Draw {
 pub struct PoisonOptions {
     /// Share of all training images, 0..=1; round(rate N) images are poisoned.
     pub rate: f64,
+    /// Which labels poisoned images get; clean-label also limits whose images are poisoned.
     pub mode: TargetMode,
     /// The class that triggered images are to be taken for; all-to-all has no use for it.
     pub target: u32,
     /// Which images; a smaller rate draws among those of a larger one.
     pub seed: u64,
+    /// From which classes; all but [`Draw::All`] is for all-to-one.
     pub draw: Draw,
 }
 

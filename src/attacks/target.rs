@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(from = "Written", untagged)]
 pub enum Target {
+    /// Its number, from 0; one that is no label may be a class's name.
     Label(u32),
+    /// Its name, spelt as in the dataset.
     Name(String),
 }
 

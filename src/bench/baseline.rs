@@ -95,6 +95,7 @@ impl Baseline {
         (0..rows.len()).filter(|i| slower(*i)).collect()
     }
 
+    /// Each kernel of `new` beside its counterpart here; names those that only one of both runs has.
     pub fn compare(&self, new: &Timings) -> Comparison {
         let name = |row: &Row| format!("{} {}", row.op, row.shape);
         let found = self.counterparts(&new.kernels);
@@ -123,6 +124,7 @@ impl Baseline {
 }
 
 impl Comparison {
+    /// As a table, for people to read.
     pub fn table(&self) -> String {
         let heading = ["op", "shapes", "time", "roof share", ""].map(String::from).to_vec();
         let lines = self.ratios.iter().map(|r| {

@@ -44,6 +44,7 @@ impl Placed {
         same_op && self.inputs == other.inputs && self.outputs == other.outputs
     }
 
+    /// The name of the op.
     pub fn op(&self) -> &'static str {
         self.op.name()
     }
@@ -107,9 +108,13 @@ pub struct Row {
 /// What `dau bench --json` writes and `--baseline` reads.
 #[derive(Serialize, Deserialize)]
 pub struct Timings {
+    /// The adapter that it was measured on, as [`Gpu::describe`](crate::gpu::Gpu::describe) has it.
     pub adapter: String,
+    /// What this adapter reaches at best, measured in the same run.
     pub roof: Roof,
+    /// One row for each op at each of its shapes, in the step's order.
     pub kernels: Vec<Row>,
+    /// Beside an earlier run, where one was given; not read back.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Comparison>,
 }
@@ -144,10 +149,9 @@ pub fn distinct_nodes(on: &Kernels, spec: &ModelSpec, batch: usize, filter: Opti
     Ok(nodes)
 }
 
-/// Times `nodes` of `spec`'s training step, each after its kernels have computed what the oracle does.
-///
 impl Timings {
-    /// Verifies and times `nodes`, and beside them `baseline`, of which what seems slower is timed again.
+    /// Times `nodes` of `spec`'s training step, each after its kernels have computed what the oracle does, and beside them
+    /// `baseline`; what seems slower than there is timed again.
     ///
     /// # Errors
     /// A kernel that computes something wrong; the driver's.

@@ -3,6 +3,7 @@ use super::split::choose_per_class;
 /// RGB images of one square size with labels.
 #[derive(Clone, Debug)]
 pub struct Dataset {
+    /// The name that its [`Spec`](super::Spec) gives it.
     pub name: String,
     /// Height and width in pixels, at least 1.
     pub size: usize,
@@ -19,8 +20,11 @@ pub struct Dataset {
 /// Training and test images of one dataset: same size, same classes.
 #[derive(Clone, Debug)]
 pub struct Splits {
+    /// All training images, or those that a limit leaves.
     pub train: Dataset,
+    /// All test images; none where they were left unread.
     pub test: Dataset,
+    /// About the files of both.
     pub remarks: Remarks,
 }
 
@@ -39,6 +43,7 @@ impl Dataset {
         self.labels.len()
     }
 
+    /// Whether it has no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }

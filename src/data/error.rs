@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 /// What can be wrong with a dataset. Each message names the thing, the numbers and the next step, and holds its cause.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum DataError {
     #[error("unknown dataset `{name}`; known are {known}")]
     UnknownDataset { name: String, known: String },

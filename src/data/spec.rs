@@ -16,6 +16,7 @@ pub static SPECS: &[(&str, &str)] = &[
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
+    /// As messages and results have it; users may write it in any case.
     pub name: String,
     /// Other names under which it is found.
     pub aliases: Vec<String>,
@@ -42,21 +43,26 @@ pub struct Spec {
     /// What `dau data fetch` fetches.
     #[serde(default)]
     pub archives: Vec<Archive>,
+    /// Training settings that suit it.
     pub train: TrainDefaults,
     /// Defaults of defenses' options that suit it.
     #[serde(default)]
     pub options: Options,
 }
 
-/// Training settings that suit a dataset: base width of the ResNet, epochs, images a batch, SGD's learning rate and
-/// weight decay.
+/// Training settings that suit a dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainDefaults {
+    /// Channels of the first stage of the ResNet.
     pub width: usize,
+    /// Passes over the training images.
     pub epochs: usize,
+    /// Images a batch.
     pub batch: usize,
+    /// Learning rate of SGD.
     pub lr: f64,
+    /// Weight decay of SGD.
     pub weight_decay: f32,
 }
 
@@ -68,6 +74,7 @@ pub struct Archive {
     pub url: String,
     /// Hexadecimal. Where the publisher gives an MD5 only, there is no other.
     pub sha256: Option<String>,
+    /// Hexadecimal; compared only where there is no SHA-256.
     pub md5: Option<String>,
     /// The folder to unpack it into, below the data folder.
     #[serde(default)]
@@ -75,6 +82,7 @@ pub struct Archive {
 }
 
 impl Archive {
+    /// The archive's own name, without the folders of its URL.
     pub fn file_name(&self) -> &str {
         self.url.rsplit('/').next().unwrap_or(&self.url)
     }

@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 pub struct Verified {
     /// Name of the layout.
     pub layout: &'static str,
+    /// Number of training images that can be read.
     pub train: usize,
+    /// Number of test images that can be read.
     pub test: usize,
+    /// Number of classes.
     pub classes: usize,
     /// Files whose checksum was compared with that of the published archive or of what was unpacked from it; 0: none is known,
     /// and all that could be checked is that every image is there and can be read.

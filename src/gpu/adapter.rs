@@ -21,9 +21,11 @@ pub enum Staging {
 }
 
 impl Staging {
+    /// Every staging, whatever an adapter offers.
     pub const ALL: [Staging; 4] =
         [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock, Staging::CooperativeMatrix];
 
+    /// Its name on the command line and in results.
     pub fn name(self) -> &'static str {
         match self {
             Staging::WorkgroupTile => "workgroup-tile",
@@ -37,6 +39,7 @@ impl Staging {
 /// One way to run a convolution, to be timed against others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// How operands come to the multiply-adds.
     pub staging: Staging,
     /// Rows that an invocation of workgroup-tile owns, 4 or 8; `None`: by rule.
     pub rows: Option<u32>,
@@ -54,6 +57,7 @@ impl Candidate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
+    /// f32 all the way; runs everywhere.
     #[default]
     F32,
     /// f16 with f32 sums, in [`Staging::CooperativeMatrix`].
@@ -89,20 +93,26 @@ pub enum LimitChoice {
 /// Which adapter to open; the default takes the fastest-looking one.
 #[derive(Clone, Debug, Default)]
 pub struct AdapterChoice {
+    /// The interface to open it through; `None`: any, OpenGL last.
     pub backend: Option<wgpu::Backend>,
     /// A part of the name, ignoring case, or an index as `dau devices` prints it.
     pub adapter: Option<String>,
+    /// What to ask of the adapter; [`Precision::Mixed`] needs [`LimitChoice::Adapter`].
     pub limits: LimitChoice,
     /// Overrides the staging that the adapter's features suggest.
     pub staging: Option<Staging>,
+    /// What convolutions multiply in; mixed is refused where the adapter lacks the matrices.
     pub precision: Precision,
 }
 
 /// One line of `dau devices`.
 #[derive(Clone, Debug)]
 pub struct AdapterRow {
+    /// Name, type, back end and driver, as wgpu has them.
     pub info: wgpu::AdapterInfo,
+    /// The most that it allows, not what a device is opened with.
     pub limits: wgpu::Limits,
+    /// All that it offers, not what a device is opened with.
     pub features: wgpu::Features,
     matrices: Vec<wgpu::CooperativeMatrixProperties>,
 }
@@ -118,6 +128,7 @@ pub struct Caps {
     pub cpu: bool,
     /// With mixed precision only: what is not there cannot be chosen.
     pub matrix: Option<Matrix>,
+    /// How convolutions bring their operands to the multiply-adds.
     pub staging: Staging,
     /// See [`Candidate`].
     pub rows: Option<u32>,
@@ -347,18 +358,22 @@ impl Gpu {
         Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, matrix, staging, rows: None }, fault })
     }
 
+    /// Name, type, back end and driver of its adapter, as wgpu has them.
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.info
     }
 
+    /// The limits that the device was opened with.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
     }
 
+    /// The optional features that the device was opened with.
     pub fn features(&self) -> wgpu::Features {
         self.features
     }
 
+    /// What kernels may ask of it.
     pub fn caps(&self) -> Caps {
         self.caps
     }
@@ -430,6 +445,7 @@ pub(crate) fn device_type(t: wgpu::DeviceType) -> &'static str {
 }
 
 impl AdapterRow {
+    /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
     pub fn device_type(&self) -> &'static str {
         device_type(self.info.device_type)
     }

@@ -41,6 +41,7 @@ impl Buffer {
         Buffer { bytes: raw.size(), offset: 0, raw }
     }
 
+    /// Bytes of its elements, without the padding behind them.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

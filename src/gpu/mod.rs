@@ -14,6 +14,7 @@ use thiserror::Error;
 
 /// What can go wrong between us and the driver.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum GpuError {
     #[error("no GPU adapter found{asked}. {advice}")]
     NoAdapter { asked: String, advice: &'static str },

@@ -1,17 +1,22 @@
 //! Which buffer each temporary lives in: a pure function of lifetimes.
 
-/// First and last step (inclusive) at which a temporary of `bytes` is in use.
+/// When a temporary is in use, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
+    /// The first step that uses it.
     pub first: usize,
+    /// The last step that uses it; may be the first.
     pub last: usize,
+    /// Bytes that it needs.
     pub bytes: u64,
 }
 
 /// Buffers and, for each lifetime, the index of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
+    /// Bytes of each buffer.
     pub buffers: Vec<u64>,
+    /// For each lifetime, in the order given, an index into `buffers`.
     pub of: Vec<usize>,
 }
 

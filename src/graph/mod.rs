@@ -21,6 +21,7 @@ use thiserror::Error;
 
 /// What a graph or its plan can refuse.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum GraphError {
     #[error("{op}: {why}")]
     Shape { op: &'static str, why: String },
@@ -49,6 +50,7 @@ pub enum GraphError {
 pub struct Value(u32);
 
 impl Value {
+    /// Its place in [`Graph::values`].
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -61,8 +63,13 @@ pub enum Source {
     Input,
     /// Lives outside the plan, under its name: weights, running statistics, momenta.
     Variable,
-    /// Output `output` of node `node`.
-    Node { node: usize, output: usize },
+    /// A node computes it.
+    Node {
+        /// Index into [`Graph::nodes`].
+        node: usize,
+        /// Index into [`Node::outputs`].
+        output: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -75,8 +82,11 @@ pub(crate) struct ValueInfo {
 /// One application of an op.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// What it computes; clones of the graph share it.
     pub op: Arc<dyn Op>,
+    /// In the order that the op takes them.
     pub inputs: Vec<Value>,
+    /// In the order that the op gives them.
     pub outputs: Vec<Value>,
 }
 
@@ -88,6 +98,7 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// A graph without values or nodes.
     pub fn new() -> Graph {
         Graph::default()
     }
@@ -133,18 +144,22 @@ impl Graph {
         Ok(outputs)
     }
 
+    /// Extents and element type of a value of this graph.
     pub fn shape(&self, v: Value) -> &Shape {
         &self.values[v.index()].shape
     }
 
+    /// What its maker called it; an output of a node is called `OP#NODE.OUTPUT`.
     pub fn name(&self, v: Value) -> &str {
         &self.values[v.index()].name
     }
 
+    /// Where a value of this graph comes from.
     pub fn source(&self, v: Value) -> &Source {
         &self.values[v.index()].source
     }
 
+    /// All nodes, in the order they run.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }

@@ -71,7 +71,9 @@ pub trait Op: Debug + Send + Sync {
 
 /// What `Op::backward` is given.
 pub struct Backward<'a> {
+    /// The inputs of the node.
     pub inputs: &'a [Value],
+    /// The outputs of the node.
     pub outputs: &'a [Value],
     /// A gradient an output; `None` where nothing depends on it.
     pub grads: &'a [Option<Value>],
@@ -81,16 +83,22 @@ pub struct Backward<'a> {
 
 /// What `Op::lower` may look at.
 pub struct Lowering<'a> {
+    /// Shapes of the inputs; where several nodes are one dispatch, of all of them and their padding together.
     pub inputs: &'a [Shape],
+    /// Shapes of the outputs.
     pub outputs: &'a [Shape],
+    /// What the adapter can do, with the staging that is to be used.
     pub caps: Caps,
 }
 
 /// What a binding of a launch points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
+    /// The input of this index.
     In(usize),
+    /// The output of this index.
     Out(usize),
+    /// The buffer of this index in [`Lowered::scratch`].
     Scratch(usize),
     /// What [`moments`] says of the shape that is measured.
     Moments,
@@ -111,7 +119,9 @@ pub type Bind = (&'static str, Slot);
 /// A member of `Params`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Param {
+    /// A u32, fixed when the op is lowered.
     U32(u32),
+    /// An f32, fixed when the op is lowered.
     F32(f32),
     /// Set by name before a run: a learning rate, the number of valid samples.
     Scalar(&'static str),
@@ -120,16 +130,22 @@ pub enum Param {
 /// One dispatch.
 #[derive(Clone, Debug)]
 pub struct Launch {
+    /// What runs.
     pub kernel: KernelId,
+    /// A buffer for each storage binding that the entry point uses, and no others.
     pub bind: Vec<Bind>,
+    /// Each member of the shader's `Params`, by name; empty where the entry point uses none.
     pub params: Vec<(&'static str, Param)>,
+    /// Workgroups along x, y and z.
     pub groups: [u32; 3],
 }
 
 /// What an op becomes.
 #[derive(Clone, Debug, Default)]
 pub struct Lowered {
+    /// Shapes of buffers that hold what one launch leaves to a later one; their contents do not outlive the op.
     pub scratch: Vec<Shape>,
+    /// In the order they run.
     pub launches: Vec<Launch>,
 }
 

@@ -7,7 +7,9 @@ use super::{Elem, Graph, Shape, Source, Value};
 /// A tensor of the oracle. u32 values are held exactly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
+    /// Extents, and the element type that it has on the GPU.
     pub shape: Shape,
+    /// The elements, the last extent's index running fastest.
     pub data: Vec<f64>,
 }
 
@@ -15,11 +17,13 @@ pub struct Tensor {
 pub type Scalars = BTreeMap<&'static str, f64>;
 
 impl Tensor {
+    /// A tensor of these elements. Panics if they do not fill `shape`.
     pub fn new(shape: Shape, data: Vec<f64>) -> Tensor {
         assert_eq!(shape.len(), data.len(), "a tensor's data must fill its shape {shape}");
         Tensor { shape, data }
     }
 
+    /// A tensor of zeros.
     pub fn zeros(shape: Shape) -> Tensor {
         let n = shape.len();
         Tensor { shape, data: vec![0.0; n] }
@@ -57,10 +61,12 @@ impl Tensor {
 pub struct Interpreter<'g> {
     graph: &'g Graph,
     values: HashMap<Value, Tensor>,
+    /// What ops read by name; to be set before a run.
     pub scalars: Scalars,
 }
 
 impl<'g> Interpreter<'g> {
+    /// An interpreter of `graph`, with nothing set.
     pub fn new(graph: &'g Graph) -> Interpreter<'g> {
         Interpreter { graph, values: HashMap::new(), scalars: Scalars::new() }
     }

@@ -19,8 +19,11 @@ const PARAMS_STEP: usize = 256;
 /// What [`Plan::profile`] says of one dispatch.
 #[derive(Clone, Debug)]
 pub struct Timing {
+    /// Name of the op that it belongs to.
     pub op: &'static str,
+    /// File, entry point and constants, as [`KernelId`](crate::kernel::KernelId) displays them.
     pub kernel: String,
+    /// How long it took on the device.
     pub nanoseconds: f64,
 }
 
@@ -383,10 +386,12 @@ impl Plan {
         Ok(())
     }
 
+    /// What it has allocated.
     pub fn footprint(&self) -> &Footprint {
         &self.footprint
     }
 
+    /// The device that it runs on.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }

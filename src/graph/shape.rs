@@ -3,22 +3,28 @@
 /// Elements are 4 bytes wide, always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Elem {
+    /// Single precision.
     F32,
+    /// Labels, indices and bits.
     U32,
 }
 
-/// Extents, outermost first; contiguous.
+/// What a value is, apart from its contents; contiguous.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
+    /// Extents, outermost first.
     pub dims: Vec<usize>,
+    /// The type of every element.
     pub elem: Elem,
 }
 
 impl Shape {
+    /// Extents `dims` of f32 elements.
     pub fn f32(dims: &[usize]) -> Shape {
         Shape { dims: dims.to_vec(), elem: Elem::F32 }
     }
 
+    /// Extents `dims` of u32 elements.
     pub fn u32(dims: &[usize]) -> Shape {
         Shape { dims: dims.to_vec(), elem: Elem::U32 }
     }
@@ -28,10 +34,12 @@ impl Shape {
         self.dims.iter().product()
     }
 
+    /// Whether an extent is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Bytes of its elements on the device.
     pub fn bytes(&self) -> u64 {
         (self.len() * 4) as u64
     }

@@ -10,6 +10,7 @@ use crate::gpu::{Candidate, Caps, Gpu};
 pub struct Kernel {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
+    /// Its bindings, its `Params` and its workgroup size.
     pub reflected: Reflected,
 }
 
@@ -37,6 +38,7 @@ impl Kernels {
         Kernels { gpu: self.gpu.with(candidate), made: self.made.clone(), tuning: None }
     }
 
+    /// The measured choices that ops follow; `None` where they go by the rule or all run one way.
     pub fn tuning(&self) -> Option<&Tuning> {
         self.tuning.as_deref()
     }
@@ -55,6 +57,7 @@ impl Kernels {
         caps.with(chosen.unwrap_or(caps.candidate()))
     }
 
+    /// The device that they are compiled for.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }

@@ -15,16 +15,21 @@ use thiserror::Error;
 /// Which entry point of which file under `shaders/`, with which constants in place of the file's defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelId {
+    /// A file under `shaders/`, without `.wgsl`: a name from [`SHADERS`].
     pub file: &'static str,
+    /// The entry point's name in that file.
     pub entry: &'static str,
+    /// Constants by name, in place of the file's defaults.
     pub consts: Vec<(&'static str, u32)>,
 }
 
 impl KernelId {
+    /// An entry point with the defaults of its file's constants.
     pub fn new(file: &'static str, entry: &'static str) -> KernelId {
         KernelId { file, entry, consts: Vec::new() }
     }
 
+    /// With these constants, too.
     pub fn with(mut self, consts: &[(&'static str, u32)]) -> KernelId {
         self.consts.extend_from_slice(consts);
         self
@@ -43,6 +48,7 @@ impl std::fmt::Display for KernelId {
 
 /// A shader that cannot be made into a pipeline. Users only see one when a driver refuses our code.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum KernelError {
     #[error("no shader file \"{0}\" under shaders/")]
     NoFile(String),

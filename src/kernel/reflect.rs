@@ -5,28 +5,35 @@ use super::{KernelError, KernelId};
 /// A storage buffer that an entry point uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
+    /// The WGSL variable's name, by which an op binds it.
     pub name: String,
+    /// The number in its `@binding`.
     pub slot: u32,
+    /// Whether it is declared `read_write`.
     pub writable: bool,
 }
 
 /// A member of `Params`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamField {
+    /// The member's name, by which an op gives its value.
     pub name: String,
     /// Bytes from the start of the struct.
     pub offset: u32,
+    /// f32 where true, else an integer.
     pub float: bool,
 }
 
 /// One entry point's interface.
 #[derive(Clone, Debug)]
 pub struct Reflected {
+    /// The storage buffers that the entry point uses; others of the file are not among them.
     pub bindings: Vec<Binding>,
     /// Slot and members of the uniform `p: Params`, where the entry point uses it.
     pub params: Option<(u32, Vec<ParamField>)>,
     /// Bytes of `Params`.
     pub params_size: u32,
+    /// Invocations of a workgroup along x, y and z.
     pub workgroup_size: [u32; 3],
 }
 

@@ -16,6 +16,7 @@ const EPS: f32 = 1e-5;
 const MOMENTUM: f32 = 0.1;
 
 impl<'g> Builder<'g> {
+    /// Adds to `graph`; batch norms are [`BatchNorm`] where `train`, else [`BatchNormEval`].
     pub fn new(graph: &'g mut Graph, train: bool) -> Builder<'g> {
         Builder { graph, train, params: Vec::new() }
     }
@@ -24,6 +25,7 @@ impl<'g> Builder<'g> {
         self.params
     }
 
+    /// The graph that it adds to, for ops without parameters.
     pub fn graph(&mut self) -> &mut Graph {
         self.graph
     }

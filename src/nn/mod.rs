@@ -21,6 +21,7 @@ pub struct ModelSpec {
     pub name: String,
     /// Channels of the first stage, 64 in the standard network; of a wide ResNet the factor that widens it.
     pub width: usize,
+    /// Number of classes, one logit each.
     pub classes: usize,
     /// Height and width of the images, pixels.
     pub image_size: usize,
@@ -28,7 +29,9 @@ pub struct ModelSpec {
 
 /// An architecture.
 pub struct ModelEntry {
+    /// As [`ModelSpec::name`] has it.
     pub name: &'static str,
+    /// Its name in print.
     pub summary: &'static str,
     /// Channels of the first stage that a width of 1 stands for.
     pub unit: usize,

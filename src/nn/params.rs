@@ -8,20 +8,27 @@ use crate::graph::Variables;
 pub enum ParamKind {
     /// PyTorch [out, in, k, k]; device [k, k, in padded to 4, out].
     Conv {
+        /// Output channels.
         out: usize,
+        /// Input channels, without the padding.
         inputs: usize,
+        /// Height and width, k.
         kernel: usize,
     },
     /// [out, in] on both.
     Matrix {
+        /// Output features.
         out: usize,
+        /// Input features.
         inputs: usize,
     },
     /// A batch norm's weight [n].
     Scale(usize),
     /// [n].
     Bias(usize),
+    /// A batch norm's running mean `[n]`.
     RunningMean(usize),
+    /// A batch norm's running variance `[n]`.
     RunningVar(usize),
     /// Batch norm's `num_batches_tracked`: an i64 in PyTorch, never read by our networks (momentum is fixed), kept for
     /// `load_state_dict(strict=True)`.
@@ -31,7 +38,9 @@ pub enum ParamKind {
 /// A named parameter of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
+    /// Its key in a PyTorch state dict: `layer1.0.conv1.weight`.
     pub name: String,
+    /// Decides its shape and the order of its elements.
     pub kind: ParamKind,
 }
 

@@ -11,9 +11,13 @@ use crate::kernel::KernelId;
 /// normalisation and there is no such scalar.
 #[derive(Debug)]
 pub struct Augment {
+    /// Mean of red, green and blue, of pixels in 0..1.
     pub mean: [f32; 3],
+    /// Standard deviation of red, green and blue, of pixels in 0..1.
     pub std: [f32; 3],
+    /// Width of the black frame that is cropped from, pixels; 0: no crop.
     pub pad: u32,
+    /// Whether images are mirrored left to right, each with probability 1/2.
     pub flip: bool,
 }
 

@@ -15,9 +15,13 @@ use crate::kernel::KernelId;
 /// are real: the others, which fill up a last batch, are normalised but not counted.
 #[derive(Debug)]
 pub struct BatchNorm {
+    /// Added to the variance, against a division by 0.
     pub eps: f32,
+    /// Share that this batch has in the new running statistics, 0..=1.
     pub momentum: f32,
+    /// Whether a ReLU ends it.
     pub relu: bool,
+    /// Whether a last input is added before the ReLU.
     pub residual: bool,
 }
 
@@ -25,7 +29,9 @@ pub struct BatchNorm {
 /// else 0, which is the residual's gradient.
 #[derive(Debug)]
 pub struct BatchNormGrad {
+    /// Whether the forward pass ended in a ReLU.
     pub relu: bool,
+    /// Whether the residual's gradient is an output, too.
     pub keep_masked: bool,
 }
 

@@ -10,16 +10,22 @@ use crate::graph::{Backward, Graph, GraphError, Lowered, Lowering, Op, Param, Sc
 /// for x and the residual only: an attack or a trigger search wants them; weights are trained with `BatchNorm`.
 #[derive(Debug)]
 pub struct BatchNormEval {
+    /// Added to the variance, as in training.
     pub eps: f32,
+    /// Whether a ReLU ends it.
     pub relu: bool,
+    /// Whether a last input is added before the ReLU.
     pub residual: bool,
 }
 
 /// Inputs gy, gamma, running_var and, if `relu`, y; outputs gx and, if `keep_masked`, gy where y > 0.
 #[derive(Debug)]
 pub struct BatchNormEvalGrad {
+    /// The forward pass's.
     pub eps: f32,
+    /// Whether the forward pass ended in a ReLU.
     pub relu: bool,
+    /// Whether the residual's gradient is an output, too.
     pub keep_masked: bool,
 }
 

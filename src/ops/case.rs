@@ -12,16 +12,23 @@ use crate::rng;
 /// How an input is filled.
 #[derive(Clone, Copy, Debug)]
 pub enum Fill {
+    /// Normally distributed.
     Normal {
+        /// The expected value.
         mean: f64,
+        /// The standard deviation.
         std: f64,
     },
+    /// Evenly distributed.
     Uniform {
+        /// The least value.
         low: f64,
+        /// The bound that no value passes.
         high: f64,
     },
     /// Integers 0 .. below - 1.
     Index {
+        /// Their number; at least 1.
         below: u32,
     },
     /// Any 32 bits.
@@ -29,6 +36,7 @@ pub enum Fill {
 }
 
 impl Fill {
+    /// The standard normal distribution.
     pub const NORMAL: Fill = Fill::Normal { mean: 0.0, std: 1.0 };
 
     /// Whether f16 holds all its values.
@@ -40,9 +48,13 @@ impl Fill {
 /// An op, its inputs and its scalars.
 #[derive(Clone, Debug)]
 pub struct Case {
+    /// Tells it from the op's other cases; its random inputs depend on it.
     pub name: String,
+    /// What is tried.
     pub op: Arc<dyn Op>,
+    /// Shape of each input, and what it is filled with.
     pub inputs: Vec<(Shape, Fill)>,
+    /// What the op reads by name.
     pub scalars: Scalars,
     /// Number of terms in the longest sum: the allowed error follows from it.
     pub terms: usize,
@@ -53,24 +65,29 @@ pub struct Case {
 pub struct CaseResult {
     /// The largest relative error ||out - oracle|| / ||oracle|| over the outputs.
     pub error: f64,
+    /// The error that rounding explains: [`Case::allowed`].
     pub allowed: f64,
 }
 
 impl Case {
+    /// A case without inputs or scalars, and no sum longer than one term.
     pub fn new(name: &str, op: impl Op + 'static) -> Case {
         Case { name: name.to_string(), op: Arc::new(op), inputs: Vec::new(), scalars: Scalars::new(), terms: 1 }
     }
 
+    /// Adds an input of f32 elements.
     pub fn f32(mut self, dims: &[usize], fill: Fill) -> Case {
         self.inputs.push((Shape::f32(dims), fill));
         self
     }
 
+    /// Adds an input of u32 elements.
     pub fn u32(mut self, dims: &[usize], fill: Fill) -> Case {
         self.inputs.push((Shape::u32(dims), fill));
         self
     }
 
+    /// Sets a scalar by name.
     pub fn scalar(mut self, name: &'static str, value: f64) -> Case {
         self.scalars.insert(name, value);
         self

@@ -13,7 +13,9 @@ pub struct GlobalAvgPool;
 /// gy [N, C] -> gx [N, height, width, C].
 #[derive(Debug)]
 pub struct GlobalAvgPoolGrad {
+    /// Height of x, pixels.
     pub height: usize,
+    /// Width of x, pixels.
     pub width: usize,
 }
 

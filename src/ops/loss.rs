@@ -16,9 +16,15 @@ pub enum LossKind {
     /// -CE.
     GradientAscent,
     /// sign(CE - level) CE.
-    LocalAscent { level: f32 },
+    LocalAscent {
+        /// The cross-entropy, in nats, below which a sample's is raised and not lowered.
+        level: f32,
+    },
     /// |sum_i weight_i CE_i - level| + level; the loss of a sample is its CE.
-    Flooding { level: f32 },
+    Flooding {
+        /// The weighted sum of cross-entropies, in nats, below which all are raised and not lowered.
+        level: f32,
+    },
 }
 
 /// Inputs logits [N, K], labels u32 [N], weight [N]; outputs loss [N], each sample's own and not weighted, and grad [N, K] =
@@ -27,6 +33,7 @@ pub enum LossKind {
 /// A sample of weight 0 adds nothing to the gradient, whatever its logits; one with a label K or above has loss 0 as well.
 #[derive(Debug)]
 pub struct Loss {
+    /// What is minimised.
     pub kind: LossKind,
 }
 

@@ -9,8 +9,11 @@ use crate::kernel::KernelId;
 /// Windows of `kernel` x `kernel` pixels, `stride` apart; padding never wins.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
+    /// Height and width of a window, pixels.
     pub kernel: usize,
+    /// From one window to the next, pixels.
     pub stride: usize,
+    /// Padding on each side of the image, pixels; at most half of `kernel`.
     pub pad: usize,
 }
 
@@ -22,8 +25,11 @@ pub struct MaxPool(pub Window);
 /// gy [N, H', W', C], place -> gx [N, height, width, C]: each maximum gets its window's gradient.
 #[derive(Debug)]
 pub struct MaxPoolGrad {
+    /// The forward pass's.
     pub window: Window,
+    /// Height of x, pixels.
     pub height: usize,
+    /// Width of x, pixels.
     pub width: usize,
 }
 
@@ -106,6 +112,7 @@ impl Op for MaxPool {
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
         let x = inputs[0];
+        #[expect(clippy::expect_used, reason = "a graph refuses shapes that do not fit before an oracle sees them")]
         let shapes = self.outputs(std::slice::from_ref(&x.shape)).expect("shapes were checked when the graph was built");
         let mut y = vec![f64::NEG_INFINITY; shapes[0].len()];
         let mut first = vec![0.0; y.len()];

@@ -34,7 +34,9 @@ pub use tune::{TUNING_TIME, tune};
 
 /// An op and the cases that its tests, its bench and the self-test run.
 pub struct OpEntry {
+    /// What [`Op::name`](crate::graph::Op::name) says.
     pub name: &'static str,
+    /// Makes the cases; it needs no device.
     pub cases: fn() -> Vec<Case>,
 }
 

@@ -9,8 +9,11 @@ use crate::kernel::KernelId;
 /// param and velocity change in place. Scalar "lr".
 #[derive(Debug)]
 pub struct Sgd {
+    /// Share of the velocity that a step keeps, 0 to 1.
     pub momentum: f32,
+    /// Whether a step goes along the gradient and `momentum` of the new velocity, not along that velocity alone.
     pub nesterov: bool,
+    /// L2 penalty: so much of the parameter is added to its gradient.
     pub weight_decay: f32,
 }
 
@@ -18,9 +21,13 @@ pub struct Sgd {
 /// shape; all but grad change in place. Scalars "lr", "bias1" = 1 - beta1^t, "bias2" = 1 - beta2^t at step t = 1, 2, ..
 #[derive(Debug)]
 pub struct Adam {
+    /// Share of m, the running mean of gradients, that a step keeps, 0 to 1.
     pub beta1: f32,
+    /// Share of v, the running mean of squared gradients, that a step keeps, 0 to 1.
     pub beta2: f32,
+    /// Added to the root of v, against a division by 0.
     pub eps: f32,
+    /// L2 penalty: so much of the parameter is added to its gradient.
     pub weight_decay: f32,
 }
 

@@ -8,6 +8,7 @@ use crate::kernel::KernelId;
 /// `STEPS` times through v = `KEEP` v + `ADD`. f32, a multiple of 4 elements.
 #[derive(Debug)]
 pub struct RoofMultiplyAdd {
+    /// How often a chain goes through its `STEPS` multiply-adds.
     pub rounds: u32,
 }
 

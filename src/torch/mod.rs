@@ -15,6 +15,7 @@ use thiserror::Error;
 
 /// Why a file is not read.
 #[derive(Debug, Error, PartialEq)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum TorchError {
     #[error(
         "holds `{0}` in place of a state dict: neither tensor nor plain container, so it was left alone, and nothing was run. Save the \
@@ -23,6 +24,7 @@ pub enum TorchError {
     Refused(String),
     #[error("damaged or no PyTorch file: {why} at byte {at}")]
     Broken { at: usize, why: String },
+    /// All else that can be wrong; the words are the whole message.
     #[error("{0}")]
     Content(String),
 }
@@ -56,7 +58,9 @@ struct Found {
 /// What a tensor holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
+    /// Of f16, bf16, f32 or f64.
     Float(Vec<f32>),
+    /// Of whole numbers and booleans.
     Int(Vec<i64>),
 }
 
@@ -109,10 +113,12 @@ impl StateDict {
         Ok(StateDict { file, tensors: tensors.into_iter().collect(), others, notes, metadata })
     }
 
+    /// The names of all tensors, ascending.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Extents of the tensor called `name`, outermost first.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|t| &t.shape[..])
     }

@@ -15,6 +15,7 @@ pub use download::Watch;
 
 /// What can go wrong while fetching.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum FetchError {
     #[error(transparent)]
     Data(#[from] DataError),

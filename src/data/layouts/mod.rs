@@ -29,12 +29,14 @@ pub static LAYOUTS: &[&Layout] = &[
 /// How a dataset lies on disk.
 #[derive(Debug)]
 pub struct Layout {
+    /// What `datasets/*.toml` call it.
     pub name: &'static str,
     /// What it looks like, for messages.
     pub looks_like: &'static str,
     /// The folder to load, if this folder is it or holds it; part of what belongs there is enough, so that the rest can be
     /// missed by name. None: the dataset is built in and needs no folder.
     pub find: Option<fn(&Path) -> Option<PathBuf>>,
+    /// Loads the dataset from the folder that `find` gave; a built-in one does not look at the folder.
     pub load: fn(&Source, &Path) -> Result<Splits, DataError>,
 }
 
@@ -50,11 +52,13 @@ impl<'de> Deserialize<'de> for &'static Layout {
 
 /// What a layout is asked for.
 pub struct Source<'a> {
+    /// The dataset to load.
     pub spec: &'a Spec,
     /// Height and width in pixels.
     pub size: usize,
     /// Training images of each class to keep, chosen by `seed`.
     pub limit: Option<usize>,
+    /// Says which images a limit keeps.
     pub seed: u64,
     /// Where decoded images are kept between runs.
     pub cache: Option<&'a Path>,

@@ -23,23 +23,31 @@ use crate::kernel::KernelId;
 /// x [N, H, W, CI], w [K, K, CI, CO], CI and CO multiples of 4 -> y [N, H', W', CO], H' = (H + 2 pad - K) / stride + 1.
 #[derive(Debug)]
 pub struct Conv2d {
+    /// Pixels from one window to the next, a power of two.
     pub stride: u32,
+    /// Zeros on each side of the image, fewer than K.
     pub pad: u32,
 }
 
 /// The gradient with respect to x, of height and width `input`: gy [N, H', W', CO], w -> gx [N, H, W, CI].
 #[derive(Debug)]
 pub struct Conv2dInputGrad {
+    /// The forward pass's.
     pub stride: u32,
+    /// The forward pass's.
     pub pad: u32,
+    /// [H, W] of x.
     pub input: [usize; 2],
 }
 
 /// The gradient with respect to w: x, gy -> gw [K, K, CI, CO].
 #[derive(Debug)]
 pub struct Conv2dWeightGrad {
+    /// The forward pass's.
     pub stride: u32,
+    /// The forward pass's.
     pub pad: u32,
+    /// Height and width of w, K.
     pub kernel: usize,
 }
 
@@ -299,6 +307,7 @@ impl Op for Conv2d {
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
         let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape.clone()).collect();
+        #[expect(clippy::expect_used, reason = "a graph refuses shapes that do not fit before an oracle sees them")]
         let e = self.extents(&shapes).expect("shapes were checked when the graph was built");
         let mut y = Tensor::zeros(Shape::f32(&[e.n, e.output[0], e.output[1], e.co]));
         e.each_term(|xi, wi, yi| y.data[yi] += inputs[0].data[xi] * inputs[1].data[wi]);
@@ -353,6 +362,7 @@ impl Op for Conv2dInputGrad {
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
         let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape.clone()).collect();
+        #[expect(clippy::expect_used, reason = "a graph refuses shapes that do not fit before an oracle sees them")]
         let e = self.extents(&shapes).expect("shapes were checked when the graph was built");
         let mut gx = Tensor::zeros(Shape::f32(&[e.n, e.input[0], e.input[1], e.ci]));
         e.each_term(|xi, wi, yi| gx.data[xi] += inputs[0].data[yi] * inputs[1].data[wi]);
@@ -453,6 +463,7 @@ impl Op for Conv2dWeightGrad {
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
         let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape.clone()).collect();
+        #[expect(clippy::expect_used, reason = "a graph refuses shapes that do not fit before an oracle sees them")]
         let e = self.extents(&shapes).expect("shapes were checked when the graph was built");
         let mut gw = Tensor::zeros(Shape::f32(&[e.kernel, e.kernel, e.ci, e.co]));
         e.each_term(|xi, wi, yi| gw.data[wi] += inputs[0].data[xi] * inputs[1].data[yi]);
