@@ -10,24 +10,34 @@ use std::fmt;
 pub struct OptionSpec {
     /// The key of a configuration file; the flag, with `-` for `_`.
     pub name: &'static str,
+    /// For help texts, without the default.
     pub help: &'static str,
+    /// What it takes.
     pub kind: Kind,
 }
 
 /// What an option takes, and what it is unless chosen.
 #[derive(Debug)]
 pub enum Kind {
+    /// True or false.
     Flag {
+        /// Unless chosen.
         default: bool,
     },
     /// `words` say what `allowed` allows.
     Number {
+        /// Unless chosen.
         default: f64,
+        /// Whether a number does.
         allowed: fn(f64) -> bool,
+        /// What `allowed` allows, after "give".
         words: &'static str,
     },
+    /// One of some words.
     Word {
+        /// Unless chosen.
         default: &'static str,
+        /// All of them.
         among: &'static [&'static str],
     },
 }
@@ -36,8 +46,11 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum OptionValue {
+    /// Of [`Kind::Flag`].
     Flag(bool),
+    /// Of [`Kind::Number`].
     Number(f64),
+    /// Of [`Kind::Word`].
     Word(String),
 }
 
@@ -64,6 +77,7 @@ impl fmt::Display for OptionValue {
 }
 
 impl OptionSpec {
+    /// What it is unless chosen.
     pub fn default(&self) -> OptionValue {
         match self.kind {
             Kind::Flag { default } => OptionValue::Flag(default),
@@ -109,6 +123,7 @@ impl OptionSpec {
 pub struct Options(pub BTreeMap<String, OptionValue>);
 
 impl Options {
+    /// The value in force of an option that is a number.
     pub fn number(&self, option: &OptionSpec) -> f64 {
         match self.0.get(option.name) {
             Some(OptionValue::Number(x)) => *x,
@@ -127,6 +142,7 @@ impl Options {
         self.number(option) as usize
     }
 
+    /// The value in force of an option that is true or false.
     pub fn flag(&self, option: &OptionSpec) -> bool {
         match self.0.get(option.name) {
             Some(OptionValue::Flag(b)) => *b,
@@ -134,6 +150,7 @@ impl Options {
         }
     }
 
+    /// The value in force of an option that is a word.
     pub fn word<'a>(&'a self, option: &OptionSpec) -> &'a str {
         match self.0.get(option.name) {
             Some(OptionValue::Word(word)) => word,
@@ -176,6 +193,7 @@ impl Options {
 
 /// What can be wrong with options.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum OptionError {
     #[error("{owner} has no option `{option}`; it takes {known}")]
     Unknown { owner: &'static str, option: String, known: String },

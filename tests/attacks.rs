@@ -1,4 +1,5 @@
 //! The poisoning protocol on the embedded digits, against what field.md's definitions say it must give.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::attacks::{
     Attack, Blueprint, Draw, PoisonOptions, Poisoned, Role, Target, TargetMode, TriggeredTest, contact_sheet, find, poison,

@@ -1,4 +1,5 @@
 //! `dau` as its users meet it: exit codes, messages, what is written and what is not.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

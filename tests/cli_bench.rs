@@ -1,4 +1,5 @@
 //! `dau bench` as its users meet it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

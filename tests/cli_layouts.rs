@@ -1,4 +1,5 @@
 //! `dau run` on every layout that data sets have on disk, in tiny trees (CIFAR's binary files have but one size, and are written whole).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `dau poison`, folders of poisoned images and attacks that are made with a network, as their users meet them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Loading datasets as a user's folders hold them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::data::{DataError, LoadOptions, MAX_IMAGE_SIZE, Remarks, Spec, Splits, load};
 use image::{Rgb, RgbImage};

@@ -1,4 +1,5 @@
 //! The same seed gives the same network, bit for bit; and padding a batch changes nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

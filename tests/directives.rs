@@ -1,5 +1,6 @@
 //! The loader's directives on texts made for it. `expand` only takes files under `shaders/`, so this compiles the loader a
 //! second time, with an `include_str!` that hands it the texts below under the names of real files.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::kernel::{KernelError, KernelId};
 

@@ -1,4 +1,5 @@
 //! Fetching data sets from a server in the test itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 #![cfg(feature = "fetch")]
 
 use dau::data::fetch::{FetchError, Watch, fetch};

@@ -1,4 +1,5 @@
 //! Ops on this machine's adapter against PyTorch in float64 (`tests/golden/README.md` lists the cases).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! State dicts that `torch.save` wrote (`tests/golden/make_networks.py`), read without running anything; and files that are none.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Checkpoints as training scripts write them (`tests/golden/make_checkpoints.py`): the state dict is found, and what stands beside it is
 //! left alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::torch::{StateDict, TorchError, Values};
 

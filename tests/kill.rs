@@ -1,4 +1,5 @@
 //! A run that is killed at any moment goes on by the same command and ends with the same bits.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

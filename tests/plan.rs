@@ -1,4 +1,5 @@
 //! The memory plan's promises, and what a plan says when it cannot be built or run.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Image folders as strangers make them: other formats, nested folders, links, names and lists that mean harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::data::{DataError, LoadOptions, Remarks, Spec, Splits, load, load_unlabelled, verify};
 use image::{Rgb, RgbImage};

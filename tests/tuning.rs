@@ -1,4 +1,5 @@
 //! Measured ways to run convolutions: kept, found again, obeyed, and never more than a hint.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 

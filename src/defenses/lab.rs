@@ -17,6 +17,7 @@ pub const SCRATCH: &str = "work";
 /// What a defense works with. What it keeps in the folder is there when it is asked the same again after a kill.
 #[derive(Clone, Copy)]
 pub struct Lab<'a> {
+    /// The device.
     pub kernels: &'a Kernels,
     /// How the victim was trained.
     pub training: &'a TrainConfig,
@@ -24,10 +25,12 @@ pub struct Lab<'a> {
     pub options: &'a Options,
     /// The run's folder: names begin with the defense's, or are its own.
     pub folder: &'a Path,
+    /// Who is told of progress, and may wish to stop.
     pub observer: &'a dyn Observer,
 }
 
 impl Lab<'_> {
+    /// A file in the folder.
     pub fn path(&self, file: &str) -> PathBuf {
         self.folder.join(file)
     }

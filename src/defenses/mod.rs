@@ -29,6 +29,7 @@ pub struct Given<'a> {
 /// What a defense says of the training images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detection {
+    /// The verdict on every image.
     pub split: Split,
     /// What it saw, for a record; null where there is nothing to say.
     pub evidence: Value,
@@ -36,6 +37,7 @@ pub struct Detection {
 
 /// A defense, in two halves: tell which images are poisoned, then make a clean network.
 pub trait Defense: Sync {
+    /// What it is called on the command line and in records.
     fn name(&self) -> &'static str;
 
     /// One line for help texts.

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 /// So many of so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
+    /// How many.
     pub hits: usize,
+    /// Of how many.
     pub of: usize,
 }
 
@@ -37,6 +39,7 @@ pub struct ModelMetrics {
 /// What a model says of triggered images, `[N]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct TriggeredClasses<'a> {
+    /// What the model calls each.
     pub class: &'a [u32],
     /// The true labels; no image's is the one that the attacker wants for it.
     pub labels: &'a [u32],

@@ -11,9 +11,11 @@ use crate::train::Network;
 
 /// The images, and what was made with them where they were poisoned here.
 pub struct Images {
+    /// Training and test images.
     pub folder: PoisonedFolder,
     /// The label of the target class.
     pub target: u32,
+    /// Clean, triggered and difference images, for the eye.
     pub preview: Option<RgbImage>,
     /// The clean network that the attack was made with.
     pub surrogate: Option<Network>,

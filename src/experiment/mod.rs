@@ -47,11 +47,13 @@ pub struct Host<'a> {
     pub open: &'a dyn Fn(Precision) -> anyhow::Result<Kernels>,
     /// Where decoded images are kept for the next start.
     pub image_cache: Option<PathBuf>,
+    /// Who is told of progress, and may wish to stop.
     pub observer: &'a dyn Observer,
 }
 
 /// What can go wrong with a run folder or a folder of poisoned images.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum StoreError {
     #[error(transparent)]
     Data(#[from] DataError),

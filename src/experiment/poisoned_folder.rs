@@ -33,6 +33,7 @@ const COLUMNS: [&str; 4] = ["path", "original_label", "given_label", "role"];
 
 /// What a folder of poisoned images holds.
 pub struct PoisonedFolder {
+    /// The training images, with the truth about them.
     pub poisoned: Poisoned,
     /// Clean.
     pub test: Dataset,

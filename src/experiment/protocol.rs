@@ -28,39 +28,64 @@ pub(crate) const DESCRIBING: [&str; 7] = ["dataset", "image_size", "attack", "ta
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Protocol {
+    /// The data set, by name.
     pub dataset: String,
+    /// Where it lies.
     pub data: Option<PathBuf>,
+    /// Height and width that images are resized to, pixels.
     pub image_size: usize,
+    /// At most so many training images of a class.
     pub limit_per_class: Option<usize>,
+    /// Leave out image files that cannot be read.
     #[serde(default)]
     pub skip_unreadable: bool,
+    /// Of everything random.
     pub seed: u64,
     /// Images that are poisoned already; then the attack's name is only reported.
     pub poisoned: Option<PathBuf>,
+    /// The attack, by name.
     pub attack: String,
     /// The attack's options and the defense's; they refuse what neither knows, and so any key that is no setting.
     #[serde(flatten)]
     pub options: Options,
+    /// What triggered images are to be taken for.
     pub target_mode: TargetMode,
+    /// The class that they are to be taken for.
     pub target: Target,
+    /// Share of the training images to poison, 0 to 1.
     pub poison_rate: f64,
+    /// Whose images are poisoned.
     pub draw: Draw,
+    /// Checkpoint of a clean network, for attacks made with its gradients.
     pub surrogate: Option<PathBuf>,
+    /// The architecture, by name.
     pub model: String,
+    /// Channels of its first stage, or the factor of a wide ResNet.
     pub width: usize,
+    /// Of training.
     pub epochs: usize,
+    /// Images a training step.
     pub batch: usize,
+    /// Peak learning rate of training.
     pub lr: f64,
     /// Runs of versions that had but one do not say.
     #[serde(default)]
     pub precision: Precision,
+    /// Nesterov's, of SGD.
     pub momentum: f64,
+    /// Of SGD.
     pub weight_decay: f64,
+    /// Of pixels in 0..1, subtracted before the network sees them.
     pub mean: Channels,
+    /// Of pixels in 0..1, divided by.
     pub std: Channels,
+    /// Zero padding before the random crop, pixels; 0: no crop.
     pub crop_pad: u32,
+    /// Mirror at random.
     pub flip: bool,
+    /// The defense, by name.
     pub defense: String,
+    /// The run folder.
     pub out: PathBuf,
 }
 
@@ -205,10 +230,12 @@ impl Protocol {
         Ok(table)
     }
 
+    /// The network for these images.
     pub fn model_spec(&self, data: &Dataset) -> ModelSpec {
         ModelSpec { name: self.model.clone(), width: self.width, classes: data.classes.len(), image_size: data.size }
     }
 
+    /// The training of the network that is attacked.
     pub fn train_config(&self) -> TrainConfig {
         let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
         TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd: self.sgd(), seed: self.seed }

@@ -20,16 +20,21 @@ pub const IMPLANTED: f64 = 80.0;
 pub struct Record {
     /// [`SCHEMA`] of the version that wrote it.
     pub schema: u32,
+    /// dau's version.
     pub version: String,
     /// As [`COMMIT`].
     pub commit: String,
+    /// The images.
     pub dataset: DatasetFacts,
+    /// How they were poisoned.
     pub poison: PoisonFacts,
+    /// The defense, by name.
     pub defense: String,
     /// The network that was trained on everything.
     pub undefended: Figures,
     /// The network that the defense made.
     pub defended: Figures,
+    /// The defense's verdict against the truth.
     pub split: SplitFigures,
     /// Whether there was a backdoor to defend against, undefended ASR of at least [`IMPLANTED`]; null without an ASR.
     pub implanted: Option<bool>,
@@ -37,9 +42,11 @@ pub struct Record {
     pub der: Option<f64>,
     /// By stage, and their total.
     pub seconds: Map<String, Value>,
+    /// Adapter, graphics interface and driver.
     pub adapter: String,
     /// How convolutions ran, as [`crate::kernel::Kernels::choices`].
     pub kernels: BTreeMap<String, String>,
+    /// Of everything random.
     pub seed: u64,
     /// What to know before these figures are used; empty most often.
     pub warnings: Vec<String>,
@@ -52,6 +59,7 @@ pub struct Record {
 /// The data of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetFacts {
+    /// The data set.
     pub name: String,
     /// Number of training images.
     pub train: usize,
@@ -66,9 +74,11 @@ pub struct DatasetFacts {
 /// How the data was poisoned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoisonFacts {
+    /// The attack, by name.
     pub attack: String,
     /// What the trigger is to do: all-to-one, all-to-all or clean-label.
     pub mode: String,
+    /// The target class's label.
     pub target: u32,
     /// The target class's name.
     pub target_name: String,
@@ -93,6 +103,7 @@ pub struct Figures {
     pub ra: Option<f64>,
     /// Accuracy on the clean test images of the target class.
     pub t: Option<f64>,
+    /// `[hits, of]` of each share.
     pub counts: Map<String, Value>,
 }
 
@@ -109,6 +120,7 @@ pub struct SplitFigures {
     pub auroc: f64,
     /// Number of flagged images.
     pub flagged: usize,
+    /// `[hits, of]` of each share.
     pub counts: Map<String, Value>,
 }
 

@@ -30,6 +30,7 @@ fn without_count(name: &str) -> &str {
 }
 
 impl<'a> Recorder<'a> {
+    /// Writes to `store`, and passes on to `observer`.
     pub fn new(store: &'a Store, observer: &'a dyn Observer) -> Recorder<'a> {
         Recorder { store, observer, state: RefCell::default() }
     }

@@ -19,8 +19,11 @@ use crate::train::{Network, Observer};
 
 /// Inputs that have been checked: nothing is written before these are at hand.
 pub struct Simulation {
+    /// What is asked.
     pub protocol: Protocol,
+    /// The images, with the truth about them.
     pub images: Images,
+    /// The device.
     pub kernels: Kernels,
     model: ModelSpec,
 }

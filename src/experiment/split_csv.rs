@@ -7,6 +7,7 @@ use super::StoreError;
 use crate::defenses::Split;
 
 const HEADER: &str = "index,label,score,verdict";
+/// The words for a sample that is not flagged and for one that is.
 pub const VERDICTS: [&str; 2] = ["clean", "poisoned"];
 
 /// The split of images with these (given) labels.

@@ -53,18 +53,23 @@ const LOCK: &str = "lock";
 /// How long a stage took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageTime {
+    /// As the observer was told, without counts.
     pub name: String,
+    /// Of all processes that worked on it.
     pub seconds: f64,
 }
 
 /// What made a run: the table `[run]` of [`RUN`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
+    /// dau's version.
     pub version: String,
+    /// Adapter, graphics interface and driver; `none` where no network was needed.
     pub adapter: String,
     /// What the run was given beside its settings: files, and fingerprints of what they held.
     #[serde(default)]
     pub given: BTreeMap<String, String>,
+    /// In the order in which they began.
     #[serde(default)]
     pub stages: Vec<StageTime>,
 }
@@ -194,14 +199,17 @@ impl Store {
         }
     }
 
+    /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
+    /// A file in the folder.
     pub fn path(&self, file: &str) -> PathBuf {
         self.root.join(file)
     }
 
+    /// Whether a file is there.
     pub fn has(&self, file: &str) -> bool {
         self.path(file).is_file()
     }

@@ -15,6 +15,7 @@ const NUMBERED: usize = 3;
 /// The verdict on a training set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
+    /// Whether there is a backdoor.
     pub answer: Answer,
     /// Whether there is a backdoor; null where there is too little to say.
     pub found: Option<bool>,
@@ -37,7 +38,9 @@ pub struct Verdict {
 /// A class with flagged images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Accused {
+    /// Its label.
     pub class: u32,
+    /// Its name.
     pub name: String,
     /// Training images with its label.
     pub images: usize,

@@ -12,7 +12,9 @@ use crate::gpu::{Gpu, Pending};
 /// A part of a joint batch: which samples, and the weight of each in the loss that the part gets. A part beyond the step's losses gets
 /// none: batch norm sees it, and that is all.
 pub struct Part<'a> {
+    /// Samples of the data set.
     pub indices: &'a [usize],
+    /// Of each of them in the loss.
     pub weight: f32,
 }
 
@@ -24,6 +26,7 @@ pub struct Batch {
     pub(super) size: usize,
     /// One u32 a pixel: R | G << 8 | B << 16.
     pub(super) pixels: Vec<u32>,
+    /// Given labels, one an image.
     pub labels: Vec<u32>,
     /// For each part a weight a sample of the whole batch, 0 for those of other parts.
     pub(super) weights: Vec<Vec<f32>>,

@@ -30,7 +30,9 @@ struct Header {
 
 /// What a checkpoint holds: a network that is on no device.
 pub struct Checkpoint {
+    /// The architecture.
     pub spec: ModelSpec,
+    /// How pixels become its input.
     pub norm: Normalisation,
     /// What in the file it was made of was left alone, a sentence each.
     pub notes: Vec<String>,

@@ -10,6 +10,7 @@ use crate::ops::{Loss, LossKind, TUNING_TIME, tune};
 
 /// A network in evaluation mode, with gradients with respect to its input.
 pub struct InputGradient {
+    /// The network, in evaluation mode.
     pub network: Network,
     plan: Mutex<Plan>,
     batch: usize,

@@ -30,6 +30,7 @@ use thiserror::Error;
 
 /// What can stop a training job.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum TrainError {
     #[error(transparent)]
     Graph(#[from] crate::graph::GraphError),

@@ -12,14 +12,19 @@ use crate::nn::{ModelSpec, Param, ParamSet, initialise};
 /// How pixels become network input: (u8 / 255 - mean) / std per channel.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalisation {
+    /// Of red, green and blue in 0..1.
     pub mean: [f32; 3],
+    /// Of red, green and blue in 0..1.
     pub std: [f32; 3],
 }
 
 /// A network on a device.
 pub struct Network {
+    /// The architecture.
     pub spec: ModelSpec,
+    /// How pixels become its input.
     pub norm: Normalisation,
+    /// Weights and batch norm statistics, on the device.
     pub params: ParamSet,
     /// Training steps taken: batch norm's `num_batches_tracked`.
     pub(super) steps: AtomicU64,

@@ -5,16 +5,21 @@ use serde::Serialize;
 /// What one epoch did: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, Serialize)]
 pub struct EpochRecord {
+    /// The training, by the name that it was given.
     pub stage: String,
     /// Counted from 1.
     pub epoch: usize,
+    /// How many there are to be.
     pub epochs: usize,
     /// Mean over the samples trained on.
     pub loss: f64,
     /// Percent of them that got their given label.
     pub accuracy: f64,
+    /// Learning rate of its first step.
     pub lr: f64,
+    /// What it took.
     pub seconds: f64,
+    /// Images trained on, and looked at, a second.
     pub images_per_second: f64,
 }
 
@@ -24,6 +29,7 @@ pub trait Observer {
     fn begin(&self, stage: &str, images: u64);
     /// So many more images are done.
     fn advance(&self, images: u64);
+    /// An epoch has ended.
     fn epoch(&self, record: &EpochRecord);
     /// The last stage that began has ended, and none begins now.
     fn end(&self) {}

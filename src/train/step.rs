@@ -17,8 +17,11 @@ use crate::ops::{Argmax, Augment, Loss, LossKind, Sgd, TUNING_TIME, tune};
 /// SGD and the augmentation of its input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SgdConfig {
+    /// 0 for none.
     pub momentum: f32,
+    /// Nesterov's form of momentum.
     pub nesterov: bool,
+    /// Of all parameters that learn.
     pub weight_decay: f32,
     /// Zero padding before the random crop, pixels; 0: no crop.
     pub crop_pad: u32,
@@ -172,6 +175,7 @@ impl TrainStep {
         Ok(self.plan.run_and_fetch(&self.fetched)?)
     }
 
+    /// The plan that it runs.
     pub fn plan(&mut self) -> &mut Plan {
         &mut self.plan
     }

@@ -18,12 +18,17 @@ use crate::rng;
 pub struct TrainConfig {
     /// What it is called where it is reported.
     pub stage: String,
+    /// Its mean over a batch is minimised.
     pub loss: LossKind,
+    /// How often all images are seen.
     pub epochs: usize,
+    /// Images a step.
     pub batch: usize,
     /// The peak of a cosine schedule over all steps.
     pub lr: f64,
+    /// The optimizer, and how images are augmented.
     pub sgd: SgdConfig,
+    /// Of order and augmentation.
     pub seed: u64,
 }
 
@@ -91,6 +96,7 @@ impl<'a> Trainer<'a> {
         self.at.epoch
     }
 
+    /// Whether all epochs are over.
     pub fn done(&self) -> bool {
         self.at.epoch >= self.at.config.epochs
     }

@@ -32,6 +32,7 @@ pub enum Answer {
 /// Why there is too little to say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "what is counted is named")]
 pub enum Doubt {
     /// So few images that a trigger often goes unseen.
     FewImages { images: usize, wanted: usize },

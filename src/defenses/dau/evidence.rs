@@ -48,6 +48,7 @@ pub(super) const OWN: f64 = 0.5;
 /// What is seen of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassEvidence {
+    /// Its label.
     pub class: u32,
     /// Training images with its label.
     pub images: usize,
@@ -71,6 +72,7 @@ pub struct ClassEvidence {
     /// common is put onto them.
     #[serde(default)]
     pub transplant: Option<f64>,
+    /// What it is taken for.
     pub finding: Finding,
 }
 

@@ -39,13 +39,16 @@ use crate::train::{Network, Observer, Predictor, TrainError};
 /// What stage 1 found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
+    /// Whether there is a backdoor.
     pub answer: Answer,
     /// Why there is too little to say; empty with another answer.
     pub doubts: Vec<Doubt>,
+    /// The verdict on every sample.
     pub split: Split,
     /// How far each sample lies on the side of its class's most separate set, times that set's separation, in data order; also where the
     /// set is not held to be poison: so that there is an order to look at.
     pub suspicion: Vec<f32>,
+    /// What was seen of each class, by label.
     pub classes: Vec<ClassEvidence>,
     /// None where there are too few images.
     pub pooled: Option<PooledEvidence>,
@@ -74,6 +77,7 @@ pub struct StageOneConfig {
     pub border: Border,
     /// Share of the samples that the discriminator begins with.
     pub prefilter_share: f64,
+    /// Of [`Border::Classifier`].
     pub discriminator: DiscriminatorConfig,
 }
 

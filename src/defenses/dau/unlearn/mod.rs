@@ -40,13 +40,18 @@ pub struct UnlearnConfig {
     pub lr: f64,
     /// 0: nothing clean is at hand, lambda x loss(poisoned) is all; batch norm then sees poisoned samples only.
     pub batch_clean: usize,
+    /// Flagged images a step, and as many restored ones.
     pub batch_poison: usize,
+    /// Weight of the loss on flagged images.
     pub lambda: f32,
+    /// The loss on flagged images.
     pub loss: UnlearnLoss,
     /// Learn clean images with the estimated trigger and their own labels, as many as poisoned ones, and poisoned ones by the names that
     /// the network is sure of.
     pub restore: bool,
+    /// The optimizer, and how images are augmented.
     pub sgd: SgdConfig,
+    /// Of all drawing: images held out, the order of steps, augmentation.
     pub seed: u64,
 }
 
