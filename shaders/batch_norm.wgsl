@@ -10,7 +10,7 @@
 // g * (x - mean). coefficient: [c4][3], what apply_gradient needs of the whole batch.
 //
 // A workgroup owns a chunk of `chunk` rows and LANES_C loads of channels; an invocation one load and every LANES_R-th row.
-// `finish` and `finish_gradient`: a workgroup owns LANES_C quads, an invocation every LANES_R-th chunk.
+// `finish`, `finish_gradient` and `finish_gradient_running`: a workgroup owns LANES_C quads, an invocation every LANES_R-th chunk.
 // (Workgroups are one-dimensional because lavapipe fills its vectors along x only.)
 // Sums run in an order that only the extents and the lane counts decide.
 //
@@ -314,9 +314,8 @@ fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
     }
 }
 
-@compute @workgroup_size(LANES)
-fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u32) {
-    let c = g.x * LANES_C + l % LANES_C;
+// The invocation's part of the chunks' sums.
+fn sum_chunks(c: u32, l: u32) -> Sums {
     var s = Sums(vec4f(), vec4f());
     if c < p.c4 {
         for (var k = l / LANES_C; k < p.chunks; k += LANES_R) {
@@ -324,7 +323,13 @@ fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_in
             s = Sums(s.g + partial[at], s.gx + partial[at + 1u]);
         }
     }
-    s = add_lanes(s, l, 0u);
+    return s;
+}
+
+@compute @workgroup_size(LANES)
+fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u32) {
+    let c = g.x * LANES_C + l % LANES_C;
+    let s = add_lanes(sum_chunks(c, l), l, 0u);
     if l >= LANES_C || c >= p.c4 {
         return;
     }
@@ -365,6 +370,18 @@ fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: 
         );
         i += LANES_R * (p.c4 / QUADS);
     }
+}
+
+// With the running statistics: gbeta = sum g, ggamma = sum g (x - mean) / sqrt(variance + eps).
+@compute @workgroup_size(LANES)
+fn finish_gradient_running(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u32) {
+    let c = g.x * LANES_C + l % LANES_C;
+    let s = add_lanes(sum_chunks(c, l), l, 0u);
+    if l >= LANES_C || c >= p.c4 {
+        return;
+    }
+    gbeta[c] = s.g;
+    ggamma[c] = s.gx / sqrt(variance[c] + p.eps);
 }
 
 // With the running statistics: gx = gamma / sqrt(variance + eps) * g and, with KEEP = 1, gresidual = g, in all rows.

@@ -135,8 +135,8 @@ fn residual_block(seed: u64, relu: [bool; 2], train: bool) -> (Setup, [Value; 2]
         let mut inputs = vec![h];
         inputs.extend(norm);
         inputs.extend(residual.then_some(x));
+        wrt.extend(&norm[..2]);
         h = if train {
-            wrt.extend(&norm[..2]);
             setup.graph.apply(BatchNorm { eps: 1e-5, momentum: 0.1, relu, residual }, &inputs).unwrap()[0]
         } else {
             setup.graph.apply(BatchNormEval { eps: 1e-5, relu, residual }, &inputs).unwrap()[0]

@@ -115,7 +115,7 @@ impl BatchNorm {
             ("running_mean", running_mean),
             ("running_var", running_var),
         ];
-        let finish = measured.over_chunks("finish", state, self.eps, self.momentum);
+        let finish = measured.over_chunks("finish", state, N_VALID, self.eps, self.momentum);
         let affine = vec![
             ("x", x),
             ("gamma", gamma),
@@ -158,7 +158,7 @@ impl Op for BatchNormGrad {
         let apply = [("x", x), ("mean", mean), coefficient, ("gx", gx)].into_iter().chain(masked).collect();
         let launches = vec![
             t.over_rows("sum_gradient", &[relu, keep], sums, N_VALID, 0.0),
-            t.over_chunks("finish_gradient", vectors, 0.0, 0.0),
+            t.over_chunks("finish_gradient", vectors, N_VALID, 0.0, 0.0),
             t.over_rows("apply_gradient", &[apply_relu], apply, N_VALID, 0.0),
         ];
         Lowered { scratch: vec![t.partial(), Shape::f32(&[t.c4, 12])], launches }
@@ -251,8 +251,13 @@ impl Tiling {
         Tiling { samples: x.dims[0], rows, c4, quads, chunk, chunks: rows.div_ceil(chunk), lanes, finish_lanes }
     }
 
+    /// All samples count.
+    pub(super) fn all(&self) -> Param {
+        Param::U32(self.samples as u32)
+    }
+
     /// Two vec4 a chunk and channel quadruple.
-    fn partial(&self) -> Shape {
+    pub(super) fn partial(&self) -> Shape {
         Shape::f32(&[self.chunks, self.c4, 8])
     }
 
@@ -283,10 +288,10 @@ impl Tiling {
     }
 
     /// A launch with a workgroup a block of channels.
-    fn over_chunks(&self, entry: &'static str, bind: Vec<Bind>, eps: f32, momentum: f32) -> Launch {
+    pub(super) fn over_chunks(&self, entry: &'static str, bind: Vec<Bind>, n_valid: Param, eps: f32, momentum: f32) -> Launch {
         let mut launch = self.launch(entry, self.finish_lanes, bind, self.c4.div_ceil(self.finish_lanes[0]));
         launch.kernel = launch.kernel.with(&[("QUADS", 1)]);
-        launch.params.extend([("n_valid", N_VALID), ("eps", Param::F32(eps)), ("momentum", Param::F32(momentum))]);
+        launch.params.extend([("n_valid", n_valid), ("eps", Param::F32(eps)), ("momentum", Param::F32(momentum))]);
         launch
     }
 }

@@ -7,7 +7,7 @@ use crate::graph::{Backward, Graph, GraphError, Lowered, Lowering, Op, Param, Sc
 /// y = relu?(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual?).
 ///
 /// Inputs x [N, .., C], gamma, beta, running_mean, running_var (all [C]) and, if `residual`, one of x's shape. It has gradients
-/// for x and the residual only: an attack or a trigger search wants them; weights are trained with `BatchNorm`.
+/// for x, the residual, gamma and beta: attacks, searches for a trigger and pruning want them; networks are trained with `BatchNorm`.
 #[derive(Debug)]
 pub struct BatchNormEval {
     /// Added to the variance, as in training.
@@ -27,6 +27,15 @@ pub struct BatchNormEvalGrad {
     pub relu: bool,
     /// Whether the residual's gradient is an output, too.
     pub keep_masked: bool,
+}
+
+/// Inputs x, running_mean, running_var, gy and, if `relu`, y; outputs ggamma and gbeta, [C] each, summed over all samples.
+#[derive(Debug)]
+pub struct BatchNormEvalAffineGrad {
+    /// The forward pass's.
+    pub eps: f32,
+    /// Whether the forward pass ended in a ReLU.
+    pub relu: bool,
 }
 
 /// The running statistics count no samples.
@@ -53,7 +62,7 @@ impl Op for BatchNormEval {
     }
 
     fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
-        if b.need[1..5].contains(&true) {
+        if b.need[3..5].contains(&true) {
             return Err(GraphError::NoGradient(self.name()));
         }
         let [Some(gy)] = b.grads else { return Err(GraphError::NoGradient(self.name())) };
@@ -62,6 +71,12 @@ impl Op for BatchNormEval {
         let keep_masked = self.relu && self.residual && b.need[5];
         let grads = g.apply(BatchNormEvalGrad { eps: self.eps, relu: self.relu, keep_masked }, &inputs)?;
         let mut out = vec![Some(grads[0]), None, None, None, None];
+        if b.need[1..3].contains(&true) {
+            let mut inputs = vec![b.inputs[0], b.inputs[3], b.inputs[4], *gy];
+            inputs.extend(self.relu.then_some(b.outputs[0]));
+            let affine = g.apply(BatchNormEvalAffineGrad { eps: self.eps, relu: self.relu }, &inputs)?;
+            (out[1], out[2]) = (Some(affine[0]), Some(affine[1]));
+        }
         if self.residual {
             out.push(if self.relu { grads.get(1).copied() } else { Some(*gy) });
         }
@@ -114,6 +129,43 @@ impl Op for BatchNormEvalGrad {
     }
 }
 
+impl Op for BatchNormEvalAffineGrad {
+    fn name(&self) -> &'static str {
+        "batch_norm_eval_affine_grad"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check_inputs(self.name(), inputs, 2, 1 + usize::from(self.relu))?;
+        Ok(vec![inputs[1].clone(); 2])
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let t = Tiling::new(&l.inputs[0], l.caps);
+        let partial = ("partial", Slot::Scratch(0));
+        let (relu, masked) = masking(Slot::In(3), self.relu.then_some(Slot::In(4)));
+        let (keep, kept) = keeping(None);
+        let sums = [("x", Slot::In(0)), ("mean", Slot::In(1)), partial].into_iter().chain(masked).chain(kept).collect();
+        let vectors = vec![partial, ("variance", Slot::In(2)), ("ggamma", Slot::Out(0)), ("gbeta", Slot::Out(1))];
+        let launches = vec![
+            t.over_rows("sum_gradient", &[relu, keep], sums, t.all(), self.eps),
+            t.over_chunks("finish_gradient_running", vectors, t.all(), self.eps, 0.0),
+        ];
+        Lowered { scratch: vec![t.partial()], launches }
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
+        let [x, mean, variance, gy] = [0, 1, 2, 3].map(|i| inputs[i]);
+        let c = x.shape.last();
+        let (mut ggamma, mut gbeta) = (vec![0.0; c], vec![0.0; c]);
+        for (i, g) in masked(gy, self.relu.then(|| inputs[4])).into_iter().enumerate() {
+            let k = i % c;
+            ggamma[k] += g * (x.data[i] - mean.data[k]) / (variance.data[k] + f64::from(self.eps)).sqrt();
+            gbeta[k] += g;
+        }
+        [ggamma, gbeta].map(|data| Tensor::new(mean.shape.clone(), data)).into()
+    }
+}
+
 const SIZES: [&[usize]; 3] = [&[3, 5, 7, 12], &[700, 36], &[5, 33, 31, 16]];
 const POSITIVE: Fill = Fill::Uniform { low: 0.5, high: 1.5 };
 
@@ -148,6 +200,27 @@ pub(super) fn grad_cases() -> Vec<Case> {
                 .f32(dims, Fill::NORMAL)
                 .f32(&c, Fill::NORMAL)
                 .f32(&c, POSITIVE);
+            if relu {
+                case = case.f32(dims, Fill::NORMAL);
+            }
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+pub(super) fn affine_grad_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for dims in SIZES {
+        for relu in [false, true] {
+            let c = dims[dims.len() - 1..].to_vec();
+            let rows = dims.iter().product::<usize>() / c[0];
+            let mut case = Case::new(&format!("{dims:?} relu {relu}"), BatchNormEvalAffineGrad { eps: 1e-5, relu })
+                .f32(dims, Fill::NORMAL)
+                .f32(&c, Fill::NORMAL)
+                .f32(&c, POSITIVE)
+                .f32(dims, Fill::NORMAL)
+                .terms(rows);
             if relu {
                 case = case.f32(dims, Fill::NORMAL);
             }

@@ -21,7 +21,7 @@ pub use alone::{Alone, median};
 pub use argmax::Argmax;
 pub use augment::Augment;
 pub use batch_norm::{BatchNorm, BatchNormGrad};
-pub use batch_norm_eval::{BatchNormEval, BatchNormEvalGrad};
+pub use batch_norm_eval::{BatchNormEval, BatchNormEvalAffineGrad, BatchNormEvalGrad};
 pub use case::{Case, CaseResult, Fill, check};
 pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad, matrices_add_up};
 pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
@@ -50,6 +50,7 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "batch_norm_grad", cases: batch_norm::grad_cases },
     OpEntry { name: "batch_norm_eval", cases: batch_norm_eval::cases },
     OpEntry { name: "batch_norm_eval_grad", cases: batch_norm_eval::grad_cases },
+    OpEntry { name: "batch_norm_eval_affine_grad", cases: batch_norm_eval::affine_grad_cases },
     OpEntry { name: "global_avg_pool", cases: global_avg_pool::cases },
     OpEntry { name: "global_avg_pool_grad", cases: global_avg_pool::grad_cases },
     OpEntry { name: "max_pool", cases: max_pool::cases },
