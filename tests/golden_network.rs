@@ -10,7 +10,7 @@ use dau::data::Dataset;
 use dau::gpu::Staging;
 use dau::graph::{Graph, Plan, Shape, Tensor, Value};
 use dau::kernel::Kernels;
-use dau::nn::{ModelSpec, Param, ParamSet};
+use dau::nn::{Built, ModelSpec, Param, ParamSet};
 use dau::ops::{Loss, LossKind};
 use dau::train::{Batch, Network, Normalisation, Part, SgdConfig, TrainStep};
 
@@ -21,12 +21,8 @@ const ALLOWED_TRAINED: f64 = 1e-3;
 /// Height and width of the images of the training steps.
 const STEP_SIZE: usize = 6;
 
-/// What a batch norm gives, found by the name of its scale.
-fn after_norm(graph: &Graph, name: &str) -> Value {
-    let scale = graph.find_variable(&format!("{name}.weight")).expect("a batch norm of this name");
-    let node = graph.nodes().iter().find(|n| n.op.name() == "batch_norm" && n.inputs[1] == scale);
-    node.expect("the batch norm is in the graph").outputs[0]
-}
+/// Before the names of the graph's variables.
+const SCOPE: &str = "student/";
 
 /// Activations and loss to within `forward`, gradients to within `backward`.
 fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64; 2]) {
@@ -35,14 +31,16 @@ fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64;
     let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
     let labels = graph.input("labels", Shape::u32(&[6]));
     let weight = graph.input("weight", Shape::f32(&[6]));
-    let (out, params) = resnet_w8().build(&mut graph, images, true).unwrap();
+    let Built { outputs: out, params, activations } = resnet_w8().build_scoped(&mut graph, images, true, SCOPE).unwrap();
+    let after = |layer: &str| activations.iter().find(|(name, _)| name == layer).expect("a layer of this name").1;
+    let scoped = |graph: &Graph, p: &Param| graph.find_variable(&format!("{SCOPE}{}", p.name)).expect("in the graph");
     let loss = graph.apply(Loss { kind: LossKind::CrossEntropy }, &[out.logits, labels, weight]).unwrap();
     let trained: Vec<Param> = params.iter().filter(|p| p.kind.trainable()).cloned().collect();
-    let values: Vec<Value> = trained.iter().map(|p| graph.find_variable(&p.name).expect("in the graph")).collect();
+    let values: Vec<Value> = trained.iter().map(|p| scoped(&graph, p)).collect();
     let grads = graph.backward(&[(out.logits, loss[1])], &values).unwrap();
 
-    let mut wanted = vec![("stem".to_string(), after_norm(&graph, "bn1"))];
-    wanted.extend((1..=4).map(|i| (format!("layer{i}"), after_norm(&graph, &format!("layer{i}.1.bn2")))));
+    let mut wanted = vec![("stem".to_string(), after("bn1"))];
+    wanted.extend((1..=4).map(|i| (format!("layer{i}"), after(&format!("layer{i}.1.bn2")))));
     wanted.extend([("pooled".to_string(), out.features), ("logits".to_string(), out.logits)]);
     assert_eq!(wanted.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(), golden.names("act/"));
     assert_eq!(trained.iter().map(|p| p.name.clone()).collect::<BTreeSet<_>>(), golden.names("grad/"));
@@ -50,7 +48,7 @@ fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64;
     let set = ParamSet::new(kernels.gpu(), params).unwrap();
     golden.initialise(&set);
     let keep: Vec<Value> = wanted.iter().map(|(_, v)| *v).chain([loss[0]]).chain(values.iter().map(|v| grads[v])).collect();
-    let mut plan = Plan::new(kernels, &graph, &keep, set.variables()).unwrap();
+    let mut plan = Plan::new(kernels, &graph, &keep, &set.variables_in(SCOPE)).unwrap();
     plan.write(images, &golden.images("batch/x")).unwrap();
     plan.write(labels, &golden.labels("batch/labels")).unwrap();
     plan.write(weight, &[1.0f32 / 6.0; 6]).unwrap();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::graph::{Graph, Interpreter, Shape, Tensor, Value};
-use dau::ops::{BatchNorm, BatchNormEval, GlobalAvgPool, Linear, Loss, LossKind, MaxPool, Window};
+use dau::ops::{BatchNorm, BatchNormEval, GlobalAvgPool, Linear, Loss, LossKind, MaxPool, Multiply, Window};
 use dau::rng;
 use rand::RngExt;
 
@@ -109,6 +109,18 @@ impl Setup {
     fn clearance(&self, value: Value) -> f64 {
         self.run(None).get(value).data.iter().fold(f64::INFINITY, |least, v| least.min(v.abs()))
     }
+}
+
+#[test]
+fn products_have_their_slopes_as_gradients() {
+    let mut setup = Setup::new(5, 6);
+    let x = setup.normal("x", &[6, 2, 3, 4], 0.5, 1.0);
+    let z = setup.normal("z", &[6, 2, 3, 4], 0.0, 1.0);
+    let mask = setup.normal("mask", &[4], 1.0, 0.5);
+    let product = setup.graph.apply(Multiply, &[x, z]).unwrap()[0];
+    let masked = setup.graph.apply(Multiply, &[product, mask]).unwrap()[0];
+    let logits = setup.graph.apply(GlobalAvgPool, &[masked]).unwrap()[0];
+    setup.check("products", LossKind::CrossEntropy, logits, &[x, z]);
 }
 
 #[test]

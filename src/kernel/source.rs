@@ -42,6 +42,7 @@ shaders![
     "linear",
     "loss",
     "max_pool",
+    "multiply",
     "optimizer",
     "reduce",
     "roof",

@@ -8,7 +8,9 @@ use crate::ops::{BatchNorm, BatchNormEval, Conv2d, Linear};
 pub struct Builder<'g> {
     graph: &'g mut Graph,
     train: bool,
+    scope: String,
     params: Vec<Param>,
+    activations: Vec<(String, Value)>,
 }
 
 /// Batch normalisation as PyTorch defaults it.
@@ -16,13 +18,20 @@ const EPS: f32 = 1e-5;
 const MOMENTUM: f32 = 0.1;
 
 impl<'g> Builder<'g> {
-    /// Adds to `graph`; batch norms are [`BatchNorm`] where `train`, else [`BatchNormEval`].
-    pub fn new(graph: &'g mut Graph, train: bool) -> Builder<'g> {
-        Builder { graph, train, params: Vec::new() }
+    /// Adds to `graph`; batch norms are [`BatchNorm`] where `train`, else [`BatchNormEval`]. The graph's variables are called as the
+    /// parameters are, with `scope` before it.
+    pub fn new(graph: &'g mut Graph, train: bool, scope: &str) -> Builder<'g> {
+        Builder { graph, train, scope: scope.into(), params: Vec::new(), activations: Vec::new() }
     }
 
-    pub(super) fn finish(self) -> Vec<Param> {
-        self.params
+    /// Parameters in PyTorch's order, and what each layer gave, by the layer's name.
+    pub(super) fn finish(self) -> (Vec<Param>, Vec<(String, Value)>) {
+        (self.params, self.activations)
+    }
+
+    fn gave(&mut self, name: &str, y: Value) -> Value {
+        self.activations.push((name.into(), y));
+        y
     }
 
     /// The graph that it adds to, for ops without parameters.
@@ -32,7 +41,7 @@ impl<'g> Builder<'g> {
 
     fn param(&mut self, name: String, kind: ParamKind) -> Value {
         let shape = kind.device_shape();
-        let value = self.graph.variable(&name, shape);
+        let value = self.graph.variable(&format!("{}{name}", self.scope), shape);
         self.params.push(Param { name, kind });
         value
     }
@@ -49,7 +58,8 @@ impl<'g> Builder<'g> {
     ) -> Result<Value, GraphError> {
         let inputs = image_channels.unwrap_or(self.graph.shape(x).last());
         let w = self.param(format!("{name}.weight"), ParamKind::Conv { out, inputs, kernel });
-        Ok(self.graph.apply(Conv2d { stride: stride as u32, pad: (kernel / 2) as u32 }, &[x, w])?[0])
+        let y = self.graph.apply(Conv2d { stride: stride as u32, pad: (kernel / 2) as u32 }, &[x, w])?[0];
+        Ok(self.gave(name, y))
     }
 
     /// Batch normalisation, then + `residual`, then ReLU, as asked.
@@ -68,7 +78,7 @@ impl<'g> Builder<'g> {
         } else {
             self.graph.apply(BatchNormEval { eps: EPS, relu, residual }, &inputs)?
         };
-        Ok(outputs[0])
+        Ok(self.gave(name, outputs[0]))
     }
 
     /// x [N, D] -> [N, out].
@@ -76,7 +86,8 @@ impl<'g> Builder<'g> {
         let inputs = self.graph.shape(x).last();
         let w = self.param(format!("{name}.weight"), ParamKind::Matrix { out, inputs });
         let b = self.param(format!("{name}.bias"), ParamKind::Bias(out));
-        Ok(self.graph.apply(Linear, &[x, w, b])?[0])
+        let y = self.graph.apply(Linear, &[x, w, b])?[0];
+        Ok(self.gave(name, y))
     }
 }
 

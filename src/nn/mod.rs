@@ -68,6 +68,17 @@ pub struct Outputs {
     pub logits: Value,
 }
 
+/// A network that was added to a graph.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// Features and logits.
+    pub outputs: Outputs,
+    /// In PyTorch's order, by names without the scope.
+    pub params: Vec<Param>,
+    /// What each layer gives, by the layer's name (`layer1.0.bn1`), in the order of running: of a batch norm after what it adds and its ReLU.
+    pub activations: Vec<(String, Value)>,
+}
+
 impl ModelEntry {
     /// The architecture called `name` without regard to case, hyphens and underscores: `PreActResNet18` is `preact-resnet18`.
     ///
@@ -100,14 +111,25 @@ impl ModelSpec {
     /// # Errors
     /// An unknown name, a width that is not a multiple of 4, images too small.
     pub fn build(&self, graph: &mut Graph, images: Value, train: bool) -> Result<(Outputs, Vec<Param>), GraphError> {
+        let Built { outputs, params, .. } = self.build_scoped(graph, images, train, "")?;
+        Ok((outputs, params))
+    }
+
+    /// The same with `scope` before the names of the graph's variables, so that a graph can hold two networks, and with what each layer
+    /// gives.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::build`].
+    pub fn build_scoped(&self, graph: &mut Graph, images: Value, train: bool, scope: &str) -> Result<Built, GraphError> {
         let entry = self.entry()?;
         if self.width == 0 || !(entry.unit * self.width).is_multiple_of(4) {
             let why =
                 format!("the width must be a multiple of 4, got {}; try {}", self.width, self.width.next_multiple_of(4).max(4));
             return Err(GraphError::Shape { op: entry.name, why });
         }
-        let mut builder = Builder::new(graph, train);
+        let mut builder = Builder::new(graph, train, scope);
         let outputs = (entry.build)(&mut builder, self, images)?;
-        Ok((outputs, builder.finish()))
+        let (params, activations) = builder.finish();
+        Ok(Built { outputs, params, activations })
     }
 }

@@ -120,6 +120,11 @@ impl ParamSet {
         &self.buffers
     }
 
+    /// The same under names with `scope` before, as [`super::ModelSpec::build_scoped`] gives them.
+    pub fn variables_in(&self, scope: &str) -> Variables {
+        self.buffers.iter().map(|(name, buffer)| (format!("{scope}{name}"), buffer.clone())).collect()
+    }
+
     fn buffer(&self, name: &str) -> Option<&Buffer> {
         self.buffers.get(name)
     }

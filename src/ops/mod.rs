@@ -12,6 +12,7 @@ mod global_avg_pool;
 mod linear;
 mod loss;
 mod max_pool;
+mod multiply;
 mod optimizer;
 mod roof;
 mod tune;
@@ -28,6 +29,7 @@ pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
 pub use linear::{Linear, LinearGrad, LinearInputGrad};
 pub use loss::{Loss, LossKind};
 pub use max_pool::{MaxPool, MaxPoolGrad, Window};
+pub use multiply::Multiply;
 pub use optimizer::{Adam, Sgd};
 pub use roof::{RoofCopy, RoofMultiplyAdd};
 pub use tune::{TUNING_TIME, tune};
@@ -55,6 +57,7 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "global_avg_pool_grad", cases: global_avg_pool::grad_cases },
     OpEntry { name: "max_pool", cases: max_pool::cases },
     OpEntry { name: "max_pool_grad", cases: max_pool::grad_cases },
+    OpEntry { name: "multiply", cases: multiply::cases },
     OpEntry { name: "linear", cases: linear::cases },
     OpEntry { name: "linear_input_grad", cases: linear::input_grad_cases },
     OpEntry { name: "linear_grad", cases: linear::grad_cases },
