@@ -1,14 +1,29 @@
 //! Writing files whole or not at all.
 
 use std::fs::File;
-use std::io::{Result, Write};
-use std::path::Path;
+use std::io::{Error, ErrorKind, Result, Write};
+use std::path::{Path, PathBuf};
 
 /// Of temporary files' names.
 const PREFIX: &str = ".dau-";
 const SUFFIX: &str = ".tmp";
 
-/// Writes a temporary file beside `path` and renames it: `path` holds the old content or all of the new.
+/// Where a file called `path` is to be written: there, or where a link leads.
+///
+/// # Errors
+/// Something that is there and is no regular file, as a device is: a rename would replace it.
+pub fn place(path: &Path) -> Result<PathBuf> {
+    let place = match path.symlink_metadata() {
+        Ok(there) if there.is_symlink() => path.canonicalize()?,
+        _ => path.to_path_buf(),
+    };
+    match place.metadata() {
+        Ok(there) if !there.is_file() => Err(Error::new(ErrorKind::InvalidInput, "it is there and is no regular file")),
+        _ => Ok(place),
+    }
+}
+
+/// Writes a temporary file beside `path` and renames it: `path` holds the old content or all of the new. A link is followed.
 ///
 /// # Errors
 /// A folder that is missing, a disk that refuses.
@@ -21,6 +36,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// A folder that is missing, a disk that refuses, what `write` returns.
 pub fn write_atomic_with(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let path = &place(path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
@@ -54,4 +70,30 @@ pub fn sweep(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_link_is_followed_and_what_is_no_file_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, socket] = ["file", "link", "socket"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "old").unwrap();
+        symlink("file", &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        // A socket stands for a device, which only root can make.
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let refused = write_atomic(&socket, b"new").unwrap_err().to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
+        assert!(socket.symlink_metadata().unwrap().file_type().is_socket());
+        assert!(write_atomic(folder.path(), b"new").is_err());
+        std::fs::remove_file(&file).unwrap();
+        assert!(write_atomic(&link, b"new").is_err(), "a link that leads nowhere");
+    }
 }

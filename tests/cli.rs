@@ -84,6 +84,9 @@ fn a_pytorch_state_dict_goes_in_and_comes_out_again() {
     let said = succeed(place.path(), &import(&["--model", "preact-resnet18"]));
     assert!(said.contains("preact-resnet18 of width 4, 10 classes, images of 32 pixels, mean [0.4914, "), "{said}");
     assert!(succeed(place.path(), &["export", "m.safetensors", "--out", "w.safetensors"]).contains("102 tensors"));
+    refused(place.path(), &["export", "m.safetensors", "--out", "./m.safetensors"], &["./m.safetensors is what is read"]);
+    #[cfg(unix)]
+    refused(place.path(), &["export", "m.safetensors", "--out", "/dev/null"], &["/dev/null", "no regular file", "another --out"]);
     let back = ["import", "w.safetensors", "--model", "preact-resnet18", "--out", "again.safetensors"];
     succeed(place.path(), &back);
     let read = |name: &str| fs::read(place.path().join(name)).expect("written");

@@ -68,7 +68,7 @@ pub fn import(args: &ImportArgs, global: &Global) -> Result<()> {
 }
 
 fn read(args: &ImportArgs) -> Result<Checkpoint> {
-    writable(&args.out)?;
+    writable(&args.out, &args.file)?;
     let data = Spec::find(&args.dataset)?;
     let norm = normalisation(args.mean.unwrap_or(data.mean.into()), args.std.unwrap_or(data.std.into()))?;
     let checkpoint = Checkpoint::import(&args.file, &args.model, args.image_size, norm)?;
@@ -94,7 +94,7 @@ fn read(args: &ImportArgs) -> Result<Checkpoint> {
 
 pub fn export(args: &ExportArgs, global: &Global) -> Result<()> {
     let load = || {
-        writable(&args.out)?;
+        writable(&args.out, &args.file)?;
         Ok(Checkpoint::load(&args.file)?)
     };
     let checkpoint: Checkpoint = Result::<_>::refuse(load())?;

@@ -28,12 +28,13 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::data::shown;
 use crate::experiment::Host;
+use crate::files::place;
 use crate::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging, suit_mesa};
 use crate::kernel::{Kernels, Tuning};
 use crate::ops::matrices_add_up;
@@ -221,10 +222,14 @@ impl<T, E: Into<anyhow::Error>> Refuse<T> for Result<T, E> {
     }
 }
 
-/// Refuses a file to write whose folder is not there.
-fn writable(out: &Path) -> Result<()> {
+/// Refuses a file to write whose folder is not there, that is there and is no regular file, or that is the `input`.
+fn writable(out: &Path, input: &Path) -> Result<()> {
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", out.display(), folder.display());
+    let shown = out.display();
+    ensure!(folder.is_dir(), "cannot write {shown}: there is no folder {}", folder.display());
+    let place = place(out).map_err(|e| anyhow!("cannot write {shown}: {e}; choose another --out"))?;
+    let same = matches!((place.canonicalize(), input.canonicalize()), (Ok(out), Ok(input)) if out == input);
+    ensure!(!same, "--out {shown} is what is read: choose another --out");
     Ok(())
 }
 

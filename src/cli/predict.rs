@@ -133,7 +133,7 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
     let flags = &args.data;
     let spec = Spec::find(flags.dataset.as_deref().unwrap_or(Spec::names()[0]))?;
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
-    writable(&args.out)?;
+    writable(&args.out, &args.checkpoint)?;
     let kernels = global.open(Precision::F32)?;
     let network = Network::load(&kernels, &args.checkpoint)?;
 
