@@ -256,6 +256,24 @@ fn an_op_refuses_shapes_it_cannot_take_with_the_numbers() {
 }
 
 #[test]
+fn more_dispatches_than_a_query_set_has_times_for_are_profiled_too() {
+    const COUNT: usize = 2100;
+    let mut graph = Graph::new();
+    let x = graph.input("x", Shape::f32(&[4]));
+    let mut sum = x;
+    for _ in 0..COUNT {
+        sum = graph.apply(Add, &[sum, x]).unwrap()[0];
+    }
+    let mut plan = Plan::new(&KERNELS, &graph, &[sum], &Variables::new()).unwrap();
+    plan.write(x, &[1.0f32, 2.0, -1.5, 0.25]).unwrap();
+    let timings = plan.profile().unwrap().expect("the tests' adapter has timestamps");
+    assert_eq!(timings.len(), COUNT);
+    assert!(timings.iter().all(|t| t.op == "add" && t.nanoseconds >= 0.0));
+    let found = common::fetch(&mut plan, &graph, &[sum]);
+    assert_eq!(found[0].data, [1.0, 2.0, -1.5, 0.25].map(|v| v * (COUNT + 1) as f64));
+}
+
+#[test]
 fn grids_fold_past_65535_groups_and_leave_nothing_out() {
     for items in [0usize, 1, 64, 65, 65_535 * 64, 65_535 * 64 + 1, 1 << 28] {
         let [x, y, z] = groups(items, 64);

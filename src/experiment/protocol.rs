@@ -89,6 +89,9 @@ pub struct Protocol {
     pub out: PathBuf,
 }
 
+/// With a higher learning rate no network of ours has a finite loss.
+const MOST_LR: f64 = 100.0;
+
 pub(crate) fn to_table(settings: &Protocol) -> Result<Table> {
     Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
 }
@@ -171,7 +174,7 @@ impl Protocol {
             ensure!(value > 0, "--{name} 0 does not do: give at least 1");
         }
         let Protocol { lr, weight_decay, .. } = *self;
-        ensure!(lr.is_finite() && lr > 0.0, "--lr {lr} does not do: give a number above 0");
+        ensure!(lr > 0.0 && lr <= MOST_LR, "--lr {lr} does not do: give a number above 0, at most {MOST_LR}");
         ensure!(weight_decay.is_finite() && weight_decay >= 0.0, "--weight-decay {weight_decay} does not do: give 0 or more");
         self.normalisation()?;
         let momentum = self.momentum;

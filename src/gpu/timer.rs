@@ -10,6 +10,9 @@ pub struct Timer {
 }
 
 impl Timer {
+    /// Passes that WebGPU's largest query set has times for.
+    pub const MOST: usize = 2048;
+
     /// `None` where the adapter has no timestamps.
     pub fn new(gpu: &Gpu, slots: u32) -> Option<Timer> {
         if !gpu.features().contains(wgpu::Features::TIMESTAMP_QUERY) {

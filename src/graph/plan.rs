@@ -346,19 +346,23 @@ impl Plan {
     /// As `run`.
     pub fn profile(&mut self) -> Result<Option<Vec<Timing>>, GraphError> {
         self.flush()?;
-        let Some(timer) = Timer::new(&self.gpu, self.dispatches.len() as u32) else { return Ok(None) };
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        for (slot, d) in self.dispatches.iter().enumerate() {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: Some(&d.label),
-                timestamp_writes: Some(timer.writes(slot as u32)),
-            });
-            d.encode(&mut pass);
+        let mut timings = Vec::new();
+        for part in self.dispatches.chunks(Timer::MOST) {
+            let Some(timer) = Timer::new(&self.gpu, part.len() as u32) else { return Ok(None) };
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            for (slot, d) in part.iter().enumerate() {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: Some(&d.label),
+                    timestamp_writes: Some(timer.writes(slot as u32)),
+                });
+                d.encode(&mut pass);
+            }
+            timer.resolve(&mut encoder);
+            self.gpu.queue.submit([encoder.finish()]);
+            let timed = part.iter().zip(timer.read(&self.gpu)?);
+            timings.extend(timed.map(|(d, nanoseconds)| Timing { op: d.op, kernel: d.label.clone(), nanoseconds }));
         }
-        timer.resolve(&mut encoder);
-        self.gpu.queue.submit([encoder.finish()]);
-        let timed = self.dispatches.iter().zip(timer.read(&self.gpu)?);
-        Ok(Some(timed.map(|(d, nanoseconds)| Timing { op: d.op, kernel: d.label.clone(), nanoseconds }).collect()))
+        Ok(Some(timings))
     }
 
     /// All dispatches, `times` over, as one pass.
