@@ -212,3 +212,7 @@ pub fn fit(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "trainer_tests.rs"]
+mod tests;
