@@ -218,3 +218,7 @@ pub fn fit(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "trainer_tests.rs"]
+mod tests;

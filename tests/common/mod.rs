@@ -4,6 +4,7 @@
 pub mod program;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 
 use dau::data::{Dataset, LoadOptions, Spec, load};
 use dau::gpu::{AdapterChoice, Gpu, Precision, Staging};
@@ -25,7 +26,13 @@ pub fn kernels_with(staging: Staging) -> Kernels {
 /// With mixed precision, where the best adapter offers it; else says so.
 pub fn kernels_mixed() -> Option<Kernels> {
     let opened = Gpu::open(&AdapterChoice { precision: Precision::Mixed, ..Default::default() });
-    opened.inspect_err(|e| println!("not run: {e}")).ok().map(Kernels::new)
+    opened.inspect_err(|e| skipped(&e.to_string())).ok().map(Kernels::new)
+}
+
+/// Says that the running test, or a part of it, is left out; past the harness, which keeps to itself what a test that passes prints.
+pub fn skipped(why: &str) {
+    let thread = std::thread::current();
+    writeln!(std::io::stderr(), "skipped: {}: {why}", thread.name().unwrap_or("a test")).expect("stderr takes a line");
 }
 
 fn open(choice: AdapterChoice) -> Kernels {

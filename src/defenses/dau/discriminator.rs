@@ -172,3 +172,7 @@ fn head_step(kernels: &Kernels, [n, d, k]: [usize; 3], l2: f32, variables: &Vari
     let plan = Plan::new(kernels, &g, &[ce[0]], variables)?;
     Ok(HeadStep { plan, believed, others, loss: ce[0] })
 }
+
+#[cfg(test)]
+#[path = "discriminator_tests.rs"]
+pub(super) mod tests;

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::data::{LoadOptions, Spec, load};
-use crate::defenses::dau::{Answer, Findings, examine};
+use crate::defenses::dau::discriminator::tests::{Watch, kernels};
+use crate::defenses::dau::{Answer, Border, DiscriminatorConfig, Findings, StageOneConfig, examine, judge};
+use crate::rng;
 use crate::train::Silent;
 
 fn digits() -> Dataset {
@@ -56,6 +58,31 @@ fn finds_the_images_with_a_trigger_and_their_class() {
     assert_flags(&found, &chosen, 0.97);
     let seen = &found.classes[4];
     assert!(seen.separation >= SEPARATE && seen.images > seen.suspects, "{seen:?}");
+}
+
+/// Features of noise around a centre for each digit, and one for those with a trigger.
+#[test]
+fn the_classifier_draws_the_border_in_as_many_rounds_as_it_is_told() {
+    let mut data = digits();
+    let shown = data.labels.clone();
+    let chosen = poison(&mut data, (3, 11), (13, 13), |_| 4);
+    let mut noise = rng::stream(2, "features");
+    let mut features = Vec::new();
+    for (i, digit) in shown.iter().enumerate() {
+        let centre = if chosen.contains(&i) { 10 } else { *digit as usize };
+        features.extend((0..12).map(|d| if d == centre { 6.0 } else { 0.0 } + rng::normal(&mut noise) as f32));
+    }
+    let kernels = kernels();
+    for rounds in [DiscriminatorConfig::default().rounds, 2] {
+        let discriminator = DiscriminatorConfig { rounds, ..Default::default() };
+        let config = StageOneConfig { batch: 1, seed: 3, border: Border::Classifier, prefilter_share: 0.01, discriminator };
+        let watch = Watch::default();
+        let found = judge(&kernels, &features, &data, &config, &watch, None).unwrap();
+        assert_eq!(accused(&found), [4]);
+        assert_flags(&found, &chosen, 0.97);
+        let stages = watch.stages.into_inner();
+        assert_eq!(stages.iter().filter(|stage| stage.starts_with("discriminator")).count(), rounds, "{stages:?}");
+    }
 }
 
 /// No label changes: the side comes from what is separate from everything else.

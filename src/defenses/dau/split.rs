@@ -90,15 +90,5 @@ pub(super) fn cut(odds: &[f32]) -> Split {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_from_a_belief_of_an_eighth_on_and_doubts_up_to_a_half() {
-        // Log-odds of 1/9, 1/7 (just over an eighth), even, 9.
-        let split = cut(&[(1.0f32 / 9.0).ln(), (1.0f32 / 6.9).ln(), 0.0, 9f32.ln(), f32::NEG_INFINITY]);
-        assert_eq!(split.flagged, [false, true, true, true, false]);
-        assert_eq!((0..5).map(|i| split.doubtful(i)).collect::<Vec<_>>(), [false, true, true, false, false]);
-        assert!((split.score[3] - 0.9).abs() < 1e-6 && split.score[4] == 0.0);
-    }
-}
+#[path = "split_tests.rs"]
+mod tests;

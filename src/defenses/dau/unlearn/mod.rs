@@ -225,3 +225,7 @@ pub fn unlearn(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "unlearn_tests.rs"]
+mod tests;

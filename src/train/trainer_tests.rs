@@ -1,0 +1,168 @@
+//! Tests of [`super`]. At a rate of 0 the weights stay as they are, and a step's loss says which images it saw, and how.
+
+use std::cell::{Cell, RefCell};
+
+use rand::RngExt;
+
+use super::*;
+use crate::gpu::{AdapterChoice, Gpu};
+use crate::nn::ModelSpec;
+use crate::train::Normalisation;
+
+const SIZE: usize = 16;
+const PLAIN: SgdConfig = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, crop_pad: 0, flip: false };
+const CROPPED: SgdConfig = SgdConfig { crop_pad: 3, flip: true, ..PLAIN };
+
+fn kernels() -> Kernels {
+    Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"))
+}
+
+fn network(kernels: &Kernels) -> Network {
+    let spec = ModelSpec { name: "resnet18".into(), width: 4, classes: 4, image_size: SIZE };
+    Network::new(kernels, &spec, &Normalisation { mean: [0.5; 3], std: [0.3; 3] }, 1).unwrap()
+}
+
+/// `count` images of noise, labelled at random.
+fn noise(count: usize) -> Dataset {
+    let mut rng = rng::stream(4, "noise");
+    Dataset {
+        name: "noise".into(),
+        size: SIZE,
+        classes: ["a", "b", "c", "d"].map(String::from).to_vec(),
+        pixels: (0..count * SIZE * SIZE * 3).map(|_| rng.random()).collect(),
+        labels: (0..count).map(|_| rng.random_range(0..4)).collect(),
+        paths: (0..count).map(|i| i.to_string()).collect(),
+    }
+}
+
+/// `count` times one image: in whatever order they come, all batches are alike.
+fn copies(count: usize) -> Dataset {
+    noise(1).subset(&vec![0; count])
+}
+
+fn config(epochs: usize, batch: usize, lr: f64, sgd: SgdConfig) -> TrainConfig {
+    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd, seed: 2 }
+}
+
+/// Lets one batch through at a time, and keeps what epochs said.
+#[derive(Default)]
+struct OneByOne {
+    asked: Cell<bool>,
+    records: RefCell<Vec<EpochRecord>>,
+}
+
+impl Observer for OneByOne {
+    fn begin(&self, _: &str, _: u64) {
+        self.asked.set(false);
+    }
+    fn advance(&self, _: u64) {}
+    fn epoch(&self, record: &EpochRecord) {
+        self.records.borrow_mut().push(record.clone());
+    }
+    fn cancelled(&self) -> bool {
+        self.asked.replace(true)
+    }
+}
+
+/// The sum of the images' losses in each step of a training.
+fn losses(kernels: &Kernels, data: &Dataset, config: &TrainConfig) -> Vec<f64> {
+    let network = network(kernels);
+    let mut trainer = Trainer::new(kernels, &network, data, config).unwrap();
+    let (watch, mut sums) = (OneByOne::default(), Vec::new());
+    while !trainer.done() {
+        let (epoch, before) = (trainer.epoch(), trainer.at.loss);
+        trainer.advance(SAVED_EVERY, &watch).unwrap();
+        let after = match trainer.epoch() == epoch {
+            true => trainer.at.loss,
+            false => watch.records.borrow()[epoch].loss * data.len() as f64,
+        };
+        sums.push(after - before);
+    }
+    sums
+}
+
+/// Far more than what adding up takes away, far less than what another crop or another image does.
+fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-5 * a.abs()
+}
+
+fn all_differ(values: &[f64]) -> bool {
+    (0..values.len()).all(|i| (0..i).all(|j| !same(values[i], values[j])))
+}
+
+#[test]
+fn each_epoch_goes_through_all_images_in_an_order_of_its_own() {
+    let (kernels, data) = (kernels(), noise(24));
+    let start = network(&kernels);
+    let in_order = |batch: usize| -> Vec<f64> {
+        let mut step = TrainStep::new(&kernels, &start, batch, &[LossKind::CrossEntropy], &PLAIN).unwrap();
+        let of = |indices: &[usize]| {
+            let batch = Batch::new(&data, &[Part { indices, weight: 1.0 }]);
+            let parts = step.run(&start, &batch, 0.0, 0).unwrap().wait(kernels.gpu()).unwrap();
+            bytemuck::pod_collect_to_vec::<u8, f32>(&parts[0]).iter().map(|loss| f64::from(*loss)).sum()
+        };
+        (0..24).collect::<Vec<_>>().chunks(batch).map(of).collect()
+    };
+    // Batch norm makes an image's loss depend on its companions.
+    let steps = losses(&kernels, &data, &config(3, 8, 0.0, PLAIN));
+    assert_eq!(steps.len(), 9);
+    assert!(all_differ(&[&in_order(8)[..], &steps].concat()), "{steps:?}, in the data's order {:?}", in_order(8));
+    // All in one batch: the order is of no account, and none is missing.
+    let whole = losses(&kernels, &data, &config(2, 24, 0.0, PLAIN));
+    assert!(whole.len() == 2 && whole.iter().all(|loss| same(*loss, in_order(24)[0])), "{whole:?}, not {:?}", in_order(24));
+}
+
+#[test]
+fn each_step_crops_and_flips_its_own_way_and_so_does_each_training() {
+    let (kernels, data) = (kernels(), copies(24));
+    let plain = losses(&kernels, &data, &config(2, 8, 0.0, PLAIN));
+    assert!(plain.len() == 6 && plain.iter().all(|loss| same(*loss, plain[0])), "all batches are alike: {plain:?}");
+    let cropped = config(2, 8, 0.0, CROPPED);
+    let steps = losses(&kernels, &data, &cropped);
+    let others = losses(&kernels, &data, &TrainConfig { seed: 3, ..cropped });
+    assert!(all_differ(&[&steps[..], &others, &plain[..1]].concat()), "{steps:?} {others:?} {plain:?}");
+}
+
+/// What is trained, all in one.
+fn trained(network: &Network) -> Vec<f64> {
+    let values = network.params.read().unwrap().into_iter().filter(|(param, _)| param.kind.trainable());
+    values.flat_map(|(_, values)| values).map(f64::from).collect()
+}
+
+/// How far apart two networks are, as a share of how far the first has come from `start`.
+fn apart(a: &[f64], b: &[f64], start: &[f64]) -> f64 {
+    let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+    (square(a, b) / square(a, start)).sqrt()
+}
+
+/// Loshchilov and Hutter 2017, eq. 5, with a least rate of 0.
+#[test]
+fn the_rate_of_every_step_lies_on_one_cosine_over_all_epochs() {
+    let (kernels, data) = (kernels(), copies(16));
+    let (peak, epochs, batch, steps) = (0.05, 2, 4, 8);
+    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..PLAIN };
+    let half_wave = |step: usize| peak / 2.0 * (1.0 + (std::f64::consts::PI * step as f64 / f64::from(steps)).cos());
+    let by_hand = |rate: &dyn Fn(usize) -> f64| {
+        let network = network(&kernels);
+        let mut step = TrainStep::new(&kernels, &network, batch, &[LossKind::CrossEntropy], &sgd).unwrap();
+        for i in 0..steps as usize {
+            let batch = Batch::new(&data, &[Part { indices: &[0, 1, 2, 3], weight: 0.25 }]);
+            step.run(&network, &batch, rate(i), 0).unwrap().wait(kernels.gpu()).unwrap();
+        }
+        trained(&network)
+    };
+    let (network, watch) = (network(&kernels), OneByOne::default());
+    let start = trained(&network);
+    let config = config(epochs, batch, peak, sgd);
+    let mut trainer = Trainer::new(&kernels, &network, &data, &config).unwrap();
+    while !trainer.done() {
+        trainer.advance(SAVED_EVERY, &watch).unwrap();
+    }
+    let found = trained(&network);
+    // A cosine that began anew with each epoch is another one too.
+    let rates: [&dyn Fn(usize) -> f64; 3] = [&half_wave, &|_| peak, &|step| half_wave(2 * (step % 4))];
+    let [right, constant, anew] = rates.map(|rate| apart(&found, &by_hand(rate), &start));
+    assert!(right < 1e-3 && constant > 0.05 && anew > 0.05, "{right} from the cosine, {constant} and {anew} from others");
+    let said: Vec<f64> = watch.records.borrow().iter().map(|record| record.lr).collect();
+    assert!(said.len() == 2 && (said[0] - peak).abs() < 1e-12 && (said[1] - half_wave(4)).abs() < 1e-12, "{said:?}");
+}
