@@ -35,35 +35,39 @@ pub(super) fn try_all(
     if data.classes.len() < FEWEST_CLASSES || evidence.pooled_accused {
         return Ok(());
     }
-    let groups: Vec<Vec<Refined>> = evidence.classes.iter().map(|class| groups(class, ridge, &evidence.margin)).collect();
-    observer.begin("transplants", (groups.iter().map(Vec::len).sum::<usize>() * OTHERS) as u64);
     let classifier = ridge.classifier(&data.labels, data.classes.len());
-    for (class, groups) in evidence.classes.iter_mut().zip(groups) {
-        let mut most = 0.0;
-        for group in groups {
+    let mut tried = Vec::new();
+    for (at, class) in evidence.classes.iter().enumerate() {
+        for group in groups(class, ridge, &evidence.margin) {
             let set: Vec<usize> = class.members.iter().zip(&group.set).filter(|(_, s)| **s).map(|(i, _)| *i).collect();
-            let share = transplant(data, class.seen.class, &set, network, observer)?;
             let (entropy, own) = called(ridge, &classifier, data, class.seen.class, &set);
-            log::info!(
-                "class {}: {} images, D {:.2}, transplant {share:.2}, entropy {entropy:.2}, own {own:.2}",
-                class.seen.class,
-                set.len(),
-                group.within
-            );
-            let open = matches!(class.seen.finding, Finding::Nothing | Finding::Unconfirmed | Finding::Transplanted);
-            if open && share >= TRANSPLANTED && entropy >= MANY && own <= OWN && share > most {
-                most = share;
-                class.seen = ClassEvidence {
-                    suspects: set.len(),
-                    within: group.within,
-                    entropy: Some(entropy),
-                    own: Some(own),
-                    transplant: Some(share),
-                    finding: Finding::Transplanted,
-                    ..class.seen.clone()
-                };
-                (class.set, class.score) = (group.set, group.score);
+            if entropy >= MANY && own <= OWN {
+                tried.push((at, group, set, entropy, own));
             }
+        }
+    }
+    observer.begin("transplants", (tried.len() * OTHERS) as u64);
+    for (at, group, set, entropy, own) in tried {
+        let class = &mut evidence.classes[at];
+        let share = transplant(data, class.seen.class, &set, network, observer)?;
+        let shown = (class.seen.class, set.len(), group.within);
+        log::info!(
+            "class {}: {} images, D {:.2}, transplant {share:.2}, entropy {entropy:.2}, own {own:.2}",
+            shown.0,
+            shown.1,
+            shown.2
+        );
+        if share >= TRANSPLANTED && share > class.seen.transplant.unwrap_or(0.0) {
+            class.seen = ClassEvidence {
+                suspects: set.len(),
+                within: group.within,
+                entropy: Some(entropy),
+                own: Some(own),
+                transplant: Some(share),
+                finding: Finding::Transplanted,
+                ..class.seen.clone()
+            };
+            (class.set, class.score) = (group.set, group.score);
         }
     }
     Ok(())
