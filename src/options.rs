@@ -177,18 +177,23 @@ impl Options {
             known.clone().into_iter().map(|o| (o.name.to_string(), o.default())).collect();
         for (name, value) in &self.0 {
             let Some(option) = known.clone().into_iter().find(|o| o.name == name) else {
-                let names: Vec<_> = known.into_iter().map(|o| o.name).collect();
+                let names: Vec<_> = known.into_iter().map(|o| spelled(o.name)).collect();
                 let known = if names.is_empty() { "none".into() } else { names.join(", ") };
-                return Err(OptionError::Unknown { owner, option: name.clone(), known });
+                return Err(OptionError::Unknown { owner, option: spelled(name), known });
             };
             if !option.allows(value) {
                 let (value, allowed) = (value.to_string(), option.allowed());
-                return Err(OptionError::Value { owner, option: option.name, value, allowed });
+                return Err(OptionError::Value { owner, option: spelled(option.name), value, allowed });
             }
             all.insert(name.clone(), value.clone());
         }
         Ok(Options(all))
     }
+}
+
+/// As a flag has it; a configuration file takes it so, too.
+fn spelled(name: &str) -> String {
+    name.replace('_', "-")
 }
 
 /// What can be wrong with options.
@@ -199,7 +204,7 @@ pub enum OptionError {
     Unknown { owner: &'static str, option: String, known: String },
 
     #[error("{owner}: {option} `{value}` does not do: give {allowed}")]
-    Value { owner: &'static str, option: &'static str, value: String, allowed: String },
+    Value { owner: &'static str, option: String, value: String, allowed: String },
 }
 
 impl<const N: usize> From<[(&str, OptionValue); N]> for Options {

@@ -41,7 +41,8 @@ fn text(path: PathBuf) -> String {
 
 /// The paths of a table's rows that end in `poisoned`.
 fn poisoned(csv: &str) -> HashSet<String> {
-    csv.lines().filter(|row| row.ends_with(",poisoned")).filter_map(|row| Some(row.split_once(',')?.0.to_string())).collect()
+    let said = |row: &&str| row.ends_with(",poisoned") || row.contains(",poisoned,");
+    csv.lines().filter(said).filter_map(|row| Some(row.split_once(',')?.0.to_string())).collect()
 }
 
 /// Where, made once, lie `p`, poisoned digits, and `r`, what `defend` left of them; and what that said as JSON.
@@ -69,7 +70,7 @@ fn defend_finds_the_class_and_the_images_and_says_so_in_words() {
     assert_eq!(verdict["flagged"], found.len());
 
     let csv = text(place.join("r/suspects.csv"));
-    assert_eq!((csv.lines().count(), csv.lines().next()), (801, Some("path,label,score,verdict")));
+    assert_eq!((csv.lines().count(), csv.lines().next()), (801, Some("path,label,score,verdict,suspicion")));
     let scores: Vec<f32> = csv.lines().skip(1).filter_map(|row| row.split(',').nth(2)?.parse().ok()).collect();
     assert!(scores.len() == 800 && scores.is_sorted_by(|a, b| a >= b), "the most suspicious first");
     let words = text(place.join("r/verdict.txt"));

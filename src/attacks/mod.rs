@@ -158,7 +158,7 @@ impl AttackEntry {
     }
 
     fn option_value(&self, option: &'static str, value: impl ToString, allowed: String) -> AttackError {
-        OptionError::Value { owner: self.name, option, value: value.to_string(), allowed }.into()
+        OptionError::Value { owner: self.name, option: option.into(), value: value.to_string(), allowed }.into()
     }
 }
 

@@ -14,8 +14,10 @@ use super::run::store_of;
 use super::{Global, Refuse, announce, host};
 use crate::data::Splits;
 use crate::defenses::dau::{FINDINGS, Findings};
+use crate::experiment::evaluate::Count;
 use crate::experiment::{COMMIT, DatasetFacts, Experiment, RESULTS, Store, UNDEFENDED, open_for, seconds};
 use crate::report::{Verdict, write_findings};
+use crate::train::Network;
 
 /// Arguments of `dau defend`.
 #[derive(Args, Clone, Debug)]
@@ -68,18 +70,33 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     let findings: Findings = store.read_json(FINDINGS)?;
     let verdict = Verdict::new(&train, &findings);
     write_findings(&store, &train, root(&settings), &findings, &verdict)?;
+    let flagged: Vec<usize> = (0..train.len()).filter(|&i| findings.split.flagged[i]).collect();
+    let flagged = train.subset(&flagged);
+    let given = |network: &Network, stage: &str| -> Result<Count> {
+        if flagged.is_empty() { Ok(Count { hits: 0, of: 0 }) } else { experiment.accuracy(network, &flagged, stage) }
+    };
+    let given_before = given(&network, "flagged undefended")?;
     let before = experiment.accuracy(&network, &test, "test undefended")?;
     // With nothing flagged the network stays as it was trained.
     let network = experiment.purify(&network, &findings.split)?;
+    let given_after = given(&network, "flagged defended")?;
     let after = experiment.accuracy(&network, &test, "test defended")?;
 
     let changed = if verdict.flagged > 0 { "after unlearning" } else { "it is the trained network, unchanged" };
-    let words = format!(
-        "{}\nAccuracy on {} images that were not trained on: {:.2} % as trained; {:.2} % for defended.safetensors, {changed}.\n",
-        verdict.text(),
+    let mut words = verdict.text() + "\n";
+    if given_before.of > 0 {
+        words += &format!(
+            "Of the {} flagged images {} get the label that they were given from the network as trained, {} from defended.safetensors.\n",
+            given_before.of, given_before.hits, given_after.hits
+        );
+    }
+    words += &format!(
+        "Accuracy on {} images that were not trained on: {:.2} % as trained; {:.2} % for defended.safetensors, {changed}.\n\
+         These {} were not looked for poison: if some are poisoned, the accuracy counts their false labels. `dau scan` of the same folder looks at all images.\n",
         test.len(),
         before.percent(),
-        after.percent()
+        after.percent(),
+        test.len(),
     );
     let results = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -90,6 +107,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
         "words": words,
         "undefended": share(before),
         "defended": share(after),
+        "flagged given their label": {"undefended": given_before, "defended": given_after},
         "seconds": seconds(&store.read_run()?.1.stages),
         "adapter": adapter,
         "kernels": kernels.choices(),

@@ -29,7 +29,7 @@ pub(super) const OUTPUT: &str = "Output";
 #[derive(Args, Serialize, Clone, Debug, Default)]
 #[command(next_help_heading = DATA)]
 pub struct DataFlags {
-    /// digits, CIFAR-10, CIFAR-100, GTSRB, Tiny-ImageNet or folder [default: digits]
+    /// digits, CIFAR-10, CIFAR-100, GTSRB, Tiny-ImageNet or folder [default: digits; of defend, scan and unlearn: folder]
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
     /// Where the dataset lies
@@ -111,16 +111,16 @@ pub struct TrainingFlags {
     /// Network: resnet18, resnet34, preact-resnet18, wrn-16, wrn-28 or wrn-40 [default: resnet18]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Channels of its first stage, a multiple of 4; 64 is the standard network. Of a wide ResNet the factor: 10 for WRN-28-10
+    /// Channels of its first stage, a multiple of 4; 64 is the standard network. Of a wide ResNet the factor: 10 for WRN-28-10 [default: the data set's]
     #[arg(long, value_name = "CHANNELS", value_parser = whole)]
     pub width: Option<usize>,
-    /// Of training
+    /// Of training [default: the data set's]
     #[arg(long, value_name = "N", value_parser = whole)]
     pub epochs: Option<usize>,
-    /// Images a training step
+    /// Images a training step [default: the data set's]
     #[arg(long, value_name = "N", value_parser = whole)]
     pub batch: Option<usize>,
-    /// Peak learning rate of training
+    /// Peak learning rate of training [default: the data set's]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// f32, or mixed: convolutions multiply in f16 on matrix units, where the adapter has them [default: f32]
@@ -129,7 +129,7 @@ pub struct TrainingFlags {
     /// Nesterov's, of SGD in both stages [default: 0.9]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub momentum: Option<f64>,
-    /// Of SGD in both stages
+    /// Of SGD in both stages [default: the data set's]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
     /// Normalisation: mean of pixels in 0..1, a number or one each for red, green, blue [default: the dataset's; 0 for none]
@@ -138,10 +138,10 @@ pub struct TrainingFlags {
     /// Normalisation: standard deviation of pixels in 0..1, a number or three [default: the dataset's; 1 for none]
     #[arg(long, value_name = "STD", value_parser = word::<Channels>, allow_negative_numbers = true)]
     pub std: Option<Channels>,
-    /// Augmentation: zero-pad and crop at random
+    /// Augmentation: zero-pad and crop at random [default: the data set's]
     #[arg(long, value_name = "PIXELS")]
     pub crop_pad: Option<u32>,
-    /// Augmentation: mirror at random, true or false
+    /// Augmentation: mirror at random, true or false [default: the data set's]
     #[arg(long, value_name = "BOOL")]
     pub flip: Option<bool>,
 }

@@ -186,7 +186,7 @@ mod tests {
         assert_eq!((abl.defense.as_str(), rate(&abl)), ("ABL", None));
         assert_eq!(abl.defense_options().0["abl_share"].to_string(), "0.02");
         let message = refusal(&["--defense", "abl", "--rounds", "3"]);
-        assert!(message.starts_with("ABL has no option `rounds`; it takes abl_loss, "), "{message}");
+        assert!(message.starts_with("ABL has no option `rounds`; it takes abl-loss, "), "{message}");
         assert_eq!(refusal(&["--rounds", "0"]), "DAU: rounds `0` does not do: give a whole number of at least 1");
         assert_eq!(refusal(&["--defense", "x"]), "unknown defense `x`; known are DAU, ABL");
     }

@@ -72,7 +72,7 @@ enum Command {
     Run(flags::Flags),
     /// Your own images, of unknown provenance: a clean network, and whether there was a backdoor, in words
     Defend(defend::DefendArgs),
-    /// Looks for poison in the training images of a network that is there already; trains nothing
+    /// Looks for poison in images, with the network that was trained on them if there is one; trains nothing
     Scan(scan::ScanArgs),
     /// Has a network with a backdoor unlearn samples that are known to be bad
     Unlearn(unlearn::UnlearnArgs),

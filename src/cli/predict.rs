@@ -90,7 +90,7 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         return print_json(&json);
     }
     let name = if triggered { "true label (RA)" } else { "accuracy" };
-    print(&format!("{name} {accuracy:.2} % ({hits}/{of})\n"))?;
+    print(&format!("{}: {name} {accuracy:.2} % ({hits}/{of})\n", data.name))?;
     if triggered {
         print(&format!("attacker's label (ASR) {:.2} % ({as_wanted}/{of})\n", Count { hits: as_wanted, of }.percent()))?;
     }

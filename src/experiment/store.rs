@@ -99,6 +99,9 @@ impl Asked {
     fn differs(&self, settings: &Table, earlier: &Provenance) -> Option<[String; 3]> {
         let shown = |value: Option<&toml::Value>| value.map_or("nothing".to_string(), ToString::to_string);
         let keys: BTreeSet<&String> = self.settings.keys().chain(settings.keys()).filter(|key| *key != "out").collect();
+        // First those that bring settings of their own with them.
+        let mut keys: Vec<&String> = keys.into_iter().collect();
+        keys.sort_by_key(|key| !["dataset", "attack", "defense", "model"].contains(&key.as_str()));
         let setting = keys.into_iter().find(|key| self.settings.get(*key) != settings.get(*key));
         let setting = setting.map(|key| [key.clone(), shown(settings.get(key)), shown(self.settings.get(key))]);
         let given = || {

@@ -1,4 +1,4 @@
-//! What was found in data that nobody vouches for, as files: `suspects.csv` (`path,label,score,verdict`, the most suspicious first),
+//! What was found in data that nobody vouches for, as files: `suspects.csv` (`path,label,score,verdict,suspicion`, the most suspicious first),
 //! a contact sheet, a histogram and the verdict; and reading such a list, or anyone's, back.
 
 use std::io::Cursor;
@@ -40,12 +40,13 @@ pub fn write_findings(
 fn suspects_csv(data: &Dataset, dir: &Path, findings: &Findings, path: &Path) -> Result<Vec<u8>, StoreError> {
     let failed = |why: String| StoreError::Encode { path: path.into(), why };
     let mut csv = Writer::from_writer(Vec::new());
-    csv.write_record(["path", "label", "score", "verdict"]).map_err(|e| failed(e.to_string()))?;
+    csv.write_record(["path", "label", "score", "verdict", "suspicion"]).map_err(|e| failed(e.to_string()))?;
     for i in by_suspicion(findings) {
         let place = Path::new(&data.paths[i]);
         let place = place.strip_prefix(dir).unwrap_or(place).display().to_string().replace(MAIN_SEPARATOR, "/");
         let (label, verdict) = (&data.classes[data.labels[i] as usize], VERDICTS[usize::from(findings.split.flagged[i])]);
-        let row = [&*cell(&place), &*cell(label), &findings.split.score[i].to_string(), verdict];
+        let [score, suspicion] = [findings.split.score[i], findings.suspicion[i]].map(|number| format!("{number:.4}"));
+        let row = [&*cell(&place), &*cell(label), &score, verdict, &suspicion];
         csv.write_record(row).map_err(|e| failed(e.to_string()))?;
     }
     csv.into_inner().map_err(|e| failed(e.to_string()))
@@ -101,8 +102,8 @@ mod tests {
         let bytes = suspects_csv(&data(), Path::new("d"), &findings, Path::new("s")).expect("written");
         let text = String::from_utf8(bytes).expect("text");
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[..2], ["path,label,score,verdict", "train/dog/2.png,dog,0.9,poisoned"]);
-        assert_eq!(lines[4], "elsewhere.png,\"cat, big\",0,clean");
+        assert_eq!(lines[..2], ["path,label,score,verdict,suspicion", "train/dog/2.png,dog,0.9000,poisoned,0.0000"]);
+        assert_eq!(lines[4], "elsewhere.png,\"cat, big\",0.0000,clean,0.0000");
         let none = data().subset(&[]);
         let back = parse_suspects(&text, Path::new("s"), [&data(), &none], Path::new("d")).expect("read");
         assert_eq!(back, [findings.split.flagged, Vec::new()]);

@@ -138,13 +138,13 @@ impl Verdict {
                 ),
                 format!(
                     "What it means: the flagged images share something, most likely a trigger, that sets them apart from all other images. A network \
-                     trained on them answers {named} wherever it sees the trigger."
+                     trained on them can learn to answer {named} wherever it sees the trigger."
                 ),
             ]
         };
         words.push(
-            "What to do: look at suspects.png; do not train on the flagged images of suspects.csv. `dau defend` gives a network without the \
-             backdoor, and `dau unlearn` takes it out of one that you have."
+            "What to do: look at suspects.png; do not train on the images that suspects.csv calls poisoned. `dau defend` trains a network and \
+             takes the backdoor out of it, `dau unlearn` takes it out of one that you have."
                 .into(),
         );
         for Accused { name, images, flagged, doubtful, .. } in &self.classes {
@@ -182,10 +182,15 @@ impl Verdict {
                     name(class)
                 ),
                 Doubt::StandsOut { class } => {
-                    let suspects = self.evidence.iter().find(|seen| seen.class == *class).map_or(0, |seen| seen.suspects);
+                    let seen = self.evidence.iter().find(|seen| seen.class == *class);
+                    let but = match seen {
+                        Some(seen) if seen.separation < SEPARATE => "but by too little",
+                        _ => "but groups of other classes, or the rest of their own class, do so nearly as much",
+                    };
                     format!(
-                        "Why: {suspects} images of class {} stand out from everything else, but not by enough, or not alone.",
-                        name(class)
+                        "Why: {} images of class {} stand out from everything else, {but}. The numbers are below.",
+                        seen.map_or(0, |seen| seen.suspects),
+                        name(class),
                     )
                 }
                 Doubt::ChangedAlike { images } => format!(
@@ -196,7 +201,7 @@ impl Verdict {
         }
         words.push(
             "What to do: look at suspects.png and at the first images of suspects.csv, which stand out most. Is there a mark, a tint or a pattern that \
-             they share? With more images of each class, run this again."
+             they share? More images of each class would say more."
                 .into(),
         );
         words
@@ -206,12 +211,17 @@ impl Verdict {
     fn numbers(&self, data: &Dataset) -> Vec<String> {
         let mut order: Vec<&ClassEvidence> = self.evidence.iter().filter(|seen| seen.suspects > 0).collect();
         order.sort_by(|a, b| b.finding.accuses().cmp(&a.finding.accuses()).then(b.separation.total_cmp(&a.separation)));
-        let mut words = vec![format!(
-            "Numbers: a group counts as poison if its separation from all other images (Ashman's D) is {SEPARATE} or more and {RATIO} times that of the \
-             next class's group and of the rest of its own class; or if a model that has not seen it gives it the names of many other classes, and a network \
-             that was trained on the images sees it as a group, too, or calls other images by its class's name once what the group shares is put onto them. The most \
-             separate groups, before the border between poisoned and clean images is drawn:"
-        )];
+        let mut words = vec![
+            format!(
+                "Numbers. Separation (Ashman's D) is how far a group of a class lies from all other images. A group counts as poison from {SEPARATE} on, if that \
+                 is {RATIO} times the separation of the next class's group and of the rest of its own class."
+            ),
+            "A group counts as well if its labels do not fit: a model that has not seen the group gives it the names of many other classes. A network, \
+             where there is one, must bear that out: by seeing the group as one, too, or by taking other images for the class once what the group shares \
+             is put onto them."
+                .into(),
+            "The most separate groups, before it is decided image by image:".into(),
+        ];
         for seen in order.iter().take(NUMBERED) {
             let mut line = format!(
                 "- `{}`: {} of {} images, separation {:.1}",

@@ -46,7 +46,7 @@ pub(super) fn try_all(
             }
         }
     }
-    observer.begin("transplants", (tried.len() * OTHERS) as u64);
+    observer.begin("triggers tried on other images", (tried.len() * OTHERS) as u64);
     for (at, group, set, entropy, own) in tried {
         let class = &mut evidence.classes[at];
         let share = transplant(data, class.seen.class, &set, network, observer)?;
