@@ -175,7 +175,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_names_epoch_and_step() {
     let TrainError::NotFinite { epoch, step, value, .. } = &error else { panic!("{error}") };
     assert!(*epoch == 1 && (2..=4).contains(step) && !value.is_finite(), "{error}");
     let message = error.to_string();
-    assert!(message.contains(&format!("in epoch 1, step {step}; try a smaller --lr")), "{message}");
+    assert!(message.contains(&format!("in epoch 1, step {step}; try a smaller learning rate")), "{message}");
     assert!(watch.records.into_inner().is_empty(), "no epoch was finished");
 }
 

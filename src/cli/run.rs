@@ -51,16 +51,16 @@ pub(super) fn store_of(out: &Path, asked: &Asked, kernels: Option<&Kernels>, ear
     let adapter = kernels.map_or_else(|| "none".to_string(), |kernels| kernels.gpu().describe());
     let store = Store::begin(out, asked, &adapter, earlier)?;
     if goes_on {
-        say_what_is_there(&store, RESULTS);
+        say_what_is_there(&store, RESULTS, "and keeps the old folder");
     }
     Ok(store)
 }
 
-/// Says whether a run goes on, or has ended with the file `last`.
-pub(super) fn say_what_is_there(store: &Store, last: &str) {
+/// Says whether a run goes on, or has ended with the file `last`; --force runs it again `and` something.
+pub(super) fn say_what_is_there(store: &Store, last: &str, and: &str) {
     let folder = store.root().display();
     if store.has(last) {
-        say!("{folder} holds this run, ended: what follows was found then. --force runs it again and keeps the old folder");
+        say!("{folder} holds this run, ended: what follows was found then. --force runs it again {and}");
     } else {
         say!("{folder} holds this run, not ended: it goes on");
     }

@@ -87,7 +87,7 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     }
     if args.subtask == Subtask::Unlearning {
         if store.has(DEFENDED) {
-            say_what_is_there(&store, DEFENDED);
+            say_what_is_there(&store, DEFENDED, "in its place");
         }
         let input = experiment.stage_one(&store).refuse()?;
         experiment.unlearning(&store, input, &progress)?;
@@ -95,7 +95,7 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
         Ok(())
     } else {
         if store.has(RESULTS) {
-            say_what_is_there(&store, RESULTS);
+            say_what_is_there(&store, RESULTS, "in its place");
         }
         let input = experiment.stage_two(&store).refuse()?;
         show(&experiment.test(&store, input, &progress)?, &out, global)

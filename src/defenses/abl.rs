@@ -30,7 +30,11 @@ const LEVEL: OptionSpec = OptionSpec {
 const ISOLATION_EPOCHS: OptionSpec = OptionSpec {
     name: "abl_isolation_epochs",
     help: "epochs of the training that isolates",
-    kind: Kind::Number { default: 10.0, allowed: |x| x >= 1.0 && x.fract() == 0.0, words: "a whole number of at least 1" },
+    kind: Kind::Number {
+        default: 10.0,
+        allowed: |x| (1.0..=1e6).contains(&x) && x.fract() == 0.0,
+        words: "a whole number from 1 to 1000000",
+    },
 };
 const SHARE: OptionSpec = OptionSpec {
     name: "abl_share",
@@ -40,7 +44,11 @@ const SHARE: OptionSpec = OptionSpec {
 const UNLEARN_EPOCHS: OptionSpec = OptionSpec {
     name: "abl_unlearn_epochs",
     help: "epochs of gradient ascent on the isolated images",
-    kind: Kind::Number { default: 5.0, allowed: |x| x >= 1.0 && x.fract() == 0.0, words: "a whole number of at least 1" },
+    kind: Kind::Number {
+        default: 5.0,
+        allowed: |x| (1.0..=1e6).contains(&x) && x.fract() == 0.0,
+        words: "a whole number from 1 to 1000000",
+    },
 };
 const UNLEARN_LR: OptionSpec = OptionSpec {
     name: "abl_unlearn_lr",

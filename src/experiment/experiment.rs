@@ -123,6 +123,7 @@ pub fn open_for(protocol: &Protocol, model: &ModelSpec, host: &Host) -> Result<K
     check_batch(&kernels, model, protocol.batch)?;
     let defense = protocol.defense()?;
     let batch = defense.largest_batch(&protocol.defense_options(), &protocol.train_config());
-    check_batch(&kernels, model, batch).map_err(|e| anyhow!("{}'s largest step, {batch} images: {e}", defense.name()))?;
+    check_batch(&kernels, model, batch)
+        .map_err(|e| anyhow!("{}'s largest step, {batch} images, in its own settings: {e}", defense.name()))?;
     Ok(kernels)
 }

@@ -89,6 +89,8 @@ pub struct Protocol {
     pub out: PathBuf,
 }
 
+/// Of epochs, images a batch and channels: more than anyone needs, and few enough to count steps.
+const MOST: usize = 1_000_000_000;
 /// With a higher learning rate no network of ours has a finite loss.
 const MOST_LR: f64 = 100.0;
 
@@ -172,6 +174,7 @@ impl Protocol {
         ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
         for (name, value) in [("width", self.width), ("epochs", self.epochs), ("batch", self.batch)] {
             ensure!(value > 0, "--{name} 0 does not do: give at least 1");
+            ensure!(value <= MOST, "--{name} {value} does not do: give at most {MOST}");
         }
         let Protocol { lr, weight_decay, .. } = *self;
         ensure!(lr > 0.0 && lr <= MOST_LR, "--lr {lr} does not do: give a number above 0, at most {MOST_LR}");

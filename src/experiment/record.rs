@@ -176,11 +176,16 @@ impl Record {
     pub fn read(store: &Store) -> Result<Record, StoreError> {
         let value: Value = store.read_json(RESULTS)?;
         // The first had no number.
-        let was = value.get("schema").and_then(Value::as_u64).unwrap_or(1);
+        let damaged = |why: String| StoreError::Damaged { path: store.path(RESULTS), line: 1, why };
+        let Value::Object(fields) = &value else { return Err(damaged("it is no record".into())) };
+        let was = match fields.get("schema") {
+            None => 1,
+            Some(was) => was.as_u64().ok_or_else(|| damaged(format!("`{was}` is no schema")))?,
+        };
         if was != u64::from(SCHEMA) {
             return Err(StoreError::Schema { path: store.path(RESULTS), was, now: SCHEMA });
         }
-        serde_json::from_value(value).map_err(|e| StoreError::Damaged { path: store.path(RESULTS), line: 1, why: e.to_string() })
+        serde_json::from_value(value.clone()).map_err(|e| damaged(e.to_string()))
     }
 
     /// Says whether the attack implanted, and what the figures themselves warn of.

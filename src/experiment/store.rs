@@ -346,7 +346,8 @@ fn read_run(root: &Path) -> Result<(Table, Provenance), StoreError> {
 /// Gives the folder the first free name of `root.1`, `root.2`, ...
 fn set_aside(root: &Path) -> Result<(), StoreError> {
     let aside = |n: usize| {
-        let mut name = root.as_os_str().to_owned();
+        // Without a slash at its end.
+        let mut name = root.components().collect::<PathBuf>().into_os_string();
         name.push(format!(".{n}"));
         PathBuf::from(name)
     };

@@ -143,7 +143,8 @@ impl Verdict {
             ]
         };
         words.push(
-            "What to do: look at suspects.png; do not train on the images that suspects.csv calls poisoned. `dau defend` trains a network and \
+            "What to do: look at suspects.png. If the flagged images are a harmless second kind (another camera, another source, another background), \
+             keep them; if not, do not train on the images that suspects.csv calls poisoned. `dau defend` trains a network and \
              takes the backdoor out of it, `dau unlearn` takes it out of one that you have."
                 .into(),
         );

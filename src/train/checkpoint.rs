@@ -174,6 +174,9 @@ impl Checkpoint {
         let steps = self.steps.to_le_bytes();
         let mut tensors = Vec::new();
         for (p, values) in &self.params {
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(fail(format!("is not written, since {} holds {value}: train with a smaller learning rate", p.name)));
+            }
             let view = match p.kind {
                 ParamKind::Counter => TensorView::new(Dtype::I64, vec![], &steps),
                 kind => TensorView::new(Dtype::F32, kind.torch_shape(), bytemuck::cast_slice(values)),

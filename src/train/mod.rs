@@ -36,7 +36,7 @@ pub enum TrainError {
     Graph(#[from] crate::graph::GraphError),
     #[error(transparent)]
     Gpu(#[from] crate::gpu::GpuError),
-    #[error("{stage}: the loss became {value} in epoch {epoch}, step {step}; try a smaller --lr (it was {lr})")]
+    #[error("{stage}: the loss became {value} in epoch {epoch}, step {step}; try a smaller learning rate (it was {lr:e})")]
     NotFinite { stage: String, epoch: usize, step: usize, value: f32, lr: f64 },
     #[error("stopped as was asked")]
     Cancelled,

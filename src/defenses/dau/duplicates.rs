@@ -8,6 +8,8 @@ use crate::data::Dataset;
 const SAME_PICTURE: f32 = 0.9;
 /// ... if their middles correlate so much as well: a frame that they share is not the picture.
 const SAME_MIDDLE: f32 = 0.75;
+/// Correlation of either from which they are copies: told apart in classes, too, whose images are all alike by the figures above.
+const COPY: f32 = 0.99;
 /// Share of a set that has a near-duplicate in it, from which the set is one of near-duplicates...
 const MOSTLY: f64 = 0.5;
 /// ... if that share is so many times the one in the rest of the class: some classes are nearly alike throughout, as digits are.
@@ -17,17 +19,19 @@ const COMPARED: usize = 400;
 
 /// Whether the images of `set` are mostly near-duplicates of one another, and those of `rest` are not.
 pub(super) fn near_duplicates(data: &Dataset, set: &[usize], rest: &[usize]) -> bool {
-    let of_set = share(data, set);
-    of_set >= MOSTLY && of_set >= ABOVE_REST * share(data, rest)
+    [[SAME_PICTURE, SAME_MIDDLE], [COPY; 2]].into_iter().any(|alike| {
+        let of_set = share(data, set, alike);
+        of_set >= MOSTLY && of_set >= ABOVE_REST * share(data, rest, alike)
+    })
 }
 
-/// The share of images that correlate with another one of them by [`SAME_PICTURE`] or more.
-fn share(data: &Dataset, of: &[usize]) -> f64 {
+/// The share of images that correlate with another one of them by `picture` or more, and their middles by `inside`.
+fn share(data: &Dataset, of: &[usize], [picture, inside]: [f32; 2]) -> f64 {
     let step = of.len().div_ceil(COMPARED).max(1);
     let chosen = || of.iter().step_by(step);
     let unit: Vec<Vec<f32>> = chosen().map(|&i| standardised(data.image(i))).collect();
     let inner: Vec<Vec<f32>> = chosen().map(|&i| standardised(&middle(data.image(i), data.size))).collect();
-    let same = |i: usize, j: usize| dot(&unit[i], &unit[j]) >= SAME_PICTURE && dot(&inner[i], &inner[j]) >= SAME_MIDDLE;
+    let same = |i: usize, j: usize| dot(&unit[i], &unit[j]) >= picture && dot(&inner[i], &inner[j]) >= inside;
     let twin = |i: usize| (0..unit.len()).any(|j| j != i && same(i, j));
     let twins = (0..unit.len()).into_par_iter().filter(|&i| twin(i)).count();
     twins as f64 / unit.len().max(1) as f64
@@ -109,5 +113,29 @@ mod tests {
         assert!(!near_duplicates(&data(false), &set, &rest));
         // Where the whole class is alike, a part of it is nothing special.
         assert!(!near_duplicates(&data(true), &[30, 31, 32, 33, 34], &[35, 36, 37, 38, 39]));
+    }
+
+    #[test]
+    fn copies_are_named_in_a_class_that_is_alike_throughout() {
+        // Forty images that all correlate by .9 and more; the last ten are one picture.
+        let (n, size) = (40, 8);
+        let mut rng = rng::stream(6, "copies");
+        let base: Vec<u8> = (0..size * size * 3).map(|_| rng.random()).collect();
+        let one: Vec<u8> = base.iter().map(|p| p.saturating_add(rng.random_range(0..40))).collect();
+        let alike = |rng: &mut rand_chacha::ChaCha8Rng| -> Vec<u8> {
+            base.iter().map(|p| p.saturating_add(rng.random_range(0..40))).collect()
+        };
+        let pixels: Vec<u8> = (0..n).flat_map(|i| if i < 30 { alike(&mut rng) } else { one.clone() }).collect();
+        let data = Dataset {
+            name: "copies".into(),
+            size,
+            classes: vec!["a".into()],
+            pixels,
+            labels: vec![0; n],
+            paths: (0..n).map(|i| i.to_string()).collect(),
+        };
+        let [first, second, copies] = [0..15, 15..30, 30..40].map(|range| range.collect::<Vec<usize>>());
+        assert!(near_duplicates(&data, &copies, &first));
+        assert!(!near_duplicates(&data, &second, &first));
     }
 }

@@ -95,12 +95,12 @@ pub fn scan(
     network.check_size(data.size)?;
     let mut predictor = Predictor::new(kernels, network, config.batch.min(data.len()))?;
     observer.begin("features", data.len() as u64);
-    let features = predictor.run(data, observer)?.features;
-    judge(kernels, &features, data, config, observer, Some(&mut predictor))
+    let said = predictor.run(data, observer)?;
+    judge(kernels, &said.features, data, config, observer, Some((&mut predictor, &said.class)))
 }
 
-/// Splits the data by its images and the frozen `features` [N, D] that a network trained on it has of them; with the `network` itself, a
-/// group of images is also accused for working as a trigger.
+/// Splits the data by its images and the frozen `features` [N, D] that a network trained on it has of them; with the `network` itself
+/// and the classes [N] that it takes the images for, a group of images is also accused for working as a trigger.
 ///
 /// # Errors
 /// Features that are not finite or over the adapter's limits; a wish to stop; the driver's.
@@ -110,13 +110,13 @@ pub fn judge(
     data: &Dataset,
     config: &StageOneConfig,
     observer: &dyn Observer,
-    network: Option<&mut Predictor>,
+    network: Option<(&mut Predictor, &[u32])>,
 ) -> Result<Findings, TrainError> {
     let ridge = Ridge::new(data, features, observer)?;
     let mut evidence = evidence::find(&ridge, data, observer)?;
     evidence.confirm(&ridge);
-    if let Some(network) = network {
-        transplant::try_all(&mut evidence, &ridge, data, network, observer)?;
+    if let Some((network, said)) = network {
+        transplant::try_all(&mut evidence, &ridge, data, (network, said), observer)?;
     }
     let images = split::by_images(&evidence, data.len());
     let accused = images.iter().any(|o| *o > 0.0);

@@ -29,7 +29,7 @@ pub(super) fn try_all(
     evidence: &mut Evidence,
     ridge: &Ridge,
     data: &Dataset,
-    network: &mut Predictor,
+    (network, said): (&mut Predictor, &[u32]),
     observer: &dyn Observer,
 ) -> Result<(), TrainError> {
     if data.classes.len() < FEWEST_CLASSES || evidence.pooled_accused {
@@ -49,7 +49,7 @@ pub(super) fn try_all(
     observer.begin("triggers tried on other images", (tried.len() * OTHERS) as u64);
     for (at, group, set, entropy, own) in tried {
         let class = &mut evidence.classes[at];
-        let share = transplant(data, class.seen.class, &set, network, observer)?;
+        let share = transplant(data, class.seen.class, &set, (network, said), observer)?;
         let shown = (class.seen.class, set.len(), group.within);
         log::info!(
             "class {}: {} images, D {:.2}, transplant {share:.2}, entropy {entropy:.2}, own {own:.2}",
@@ -97,19 +97,20 @@ fn groups(class: &ClassSet, ridge: &Ridge, margin: &[f32]) -> Vec<Refined> {
     found
 }
 
-/// The share of images of other classes that `network` calls `class` once what `set` has in common is put onto them.
+/// The share of images of other classes that `network` calls `class` once what `set` has in common is put onto them, and did not before:
+/// `said` is what it calls all of `data` as they are.
 fn transplant(
     data: &Dataset,
     class: u32,
     set: &[usize],
-    network: &mut Predictor,
+    (network, said): (&mut Predictor, &[u32]),
     observer: &dyn Observer,
 ) -> Result<f64, TrainError> {
     let mut inside = vec![false; data.len()];
     set.iter().for_each(|&i| inside[i] = true);
     let clean: Vec<usize> = (0..data.len()).filter(|&i| !inside[i]).collect();
     let Some(trigger) = Trigger::estimate(data, set, &clean) else { return Ok(0.0) };
-    let mut others: Vec<usize> = clean.into_iter().filter(|&i| data.labels[i] != class).collect();
+    let mut others: Vec<usize> = clean.into_iter().filter(|&i| data.labels[i] != class && said[i] != class).collect();
     rng::shuffle(&mut rng::stream(0, "transplant"), &mut others);
     others.truncate(OTHERS);
     let mut marked = data.subset(&others);
@@ -155,11 +156,11 @@ mod tests {
         fit(&kernels, &network, &data, &config, &Silent, None).unwrap();
 
         let mut predictor = Predictor::new(&kernels, &network, 128).unwrap();
-        let features = predictor.run(&data, &Silent).unwrap().features;
-        let ridge = Ridge::new(&data, &features, &Silent).unwrap();
+        let said = predictor.run(&data, &Silent).unwrap();
+        let ridge = Ridge::new(&data, &said.features, &Silent).unwrap();
         let mut evidence = evidence::find(&ridge, &data, &Silent).unwrap();
         evidence.classes.iter_mut().for_each(|class| class.seen.finding = Finding::Nothing);
-        try_all(&mut evidence, &ridge, &data, &mut predictor, &Silent).unwrap();
+        try_all(&mut evidence, &ridge, &data, (&mut predictor, &said.class), &Silent).unwrap();
         let accused: Vec<u32> = evidence.classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.class).collect();
         assert_eq!(accused, [3]);
         let class = &evidence.classes[3];
