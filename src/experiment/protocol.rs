@@ -91,8 +91,6 @@ pub struct Protocol {
 
 /// Of epochs, images a batch and channels: more than anyone needs, and few enough to count steps.
 const MOST: usize = 1_000_000_000;
-/// With a higher learning rate no network of ours has a finite loss.
-const MOST_LR: f64 = 100.0;
 
 pub(crate) fn to_table(settings: &Protocol) -> Result<Table> {
     Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
@@ -177,7 +175,7 @@ impl Protocol {
             ensure!(value <= MOST, "--{name} {value} does not do: give at most {MOST}");
         }
         let Protocol { lr, weight_decay, .. } = *self;
-        ensure!(lr > 0.0 && lr <= MOST_LR, "--lr {lr} does not do: give a number above 0, at most {MOST_LR}");
+        ensure!(lr.is_finite() && lr > 0.0, "--lr {lr} does not do: give a number above 0");
         ensure!(weight_decay.is_finite() && weight_decay >= 0.0, "--weight-decay {weight_decay} does not do: give 0 or more");
         self.normalisation()?;
         let momentum = self.momentum;
