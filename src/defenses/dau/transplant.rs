@@ -46,6 +46,9 @@ pub(super) fn try_all(
             }
         }
     }
+    if tried.is_empty() {
+        return Ok(());
+    }
     observer.begin("triggers tried on other images", (tried.len() * OTHERS) as u64);
     for (at, group, set, entropy, own) in tried {
         let class = &mut evidence.classes[at];
