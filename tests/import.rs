@@ -87,6 +87,23 @@ fn an_imported_network_gives_pytorchs_logits_and_comes_back_from_export_and_chec
 }
 
 #[test]
+fn a_network_that_is_not_finite_is_not_written() {
+    let kernels = common::kernels();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("m.safetensors");
+    let spec = dau::nn::ModelSpec { name: "resnet18".into(), width: 4, classes: 3, image_size: 16 };
+    let network = Network::new(&kernels, &spec, &NORM, 7).unwrap();
+    network.save(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let (param, mut values) = network.params.read().unwrap().into_iter().find(|(p, _)| p.name == "linear.bias").unwrap();
+    values[1] = f32::INFINITY;
+    network.params.write(&param, &values);
+    let message = network.save(&path).unwrap_err().to_string();
+    assert!(message.contains("linear.bias holds inf: train with a smaller learning rate"), "{message}");
+    assert_eq!(std::fs::read(&path).unwrap(), before, "the last good one stays");
+}
+
+#[test]
 fn another_architecture_is_refused_with_the_tensor_and_both_shapes() {
     let kernels = common::kernels();
     let place = tempfile::tempdir().unwrap();
