@@ -171,5 +171,8 @@ mod tests {
         let right = set.iter().filter(|i| poison.contains(i)).count();
         assert!(right == set.len() && right > 130, "{right} of {} are poison", set.len());
         assert!(class.seen.transplant.unwrap() > 0.9, "{:?}", class.seen.transplant);
+        // Of images that the network calls so in any case, none was made to.
+        let everything = vec![3; data.len()];
+        assert_eq!(transplant(&data, 3, &set, (&mut predictor, &everything), &Silent).unwrap(), 0.0);
     }
 }
