@@ -19,6 +19,9 @@ pub const TRANSPLANTED: f64 = 0.35;
 /// Of the greatest possible entropy, what a model that has not seen the group must call it by: a class's mean picture works, too, where
 /// classes are as plain as digits are, but such images are called by their label.
 const MANY: f64 = 0.85;
+/// Share of the training images that the network must give their label to be asked: one that has learned little calls many images by any
+/// name, whatever is put onto them.
+const LEARNED: f64 = 0.5;
 
 /// Puts what sets each class's groups apart onto images of other classes, asks the network what it calls them, and accuses the classes
 /// where that works.
@@ -33,6 +36,11 @@ pub(super) fn try_all(
     observer: &dyn Observer,
 ) -> Result<(), TrainError> {
     if data.classes.len() < FEWEST_CLASSES || evidence.pooled_accused {
+        return Ok(());
+    }
+    let right = said.iter().zip(&data.labels).filter(|(called, label)| called == label).count();
+    if (right as f64) < LEARNED * data.len() as f64 {
+        log::info!("the network calls {right} of {} training images by their label: too few to try triggers on it", data.len());
         return Ok(());
     }
     let classifier = ridge.classifier(&data.labels, data.classes.len());
@@ -163,6 +171,10 @@ mod tests {
         let ridge = Ridge::new(&data, &said.features, &Silent).unwrap();
         let mut evidence = evidence::find(&ridge, &data, &Silent).unwrap();
         evidence.classes.iter_mut().for_each(|class| class.seen.finding = Finding::Nothing);
+        // A network that knows little of the data is not asked.
+        let little: Vec<u32> = said.class.iter().enumerate().map(|(i, k)| if i % 5 < 3 { k + 1 } else { *k }).collect();
+        try_all(&mut evidence, &ridge, &data, (&mut predictor, &little), &Silent).unwrap();
+        assert!(evidence.classes.iter().all(|class| !class.seen.finding.accuses()));
         try_all(&mut evidence, &ridge, &data, (&mut predictor, &said.class), &Silent).unwrap();
         let accused: Vec<u32> = evidence.classes.iter().filter(|c| c.seen.finding.accuses()).map(|c| c.seen.class).collect();
         assert_eq!(accused, [3]);
