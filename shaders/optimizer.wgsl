@@ -1,8 +1,9 @@
-// One step of SGD or Adam, in place, as PyTorch's, on one parameter or on all that lie side by side.
+// One step of SGD or Adam, in place, as PyTorch's, on one parameter or on all that lie side by side; and sums of gradients over the parts of a batch.
 //
 //   sgd:  d = grad + weight_decay param;  v = momentum v + d;  param -= lr (nesterov ? d + momentum v : v)
 //   adam: d = grad + weight_decay param;  m = beta1 m + (1 - beta1) d;  v = beta2 v + (1 - beta2) d^2
 //         param -= lr / bias1 m / (sqrt(v / bias2) + eps),  bias_i = 1 - beta_i^step
+//   accumulate: m = keep_m m + grad;  keep_m is 0 for the first part of a batch, 1 for the others
 //
 // All buffers have one shape, [n] of vec4, an invocation each. State starts at zero, and so is what lies between and behind
 // parameters in all of them: zero it stays.
@@ -13,7 +14,7 @@ struct Params {
     n: u32,
     lr: f32,
     weight_decay: f32,
-    // SGD's momentum or Adam's beta1.
+    // SGD's momentum, Adam's beta1, or whether to add to what an earlier part left.
     keep_m: f32,
     // Adam only, from here on; keep_* + add_* = 1.
     add_m: f32,
@@ -69,4 +70,14 @@ fn adam(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bu
     param[i] = s.param;
     m[i] = s.m;
     v[i] = s.v;
+}
+
+@compute @workgroup_size(64)
+fn accumulate(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
+    let i = linear_index(g, ng, l, 64u);
+    if i >= p.n {
+        return;
+    }
+    // What lies there before the first part need not be a number.
+    m[i] = select(grad[i], m[i] + grad[i], p.keep_m > 0.0);
 }

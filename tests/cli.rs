@@ -234,7 +234,10 @@ fn normalisation_can_be_replaced_and_goes_into_the_checkpoint() {
 #[test]
 fn refuses_a_batch_that_does_not_fit_and_says_which_would() {
     let place = place();
-    refused(place.path(), &["run", "--batch", "1000000"], &["a batch of 1000000 does not fit", "Try --batch "]);
+    refused(place.path(), &["run", "--width", "20000"], &["a batch of 64 does not fit", "No batch fits: try a smaller --width"]);
+    // Flooding, ABL's, needs a batch as a whole; DAU's steps can go in parts.
+    let whole = ["run", "--defense", "ABL", "--batch", "1000000"];
+    refused(place.path(), &whole, &["ABL's largest step, 1000000 images", "does not fit", "Try --batch "]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use dau::graph::{Shape, Tensor};
 use dau::kernel::Kernels;
 use dau::nn::Param;
 use dau::ops::LossKind;
-use dau::train::{Batch, Network, Part, SgdConfig, Silent, TrainConfig, TrainStep, fit};
+use dau::train::{Batch, Network, Part, SgdConfig, Silent, StepConfig, TrainConfig, TrainStep, fit};
 
 fn values(network: &Network) -> Vec<(Param, Vec<f32>)> {
     network.params.read().expect("parameters can be read")
@@ -25,7 +25,16 @@ fn after_an_epoch(kernels: &Kernels, init_seed: u64, seed: u64) -> Vec<(String, 
     let network = Network::new(kernels, &resnet_w8(), &norm, init_seed).unwrap();
     let start = bits(&network);
     let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 2, flip: true };
-    let config = TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs: 1, batch: 48, lr: 0.05, sgd, seed };
+    let config = TrainConfig {
+        stage: "train".into(),
+        loss: LossKind::CrossEntropy,
+        epochs: 1,
+        batch: 48,
+        lr: 0.05,
+        sgd,
+        learns: vec![],
+        seed,
+    };
     fit(kernels, &network, &data, &config, &Silent, None).unwrap();
     let end = bits(&network);
     for ((name, before), (_, after)) in start.iter().zip(&end) {
@@ -58,7 +67,7 @@ fn another_seed_gives_other_weights() {
 /// A step without momentum, whose velocities keep nothing of the steps before.
 fn step(kernels: &Kernels, network: &Network, batch: usize) -> TrainStep {
     let sgd = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 5e-4, crop_pad: 0, flip: false };
-    TrainStep::new(kernels, network, batch, &[LossKind::CrossEntropy], &sgd).unwrap()
+    TrainStep::new(kernels, network, &StepConfig::new(batch, &[LossKind::CrossEntropy], &sgd)).unwrap()
 }
 
 #[test]

@@ -12,7 +12,7 @@ use dau::graph::{Graph, Plan, Shape, Tensor, Value};
 use dau::kernel::Kernels;
 use dau::nn::{Built, ModelSpec, Param, ParamSet};
 use dau::ops::{Loss, LossKind};
-use dau::train::{Batch, Network, Normalisation, Part, SgdConfig, TrainStep};
+use dau::train::{Batch, Network, Normalisation, Part, SgdConfig, StepConfig, TrainStep};
 
 /// Activations, gradients and logits of one batch.
 const ALLOWED: f64 = 1e-4;
@@ -131,7 +131,7 @@ fn twenty_steps_agree(kernels: &Kernels) {
     let network = Network::new(kernels, &spec, &norm, 0).unwrap();
     golden.initialise(&network.params);
     let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
-    let mut step = TrainStep::new(kernels, &network, 16, &[LossKind::CrossEntropy], &sgd).unwrap();
+    let mut step = TrainStep::new(kernels, &network, &StepConfig::new(16, &[LossKind::CrossEntropy], &sgd)).unwrap();
     let data = pool(&golden);
     let expected = golden.get("steps_losses").data;
     assert_eq!((expected.len(), data.len()), (20, 64));

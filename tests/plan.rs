@@ -14,7 +14,9 @@ use dau::graph::{
 use dau::kernel::{KernelId, Kernels};
 use dau::nn::ModelSpec;
 use dau::ops::{Add, LossKind, OPS, Sgd};
-use dau::train::{Network, Normalisation, SgdConfig, TrainError, TrainStep, check_batch, training_graph};
+use dau::train::{
+    Network, Normalisation, SgdConfig, StepConfig, TrainError, TrainStep, check_batch, images_at_once, training_graph,
+};
 use proptest::prelude::*;
 
 static KERNELS: LazyLock<Kernels> = LazyLock::new(common::kernels);
@@ -289,7 +291,7 @@ const SGD: SgdConfig = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 
 fn a_training_step_takes_less_memory_than_its_temporaries_do_unshared() {
     let norm = Normalisation { mean: [0.5; 3], std: [0.5; 3] };
     let network = Network::new(&KERNELS, &resnet_w8(), &norm, 0).unwrap();
-    let mut step = TrainStep::new(&KERNELS, &network, 8, &[LossKind::CrossEntropy], &SGD).unwrap();
+    let mut step = TrainStep::new(&KERNELS, &network, &StepConfig::new(8, &[LossKind::CrossEntropy], &SGD)).unwrap();
     let Footprint { bytes, unshared, largest } = step.plan().footprint().clone();
     println!("{bytes} of {unshared} bytes, the largest {largest:?}");
     assert!(bytes < unshared);
@@ -351,6 +353,23 @@ fn refuses_a_batch_that_does_not_fit_and_names_one_that_does() {
     let fitting = number_after(&message, "Try --batch ");
     check_batch(&KERNELS, &spec, fitting).expect("the batch it names fits");
     check_batch(&KERNELS, &spec, 2 * fitting).expect_err("and twice that does not");
+}
+
+#[test]
+fn a_batch_goes_through_in_the_fewest_equal_parts_that_fit() {
+    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 32 };
+    assert_eq!(images_at_once(&KERNELS, &spec, 100).unwrap(), 100);
+    // An activation of the first layers takes 256 KiB an image.
+    let most = (KERNELS.gpu().max_binding() >> 18) as usize;
+    for batch in [4 * most, 5 * most + 3] {
+        let part = images_at_once(&KERNELS, &spec, batch).unwrap();
+        let halvings = (0..20).find(|h| batch.div_ceil(1 << h) == part).expect("equal parts");
+        assert!(part <= most && 2 * part > most / 2, "{part} of {batch} at once, and {most} would fit");
+        check_batch(&KERNELS, &spec, part).expect("it fits");
+        check_batch(&KERNELS, &spec, batch.div_ceil(1 << (halvings - 1))).expect_err("half as many parts do not");
+    }
+    let large = ModelSpec { image_size: 1 << 14, ..spec };
+    images_at_once(&KERNELS, &large, 4).expect_err("not one image fits");
 }
 
 #[test]

@@ -42,7 +42,16 @@ impl Observer for Watch {
 }
 
 fn config(epochs: usize) -> TrainConfig {
-    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch: 16, lr: 0.05, sgd: SGD, seed: 3 }
+    TrainConfig {
+        stage: "train".into(),
+        loss: LossKind::CrossEntropy,
+        epochs,
+        batch: 16,
+        lr: 0.05,
+        sgd: SGD,
+        learns: vec![],
+        seed: 3,
+    }
 }
 
 fn digits() -> (Dataset, Normalisation) {

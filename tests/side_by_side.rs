@@ -10,7 +10,7 @@ use dau::gpu::{Caps, Staging};
 use dau::graph::{Footprint, Graph, Interpreter, Op, Plan, Shape, Tensor, Value, Variables};
 use dau::kernel::Kernels;
 use dau::ops::{Adam, Add, LossKind, Sgd};
-use dau::train::{Batch, Network, Part, SgdConfig, TrainStep};
+use dau::train::{Batch, Network, Part, SgdConfig, StepConfig, TrainStep};
 
 static KERNELS: LazyLock<Kernels> = LazyLock::new(common::kernels);
 
@@ -151,7 +151,7 @@ fn a_training_step_updates_all_parameters_in_one_dispatch() {
     let (data, norm) = digits(8);
     let network = Network::new(&KERNELS, &resnet_w8(), &norm, 0).unwrap();
     let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
-    let mut step = TrainStep::new(&KERNELS, &network, 8, &[LossKind::CrossEntropy], &sgd).unwrap();
+    let mut step = TrainStep::new(&KERNELS, &network, &StepConfig::new(8, &[LossKind::CrossEntropy], &sgd)).unwrap();
     let batch = Batch::new(&data, &[Part { indices: &[0, 1, 2, 3, 4, 5, 6, 7], weight: 0.125 }]);
     step.run(&network, &batch, 0.1, 0).unwrap().wait(KERNELS.gpu()).unwrap();
     let count = dispatches(step.plan(), "sgd");

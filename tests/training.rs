@@ -47,7 +47,7 @@ fn fresh(kernels: &Kernels, seed: u64) -> Network {
 }
 
 fn config(epochs: usize, batch: usize, lr: f64) -> TrainConfig {
-    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd: SGD, seed: 1 }
+    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd: SGD, learns: vec![], seed: 1 }
 }
 
 #[test]

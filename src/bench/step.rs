@@ -17,7 +17,9 @@ use crate::nn::ModelSpec;
 use crate::ops::{LossKind, median};
 use crate::report::columns;
 use crate::rng;
-use crate::train::{Batch, Network, Normalisation, Part, Predictor, Silent, TrainError, TrainStep, stream, training_graph};
+use crate::train::{
+    Batch, Network, Normalisation, Part, Predictor, Silent, StepConfig, TrainError, TrainStep, stream, training_graph,
+};
 
 /// Of which the median counts.
 const SAMPLES: usize = 5;
@@ -38,7 +40,7 @@ impl Steps {
     /// A batch over the adapter's limits.
     pub fn new(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<Steps, TrainError> {
         let network = Network::new(kernels, spec, &Normalisation { mean: [0.5; 3], std: [0.25; 3] }, 0)?;
-        let step = TrainStep::new(kernels, &network, batch, &[LossKind::CrossEntropy], &SGD)?;
+        let step = TrainStep::new(kernels, &network, &StepConfig::new(batch, &[LossKind::CrossEntropy], &SGD))?;
         let data = noise(BATCHES * batch, spec);
         Ok(Steps { kernels: kernels.clone(), network, step, data, indices: (0..batch).collect() })
     }

@@ -86,8 +86,9 @@ impl Defense for Abl {
         &[UNLEARN_EPOCHS, UNLEARN_LR]
     }
 
-    fn largest_batch(&self, _: &Options, training: &TrainConfig) -> usize {
-        training.batch
+    fn largest_batch(&self, options: &Options, training: &TrainConfig) -> usize {
+        // Flooding asks for the mean loss of the whole batch; all else can go in parts.
+        if matches!(isolation_loss(options), LossKind::Flooding { .. }) { training.batch } else { 1 }
     }
 
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {

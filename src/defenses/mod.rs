@@ -49,7 +49,7 @@ pub trait Defense: Sync {
     /// Options of [`Defense::purify`].
     fn purify_options(&self) -> &'static [OptionSpec];
 
-    /// Images of its largest training step; asked before anything is written.
+    /// Images of its largest step that cannot go through the device in parts; asked before anything is written.
     fn largest_batch(&self, options: &Options, training: &TrainConfig) -> usize;
 
     /// Says which images are poisoned.

@@ -9,7 +9,7 @@ use crate::defenses::{Defense, Detection, Given, Lab, SCRATCH, Split};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::options::Options;
-use crate::train::{Network, Observer, Predictions, TrainConfig, check_batch, fit, predict};
+use crate::train::{Network, Observer, Predictions, TrainConfig, check_batch, fit, images_at_once, predict};
 
 /// A defense on training images. Each stage takes from the store what the one before left there; what is there is not made again.
 pub struct Experiment<'a> {
@@ -120,7 +120,7 @@ impl<'a> Experiment<'a> {
 /// No such adapter; a batch over its limits.
 pub fn open_for(protocol: &Protocol, model: &ModelSpec, host: &Host) -> Result<Kernels> {
     let kernels = (host.open)(protocol.precision)?;
-    check_batch(&kernels, model, protocol.batch)?;
+    images_at_once(&kernels, model, protocol.batch)?;
     let defense = protocol.defense()?;
     let batch = defense.largest_batch(&protocol.defense_options(), &protocol.train_config());
     check_batch(&kernels, model, batch)

@@ -242,7 +242,16 @@ impl Protocol {
     /// The training of the network that is attacked.
     pub fn train_config(&self) -> TrainConfig {
         let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
-        TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd: self.sgd(), seed: self.seed }
+        TrainConfig {
+            stage: "train".into(),
+            loss: LossKind::CrossEntropy,
+            epochs,
+            batch,
+            lr,
+            sgd: self.sgd(),
+            learns: vec![],
+            seed: self.seed,
+        }
     }
 
     /// # Errors

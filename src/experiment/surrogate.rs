@@ -8,7 +8,7 @@ use super::{Host, Protocol};
 use crate::attacks::{AttackError, Pull, Response, Surrogate};
 use crate::data::Dataset;
 use crate::nn::ModelSpec;
-use crate::train::{InputGradient, Network, Scalar, TrainConfig, check_batch, fit};
+use crate::train::{InputGradient, Network, Scalar, TrainConfig, fit, images_at_once};
 
 /// Loads `checkpoint` or, without one, trains a network on the clean training images as the experiment trains its own.
 ///
@@ -25,7 +25,7 @@ pub(super) fn surrogate(protocol: &Protocol, clean: &Dataset, checkpoint: Option
             Network::load_as(&kernels, path, &ModelSpec { name, width, ..model })?
         }
         None => {
-            check_batch(&kernels, &model, protocol.batch)?;
+            images_at_once(&kernels, &model, protocol.batch)?;
             // Not the network that the experiment will train: another start, another order, other crops and flips.
             let seed = protocol.seed.wrapping_add(1);
             let config = TrainConfig { stage: "surrogate train".into(), seed, ..protocol.train_config() };

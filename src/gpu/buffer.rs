@@ -20,6 +20,8 @@ pub struct Pending {
     /// None where nothing is copied.
     staging: Option<(wgpu::Buffer, mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>)>,
     spare: Spare,
+    /// Whose bytes come behind its own, buffer by buffer.
+    next: Option<Box<Pending>>,
 }
 
 /// Staging buffers that have been read and may be used again.
@@ -163,7 +165,7 @@ impl Gpu {
             });
             (raw, receive)
         });
-        Pending { submitted, lengths, staging, spare: spare.clone() }
+        Pending { submitted, lengths, staging, spare: spare.clone(), next: None }
     }
 
     fn staging(&self, size: u64) -> wgpu::Buffer {
@@ -195,6 +197,15 @@ impl Spare {
 }
 
 impl Pending {
+    /// This one and then `next`, a run that fetches as many buffers: the bytes of each buffer one after the other.
+    pub(crate) fn and(mut self, next: Pending) -> Pending {
+        self.next = Some(Box::new(match self.next.take() {
+            Some(earlier) => earlier.and(next),
+            None => next,
+        }));
+        self
+    }
+
     /// Waits for the run and its copies, not for later runs; one byte vector a buffer, in the order asked.
     ///
     /// # Errors
@@ -224,6 +235,9 @@ impl Pending {
             self.spare.give(raw);
         }
         gpu.check()?;
+        if let Some(next) = self.next {
+            out.iter_mut().zip(next.wait(gpu)?).for_each(|(part, more)| part.extend(more));
+        }
         Ok(out)
     }
 }

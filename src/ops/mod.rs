@@ -30,7 +30,7 @@ pub use linear::{Linear, LinearGrad, LinearInputGrad};
 pub use loss::{Loss, LossKind};
 pub use max_pool::{MaxPool, MaxPoolGrad, Window};
 pub use multiply::Multiply;
-pub use optimizer::{Adam, Sgd};
+pub use optimizer::{Accumulate, Adam, Sgd};
 pub use roof::{RoofCopy, RoofMultiplyAdd};
 pub use tune::{TUNING_TIME, tune};
 
@@ -64,6 +64,7 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "loss", cases: loss::cases },
     OpEntry { name: "sgd", cases: optimizer::sgd_cases },
     OpEntry { name: "adam", cases: optimizer::adam_cases },
+    OpEntry { name: "accumulate", cases: optimizer::accumulate_cases },
     OpEntry { name: "augment", cases: augment::cases },
     OpEntry { name: "argmax", cases: argmax::cases },
     OpEntry { name: "roof_multiply_add", cases: roof::multiply_add_cases },

@@ -31,6 +31,11 @@ pub struct Adam {
     pub weight_decay: f32,
 }
 
+/// The sum of gradients over the parts of a batch, in place. Inputs sum, grad, of one shape. Scalar "keep": 0 for the first part, whose
+/// gradient replaces what was there, and 1 for the others.
+#[derive(Debug)]
+pub struct Accumulate;
+
 fn check(op: &'static str, inputs: &[Shape], names: &str, count: usize) -> Result<Vec<Shape>, GraphError> {
     if inputs.len() == count && inputs.iter().all(|s| *s == inputs[0]) {
         return Ok(Vec::new());
@@ -84,6 +89,43 @@ impl Op for Sgd {
             param.data[i] -= lr * if self.nesterov { d + momentum * velocity.data[i] } else { velocity.data[i] };
         }
         vec![param, velocity]
+    }
+}
+
+impl Op for Accumulate {
+    fn name(&self) -> &'static str {
+        "accumulate"
+    }
+
+    fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
+        check(self.name(), inputs, "sum, grad", 2)
+    }
+
+    fn in_place(&self) -> &'static [usize] {
+        &[0]
+    }
+
+    fn elementwise(&self) -> bool {
+        true
+    }
+
+    fn lower(&self, l: &Lowering) -> Lowered {
+        let unused = ["lr", "weight_decay", "add_m", "keep_v", "add_v", "eps", "bias1", "bias2"];
+        let quads = l.inputs[0].len().div_ceil(4);
+        let own = [("n", Param::U32(quads as u32)), ("keep_m", Param::Scalar("keep"))];
+        Launch {
+            kernel: KernelId::new("optimizer", "accumulate"),
+            bind: vec![("m", Slot::In(0)), ("grad", Slot::In(1))],
+            params: own.into_iter().chain(unused.map(|name| (name, Param::F32(0.0)))).collect(),
+            groups: groups(quads, 64),
+        }
+        .into()
+    }
+
+    fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
+        let keep = scalars["keep"];
+        let sum = inputs[0].data.iter().zip(&inputs[1].data).map(|(sum, grad)| keep * sum + grad).collect();
+        vec![Tensor::new(inputs[0].shape.clone(), sum)]
     }
 }
 
@@ -146,6 +188,17 @@ pub(super) fn sgd_cases() -> Vec<Case> {
         }
     }
     cases
+}
+
+pub(super) fn accumulate_cases() -> Vec<Case> {
+    let both = SIZES.into_iter().flat_map(|dims| [(dims, 0.0), (dims, 1.0)]);
+    let case = |(dims, keep): (&[usize], f64)| {
+        Case::new(&format!("{dims:?} keep {keep}"), Accumulate)
+            .f32(dims, Fill::NORMAL)
+            .f32(dims, Fill::NORMAL)
+            .scalar("keep", keep)
+    };
+    both.map(case).collect()
 }
 
 pub(super) fn adam_cases() -> Vec<Case> {

@@ -52,9 +52,9 @@ impl Batch {
         Batch { indices, size: data.size, pixels, labels, weights }
     }
 
-    /// The same with the weights in the loss of `part` multiplied by what `times` says of each label.
-    pub fn weighed(mut self, part: usize, times: impl Fn(u32) -> f32) -> Batch {
-        self.weights[part].iter_mut().zip(&self.labels).for_each(|(weight, &label)| *weight *= times(label));
+    /// The same with the weights in the loss of `part` multiplied by what `times` says of each sample of the data set.
+    pub fn weighed(mut self, part: usize, times: impl Fn(usize) -> f32) -> Batch {
+        self.weights[part].iter_mut().zip(&self.indices).for_each(|(weight, &sample)| *weight *= times(sample));
         self
     }
 
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(batch.pixels, [0x000b_0a09, 0x0002_0100, 0x0008_0706]);
         assert_eq!(batch.labels, [1, 0, 0]);
         assert_eq!(batch.weights, [[0.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
-        let odd_thrice = batch.weighed(0, |label| [1.0, 3.0][label as usize]);
+        let odd_thrice = batch.weighed(0, |sample| [1.0, 0.0, 0.0, 3.0][sample]);
         assert_eq!(odd_thrice.weights, [[1.5, 0.5, 0.0], [0.0, 0.0, 2.0]]);
         let changed = odd_thrice.changed(1..2, |image| image.swap(0, 2));
         assert_eq!(changed.pixels, [0x000b_0a09, 0x0000_0102, 0x0008_0706]);

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::{Network, Normalisation, TrainError};
+use super::{Network, Normalisation, TrainError, images_at_once};
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
 use crate::nn::ParamKind;
@@ -36,11 +36,12 @@ pub enum Scalar<'a> {
 }
 
 impl InputGradient {
-    /// `batch`: images at a time.
+    /// `batch`: images at a time, fewer where the adapter cannot hold so many.
     ///
     /// # Errors
-    /// A batch over the adapter's limits.
+    /// Not even a few images fit the adapter's limits.
     pub fn new(kernels: &Kernels, network: Network, batch: usize) -> Result<InputGradient, TrainError> {
+        let batch = images_at_once(kernels, &network.spec, batch).unwrap_or(batch);
         let size = network.spec.image_size;
         let mut g = Graph::new();
         let images = g.input("images", Shape::f32(&[batch, size, size, 4]));

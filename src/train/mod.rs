@@ -22,7 +22,7 @@ pub use observer::{EpochRecord, Observer, Silent};
 pub use predictor::{Predictions, Predictor, predict};
 pub use schedule::cosine;
 pub(crate) use state::TrainState;
-pub use step::{SgdConfig, TrainStep, check_batch, training_graph};
+pub use step::{SgdConfig, StepConfig, TrainStep, check_batch, images_at_once, training_graph};
 pub(crate) use trainer::SAVED_EVERY;
 pub use trainer::{TrainConfig, Trainer, fit};
 

@@ -1,6 +1,6 @@
 //! A network in evaluation mode, over whole data sets.
 
-use super::{Batch, Network, Observer, Part, TrainError, stream};
+use super::{Batch, Network, Observer, Part, TrainError, images_at_once, stream};
 use crate::data::Dataset;
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
@@ -31,9 +31,12 @@ pub struct Predictor {
 }
 
 impl Predictor {
+    /// `batch`: images at a time, fewer where the adapter cannot hold so many.
+    ///
     /// # Errors
-    /// A batch over the adapter's limits.
+    /// Not even a few images fit the adapter's limits.
     pub fn new(kernels: &Kernels, network: &Network, batch: usize) -> Result<Predictor, TrainError> {
+        let batch = images_at_once(kernels, &network.spec, batch).unwrap_or(batch);
         let size = network.spec.image_size;
         let mut g = Graph::new();
         let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));

@@ -1,6 +1,7 @@
 //! One training step.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +13,7 @@ use crate::gpu::Pending;
 use crate::graph::{Footprint, Graph, Plan, Shape, Value, Variables};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, Param};
-use crate::ops::{Argmax, Augment, Loss, LossKind, Sgd, TUNING_TIME, tune};
+use crate::ops::{Accumulate, Argmax, Augment, Loss, LossKind, Sgd, TUNING_TIME, tune};
 
 /// SGD and the augmentation of its input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,10 +30,41 @@ pub struct SgdConfig {
     pub flip: bool,
 }
 
+/// What a training step does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepConfig {
+    /// Images of one update, at most.
+    pub batch: usize,
+    /// Images that go through the device together. Where that is less than `batch`, gradients are added up over the parts of a batch;
+    /// batch norm sees one part at a time.
+    pub at_once: usize,
+    /// Each has a weight a sample.
+    pub losses: Vec<LossKind>,
+    /// The update.
+    pub sgd: SgdConfig,
+    /// Parameters learn whose names begin with one of these; all of them where there is none. Running means and variances of batch norm
+    /// are no parameters: they follow the data.
+    pub learns: Vec<String>,
+}
+
+impl StepConfig {
+    /// A step in which a batch goes through at once, and everything learns.
+    pub fn new(batch: usize, losses: &[LossKind], sgd: &SgdConfig) -> StepConfig {
+        StepConfig { batch, at_once: batch, losses: losses.to_vec(), sgd: *sgd, learns: Vec::new() }
+    }
+
+    fn in_parts(&self) -> bool {
+        self.at_once < self.batch
+    }
+}
+
 /// A training step of one network as a plan: forward, one or more losses, backward, update.
 pub struct TrainStep {
     plan: Plan,
+    /// The update, where a batch goes through in parts.
+    update: Option<Plan>,
     batch: usize,
+    at_once: usize,
     pixels: Value,
     labels: Value,
     /// For each loss its per-sample weights.
@@ -45,6 +77,8 @@ pub struct TrainStep {
 
 struct StepGraph {
     graph: Graph,
+    /// The update, where gradients are added up first.
+    update: Option<Graph>,
     pixels: Value,
     labels: Value,
     weights: Vec<Value>,
@@ -56,13 +90,31 @@ fn velocity(name: &str) -> String {
     format!("velocity/{name}")
 }
 
-fn step_graph(
-    network: (&ModelSpec, [f32; 3], [f32; 3]),
-    batch: usize,
-    losses: &[LossKind],
-    sgd: &SgdConfig,
-) -> Result<StepGraph, TrainError> {
+/// The sum of gradients over the parts of a batch.
+fn gradient(name: &str) -> String {
+    format!("gradient/{name}")
+}
+
+/// Those of `params` that learn.
+fn learning(params: Vec<Param>, learns: &[String]) -> Result<Vec<Param>, TrainError> {
+    let params: Vec<Param> = params.into_iter().filter(|p| p.kind.trainable()).collect();
+    if let Some(none) = learns.iter().find(|start| !params.iter().any(|p| p.name.starts_with(start.as_str()))) {
+        let some: Vec<&str> = params.iter().take(3).map(|p| p.name.as_str()).collect();
+        return Err(TrainError::Data(format!("no parameter's name begins with `{none}`; there are {}, ..", some.join(", "))));
+    }
+    let learns = |name: &str| learns.is_empty() || learns.iter().any(|start| name.starts_with(start.as_str()));
+    Ok(params.into_iter().filter(|p| learns(&p.name)).collect())
+}
+
+fn step_graph(network: (&ModelSpec, [f32; 3], [f32; 3]), config: &StepConfig) -> Result<StepGraph, TrainError> {
     let (spec, mean, std) = network;
+    let StepConfig { at_once: batch, losses, sgd, .. } = config;
+    if config.in_parts() && losses.iter().any(|loss| matches!(loss, LossKind::Flooding { .. })) {
+        let advice = "Choose a batch that fits".to_string();
+        let why = format!("flooding asks for the mean loss of a whole batch, and only {batch} images fit at once");
+        return Err(TrainError::Batch { batch: config.batch, why, advice });
+    }
+    let batch = *batch;
     let size = spec.image_size;
     let mut g = Graph::new();
     let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
@@ -80,17 +132,31 @@ fn step_graph(
         fetched.push(loss[0]);
     }
     fetched.push(g.apply(Argmax, &[out.logits])?[0]);
-    let trained: Vec<Param> = params.into_iter().filter(|p| p.kind.trainable()).collect();
+    let trained = learning(params, &config.learns)?;
     let values: Vec<Value> = trained.iter().filter_map(|p| g.find_variable(&p.name)).collect();
     let grads = g.backward(&seeds, &values)?;
     let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
     let sgd = Arc::new(Sgd { momentum, nesterov, weight_decay });
+    let accumulate = Arc::new(Accumulate);
+    let mut update = config.in_parts().then(Graph::new);
     for (param, value) in trained.iter().zip(values) {
         let Some(grad) = grads.get(&value) else { continue };
-        let v = g.variable(&velocity(&param.name), g.shape(value).clone());
-        g.apply_arc(sgd.clone(), &[value, *grad, v])?;
+        let shape = g.shape(value).clone();
+        match &mut update {
+            None => {
+                let v = g.variable(&velocity(&param.name), shape);
+                g.apply_arc(sgd.clone(), &[value, *grad, v])?;
+            }
+            Some(update) => {
+                let sum = g.variable(&gradient(&param.name), shape.clone());
+                g.apply_arc(accumulate.clone(), &[sum, *grad])?;
+                let names = [param.name.clone(), gradient(&param.name), velocity(&param.name)];
+                let inputs = names.map(|name| update.variable(&name, shape.clone()));
+                update.apply_arc(sgd.clone(), &inputs)?;
+            }
+        }
     }
-    Ok(StepGraph { graph: g, pixels, labels, weights, fetched, trained })
+    Ok(StepGraph { graph: g, update, pixels, labels, weights, fetched, trained })
 }
 
 /// The graph that [`TrainStep`] runs with cross-entropy, for those who want to look at its nodes.
@@ -98,53 +164,74 @@ fn step_graph(
 /// # Errors
 /// A network that cannot be built.
 pub fn training_graph(spec: &ModelSpec, batch: usize, sgd: &SgdConfig) -> Result<Graph, TrainError> {
-    Ok(step_graph((spec, [0.0; 3], [1.0; 3]), batch, &[LossKind::CrossEntropy], sgd)?.graph)
+    Ok(step_graph((spec, [0.0; 3], [1.0; 3]), &StepConfig::new(batch, &[LossKind::CrossEntropy], sgd))?.graph)
 }
 
-/// Whether a training step of `batch` images fits the adapter's limits.
+/// A part of a batch holds at least so many images: the moments of fewer tell batch norm too little.
+const LEAST_AT_ONCE: usize = 8;
+
+fn fits(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<(), TrainError> {
+    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 0.0, crop_pad: 0, flip: false };
+    let s = step_graph((spec, [0.0; 3], [1.0; 3]), &StepConfig::new(batch, &[LossKind::CrossEntropy], &sgd))?;
+    Ok(Footprint::of(&s.graph, &s.fetched, kernels.gpu().caps()).check(kernels.gpu())?)
+}
+
+/// Whether a training step of `batch` images at once fits the adapter's limits.
 ///
 /// # Errors
 /// The buffer that does not fit, both sizes, and the largest power of two that does.
 pub fn check_batch(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<(), TrainError> {
-    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 0.0, crop_pad: 0, flip: false };
-    let fits = |batch: usize| -> Result<(), TrainError> {
-        let s = step_graph((spec, [0.0; 3], [1.0; 3]), batch, &[LossKind::CrossEntropy], &sgd)?;
-        Ok(Footprint::of(&s.graph, &s.fetched, kernels.gpu().caps()).check(kernels.gpu())?)
-    };
     params_of(spec)?;
-    let Err(error) = fits(batch) else { return Ok(()) };
+    let Err(error) = fits(kernels, spec, batch) else { return Ok(()) };
     let mut smaller = batch.next_power_of_two() / 2;
-    while smaller > 1 && fits(smaller).is_err() {
+    while smaller > 1 && fits(kernels, spec, smaller).is_err() {
         smaller /= 2;
     }
-    let advice = match fits(smaller) {
+    let advice = match fits(kernels, spec, smaller) {
         Ok(()) => format!("Try --batch {smaller}"),
         Err(_) => "No batch fits: try a smaller --width or --image-size".to_string(),
     };
     Err(TrainError::Batch { batch, why: error.to_string(), advice })
 }
 
+/// How many images of a batch can go through the device at once: all of them, or an equal part that the adapter's limits hold.
+///
+/// # Errors
+/// As [`check_batch`], where not even 8 images fit.
+pub fn images_at_once(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<usize, TrainError> {
+    params_of(spec)?;
+    let parts = (0..usize::BITS).map(|halvings| batch.div_ceil(1 << halvings));
+    let mut large_enough = parts.take_while(|part| *part == batch || *part >= LEAST_AT_ONCE.min(batch));
+    match large_enough.find(|part| fits(kernels, spec, *part).is_ok()) {
+        Some(part) => Ok(part),
+        None => check_batch(kernels, spec, batch).map(|()| batch),
+    }
+}
+
 impl TrainStep {
     /// # Errors
-    /// A batch over the adapter's limits.
-    pub fn new(
-        kernels: &Kernels,
-        network: &Network,
-        batch: usize,
-        losses: &[LossKind],
-        sgd: &SgdConfig,
-    ) -> Result<TrainStep, TrainError> {
-        let s = step_graph((&network.spec, network.norm.mean, network.norm.std), batch, losses, sgd)?;
-        let names: Vec<String> = s.trained.iter().map(|p| velocity(&p.name)).collect();
-        let sizes = s.trained.iter().map(|p| p.kind.device_shape().len());
-        let sizes: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(sizes).collect();
+    /// A batch over the adapter's limits; names that no parameter has.
+    pub fn new(kernels: &Kernels, network: &Network, config: &StepConfig) -> Result<TrainStep, TrainError> {
+        let s = step_graph((&network.spec, network.norm.mean, network.norm.std), config)?;
         // Side by side as the parameters are: the plan then updates all of them in one dispatch.
-        let velocities: Variables = names.iter().cloned().zip(kernels.gpu().side_by_side(&sizes)?).collect();
+        let beside = |name: fn(&str) -> String| -> Result<Variables, TrainError> {
+            let names: Vec<String> = s.trained.iter().map(|p| name(&p.name)).collect();
+            let sizes = s.trained.iter().map(|p| p.kind.device_shape().len());
+            let sizes: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(sizes).collect();
+            Ok(names.iter().cloned().zip(kernels.gpu().side_by_side(&sizes)?).collect())
+        };
+        let velocities = beside(velocity)?;
         let mut variables = network.params.variables().clone();
         variables.extend(velocities.clone());
+        if s.update.is_some() {
+            variables.extend(beside(gradient)?);
+        }
         tune(kernels, &s.graph, TUNING_TIME)?;
         let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
-        Ok(TrainStep { plan, batch, pixels: s.pixels, labels: s.labels, weights: s.weights, fetched: s.fetched, velocities })
+        let update = s.update.map(|graph| Plan::new(kernels, &graph, &[], &variables)).transpose()?;
+        let StepGraph { pixels, labels, weights, fetched, .. } = s;
+        let StepConfig { batch, at_once, .. } = *config;
+        Ok(TrainStep { plan, update, batch, at_once, pixels, labels, weights, fetched, velocities })
     }
 
     /// One step on `batch`, whose part i gets loss i. Returns the losses (one vector a loss over the whole batch) and then the
@@ -158,20 +245,38 @@ impl TrainStep {
         if count > self.batch {
             return Err(TrainError::Data(format!("a step takes {} images, got {count}", self.batch)));
         }
-        self.plan.write(self.pixels, &batch.pixels)?;
-        self.plan.write(self.labels, &batch.labels)?;
+        network.steps.fetch_add(1, Ordering::Relaxed);
+        let mut pending = self.part(batch, 0..count.min(self.at_once), lr, seed)?;
+        for first in (self.at_once..count).step_by(self.at_once) {
+            pending = pending.and(self.part(batch, first..count.min(first + self.at_once), lr, seed)?);
+        }
+        if let Some(update) = &mut self.update {
+            update.set("lr", lr)?;
+            update.run()?;
+        }
+        Ok(pending)
+    }
+
+    /// What one run of the plan does for the images `which` of a batch.
+    fn part(&mut self, batch: &Batch, which: Range<usize>, lr: f64, seed: u32) -> Result<Pending, TrainError> {
+        let image = batch.size * batch.size;
+        self.plan.write(self.pixels, &batch.pixels[which.start * image..which.end * image])?;
+        self.plan.write(self.labels, &batch.labels[which.clone()])?;
         for (weight, value) in batch.weights.iter().zip(&self.weights) {
-            // What an earlier, larger batch left behind weighs nothing.
-            let mut weight = weight.clone();
-            weight.resize(self.batch, 0.0);
+            // What an earlier, larger part left behind weighs nothing.
+            let mut weight = weight[which.clone()].to_vec();
+            weight.resize(self.at_once, 0.0);
             self.plan.write(*value, &weight)?;
         }
-        self.plan.set("lr", lr)?;
-        self.plan.set("n_valid", count as f64)?;
-        if self.plan.has_scalar("seed") {
-            self.plan.set("seed", f64::from(seed))?;
+        match self.update {
+            None => self.plan.set("lr", lr)?,
+            Some(_) => self.plan.set("keep", f64::from(u8::from(which.start > 0)))?,
         }
-        network.steps.fetch_add(1, Ordering::Relaxed);
+        self.plan.set("n_valid", which.len() as f64)?;
+        if self.plan.has_scalar("seed") {
+            // Each part has crops and flips of its own.
+            self.plan.set("seed", f64::from(seed.wrapping_add((which.start as u32).wrapping_mul(0x85eb_ca6b))))?;
+        }
         Ok(self.plan.run_and_fetch(&self.fetched)?)
     }
 

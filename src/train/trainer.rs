@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::batch::stream_until;
-use super::{Batch, EpochRecord, Network, Observer, Part, SgdConfig, TrainError, TrainState, TrainStep, cosine};
+use super::{
+    Batch, EpochRecord, Network, Observer, Part, SgdConfig, StepConfig, TrainError, TrainState, TrainStep, cosine, images_at_once,
+};
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::ops::LossKind;
@@ -22,12 +25,15 @@ pub struct TrainConfig {
     pub loss: LossKind,
     /// How often all images are seen.
     pub epochs: usize,
-    /// Images a step.
+    /// Images a step. Where the adapter cannot hold so many at once, they go through in equal parts (see [`images_at_once`]).
     pub batch: usize,
     /// The peak of a cosine schedule over all steps.
     pub lr: f64,
     /// The optimizer, and how images are augmented.
     pub sgd: SgdConfig,
+    /// Parameters learn whose names begin with one of these; all of them where there is none.
+    #[serde(default)]
+    pub learns: Vec<String>,
     /// Of order and augmentation.
     pub seed: u64,
 }
@@ -41,6 +47,9 @@ struct Position {
     config: TrainConfig,
     /// Training images.
     images: usize,
+    /// SHA-256 of the samples' weights, where they have some.
+    #[serde(default)]
+    weights: Option<String>,
     /// Epochs done.
     epoch: usize,
     /// Steps done of the next.
@@ -54,12 +63,14 @@ struct Position {
     steps: u64,
 }
 
-/// A training of a network with one loss, the mean over a batch, on all of a data set.
+/// A training of a network with one loss, the mean over a batch, on all of a data set, whose samples may have weights.
 pub struct Trainer<'a> {
     kernels: &'a Kernels,
     network: &'a Network,
     data: &'a Dataset,
     step: TrainStep,
+    /// One a sample; all weigh 1 where it is empty.
+    weights: Vec<f32>,
     order: Vec<usize>,
     shuffle: ChaCha8Rng,
     /// How often the order was shuffled.
@@ -77,18 +88,45 @@ impl<'a> Trainer<'a> {
         config: &TrainConfig,
     ) -> Result<Trainer<'a>, TrainError> {
         let images = data.len();
-        let at =
-            Position { config: config.clone(), images, epoch: 0, step: 0, loss: 0.0, hits: 0, seen: 0, seconds: 0.0, steps: 0 };
+        let [loss, seconds] = [0.0; 2];
+        let [epoch, step, hits, seen] = [0; 4];
+        let at = Position { config: config.clone(), images, weights: None, epoch, step, loss, hits, seen, seconds, steps: 0 };
+        let batch = config.batch.min(images.max(1));
+        let at_once = images_at_once(kernels, &network.spec, batch)?;
+        if at_once < batch {
+            log::warn!(
+                "a batch of {batch} does not fit the adapter: {at_once} images go through it at once, batch norm sees as many"
+            );
+        }
+        let step = StepConfig { at_once, learns: config.learns.clone(), ..StepConfig::new(batch, &[config.loss], &config.sgd) };
         Ok(Trainer {
             kernels,
             network,
             data,
-            step: TrainStep::new(kernels, network, config.batch, &[config.loss], &config.sgd)?,
+            step: TrainStep::new(kernels, network, &step)?,
+            weights: Vec::new(),
             order: (0..images).collect(),
             shuffle: rng::stream(config.seed, "shuffle"),
             shuffled: 0,
             at,
         })
+    }
+
+    /// The same training in which each sample's loss has a weight, one for each of the data: what is minimised is
+    /// sum(weight_i loss_i) / images of the batch.
+    ///
+    /// # Errors
+    /// Another number of weights; a weight that is negative or not finite.
+    pub fn weighed(mut self, weights: Vec<f32>) -> Result<Trainer<'a>, TrainError> {
+        if weights.len() != self.at.images {
+            return Err(TrainError::Data(format!("{} weights for {} training images", weights.len(), self.at.images)));
+        }
+        if let Some((i, weight)) = weights.iter().enumerate().find(|(_, w)| !w.is_finite() || **w < 0.0) {
+            return Err(TrainError::Data(format!("training image {i} weighs {weight}: weights are 0 or more")));
+        }
+        self.at.weights = Some(format!("{:x}", Sha256::digest(bytemuck::cast_slice::<f32, u8>(&weights))));
+        self.weights = weights;
+        Ok(self)
     }
 
     /// Epochs done.
@@ -117,8 +155,9 @@ impl<'a> Trainer<'a> {
     pub fn load(&mut self, path: &Path) -> Result<(), TrainError> {
         let state = TrainState::<Position>::read(path)?;
         let at = &state.position;
-        if (&at.config, at.images) != (&self.at.config, self.at.images) {
-            let why = format!("it is the state of a training of {} images with {:?}", at.images, at.config);
+        if (&at.config, at.images, &at.weights) != (&self.at.config, self.at.images, &self.at.weights) {
+            let weights = if at.weights.is_some() { ", which have weights," } else { "" };
+            let why = format!("it is the state of a training of {} images{weights} with {:?}", at.images, at.config);
             return Err(TrainError::Checkpoint { path: path.into(), why });
         }
         state.restore(self.network, &self.step, path)?;
@@ -140,7 +179,7 @@ impl<'a> Trainer<'a> {
             rng::shuffle(&mut self.shuffle, &mut self.order);
             self.shuffled += 1;
         }
-        let Trainer { kernels, network, data, step, order, at, .. } = self;
+        let Trainer { kernels, network, data, step, weights, order, at, .. } = self;
         let steps_per_epoch = data.len().div_ceil(config.batch);
         let total = steps_per_epoch * config.epochs;
         let left = &order[first * config.batch..];
@@ -148,7 +187,7 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let batches = left.chunks(config.batch).map(|indices| {
             let weight = 1.0 / indices.len() as f32;
-            Batch::new(data, &[Part { indices, weight }])
+            Batch::new(data, &[Part { indices, weight }]).weighed(0, |sample| weights.get(sample).copied().unwrap_or(1.0))
         });
         let submit = |index: usize, batch: &Batch| {
             let at = epoch * steps_per_epoch + first + index;

@@ -7,7 +7,7 @@ use rand::RngExt;
 use super::*;
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::nn::ModelSpec;
-use crate::train::Normalisation;
+use crate::train::{Normalisation, Silent};
 
 const SIZE: usize = 16;
 const PLAIN: SgdConfig = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, crop_pad: 0, flip: false };
@@ -41,7 +41,7 @@ fn copies(count: usize) -> Dataset {
 }
 
 fn config(epochs: usize, batch: usize, lr: f64, sgd: SgdConfig) -> TrainConfig {
-    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd, seed: 2 }
+    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd, learns: vec![], seed: 2 }
 }
 
 /// Lets one batch through at a time, and keeps what epochs said.
@@ -95,7 +95,7 @@ fn each_epoch_goes_through_all_images_in_an_order_of_its_own() {
     let (kernels, data) = (kernels(), noise(24));
     let start = network(&kernels);
     let in_order = |batch: usize| -> Vec<f64> {
-        let mut step = TrainStep::new(&kernels, &start, batch, &[LossKind::CrossEntropy], &PLAIN).unwrap();
+        let mut step = TrainStep::new(&kernels, &start, &StepConfig::new(batch, &[LossKind::CrossEntropy], &PLAIN)).unwrap();
         let of = |indices: &[usize]| {
             let batch = Batch::new(&data, &[Part { indices, weight: 1.0 }]);
             let parts = step.run(&start, &batch, 0.0, 0).unwrap().wait(kernels.gpu()).unwrap();
@@ -144,7 +144,7 @@ fn the_rate_of_every_step_lies_on_one_cosine_over_all_epochs() {
     let half_wave = |step: usize| peak / 2.0 * (1.0 + (std::f64::consts::PI * step as f64 / f64::from(steps)).cos());
     let by_hand = |rate: &dyn Fn(usize) -> f64| {
         let network = network(&kernels);
-        let mut step = TrainStep::new(&kernels, &network, batch, &[LossKind::CrossEntropy], &sgd).unwrap();
+        let mut step = TrainStep::new(&kernels, &network, &StepConfig::new(batch, &[LossKind::CrossEntropy], &sgd)).unwrap();
         for i in 0..steps as usize {
             let batch = Batch::new(&data, &[Part { indices: &[0, 1, 2, 3], weight: 0.25 }]);
             step.run(&network, &batch, rate(i), 0).unwrap().wait(kernels.gpu()).unwrap();
@@ -165,4 +165,111 @@ fn the_rate_of_every_step_lies_on_one_cosine_over_all_epochs() {
     assert!(right < 1e-3 && constant > 0.05 && anew > 0.05, "{right} from the cosine, {constant} and {anew} from others");
     let said: Vec<f64> = watch.records.borrow().iter().map(|record| record.lr).collect();
     assert!(said.len() == 2 && (said[0] - peak).abs() < 1e-12 && (said[1] - half_wave(4)).abs() < 1e-12, "{said:?}");
+}
+
+/// The network after whole trainings of `data`, and with the weights of `weights` where there are some.
+fn after(kernels: &Kernels, data: &Dataset, config: &TrainConfig, weights: Option<Vec<f32>>) -> Network {
+    let network = network(kernels);
+    let mut trainer = Trainer::new(kernels, &network, data, config).unwrap();
+    if let Some(weights) = weights {
+        trainer = trainer.weighed(weights).unwrap();
+    }
+    while !trainer.done() {
+        trainer.advance(SAVED_EVERY, &Silent).unwrap();
+    }
+    drop(trainer);
+    network
+}
+
+#[test]
+fn only_the_parameters_that_are_named_learn() {
+    let (kernels, data) = (kernels(), noise(24));
+    let config = TrainConfig { learns: vec!["linear.".into(), "layer4.1.bn2".into()], ..config(2, 8, 0.05, PLAIN) };
+    let values = |network: &Network| network.params.read().unwrap();
+    let (start, found) = (values(&network(&kernels)), values(&after(&kernels, &data, &config, None)));
+    let mut moved: Vec<String> = Vec::new();
+    for ((param, before), (_, now)) in start.iter().zip(&found).filter(|((param, _), _)| param.kind.trainable()) {
+        if before != now {
+            moved.push(param.name.clone());
+        }
+    }
+    moved.sort();
+    assert_eq!(moved, ["layer4.1.bn2.bias", "layer4.1.bn2.weight", "linear.bias", "linear.weight"]);
+    let none = TrainConfig { learns: vec!["lin".into(), "head.".into()], ..config };
+    let start = network(&kernels);
+    let error = Trainer::new(&kernels, &start, &data, &none).err().expect("no such parameter").to_string();
+    assert!(error.starts_with("no parameter's name begins with `head.`; there are conv1.weight, "), "{error}");
+}
+
+#[test]
+fn a_sample_counts_as_much_as_it_weighs() {
+    let (kernels, data) = (kernels(), noise(24));
+    let config = config(2, 8, 0.02, PLAIN);
+    // Of weight 0 is what has a wrong label: the same as if the label were another.
+    let weights: Vec<f32> = (0..24).map(|i| if i % 3 == 0 { 0.0 } else { 1.0 }).collect();
+    let mut wrong = data.clone();
+    (0..24).step_by(3).for_each(|i| wrong.labels[i] = (wrong.labels[i] + 1) % 4);
+    let [a, b] = [&data, &wrong].map(|data| trained(&after(&kernels, data, &config, Some(weights.clone()))));
+    assert_eq!(a, b, "a sample of weight 0 has a say");
+    // Without momentum and decay, twice the weight is twice the rate.
+    let start = trained(&network(&kernels));
+    let once = trained(&after(&kernels, &data, &config, None));
+    let heavy = trained(&after(&kernels, &data, &config, Some(vec![2.0; 24])));
+    let fast = trained(&after(&kernels, &data, &TrainConfig { lr: 0.04, ..config.clone() }, None));
+    let [same, not] = [&fast, &once].map(|other| apart(&heavy, other, &start));
+    assert!(same < 1e-4 && not > 0.1, "{same} from twice the rate, {not} from the same");
+
+    let start = network(&kernels);
+    let trainer = || Trainer::new(&kernels, &start, &data, &config).unwrap();
+    let refused = |weights: Vec<f32>| trainer().weighed(weights).err().expect("refused").to_string();
+    assert_eq!(refused(vec![1.0; 23]), "23 weights for 24 training images");
+    let mut weights = vec![1.0; 24];
+    weights[7] = f32::NAN;
+    assert_eq!(refused(weights), "training image 7 weighs NaN: weights are 0 or more");
+    // A state says whether its samples had weights, and which.
+    let path = std::env::temp_dir().join(format!("dau-weighed-{}.safetensors", std::process::id()));
+    trainer().weighed(vec![2.0; 24]).unwrap().save(&path).unwrap();
+    assert!(trainer().load(&path).is_err() && trainer().weighed(vec![1.0; 24]).unwrap().load(&path).is_err());
+    trainer().weighed(vec![2.0; 24]).unwrap().load(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// Gradients add up: without momentum and decay, a batch in parts moves the network by the sum of what each part does alone, batch
+/// norm seeing the same images.
+#[test]
+fn a_batch_in_parts_moves_by_the_sum_of_its_parts() {
+    let (kernels, data) = (kernels(), noise(20));
+    let start = network(&kernels);
+    let from = trained(&start);
+    let whole: Vec<usize> = (0..20).collect();
+    let moved = |config: &StepConfig, which: &[usize], steps: usize| {
+        let network = start.duplicate(&kernels).unwrap();
+        let mut step = TrainStep::new(&kernels, &network, config).unwrap();
+        let mut losses = Vec::new();
+        for _ in 0..steps {
+            let batch = Batch::new(&data, &[Part { indices: which, weight: 0.05 }]);
+            let parts = step.run(&network, &batch, 0.05, 0).unwrap().wait(kernels.gpu()).unwrap();
+            losses = bytemuck::pod_collect_to_vec::<u8, f32>(&parts[0])[..which.len()].to_vec();
+        }
+        let to = trained(&network);
+        (to.iter().zip(&from).map(|(to, from)| to - from).collect::<Vec<f64>>(), losses)
+    };
+    let at_once =
+        |batch, at_once, sgd: &SgdConfig| StepConfig { at_once, ..StepConfig::new(batch, &[LossKind::CrossEntropy], sgd) };
+    let (found, losses) = moved(&at_once(20, 8, &PLAIN), &whole, 1);
+    let parts = [&whole[..8], &whole[8..16], &whole[16..]].map(|part| moved(&at_once(8, 8, &PLAIN), part, 1));
+    let sum: Vec<f64> = (0..found.len()).map(|i| parts.iter().map(|(moved, _)| moved[i]).sum()).collect();
+    let none = vec![0.0; found.len()];
+    assert!(apart(&found, &sum, &none) < 1e-4, "{} from the sum of the parts", apart(&found, &sum, &none));
+    assert!(apart(&found, &parts[2].0, &none) > 0.3, "that of the last part alone");
+    let each: Vec<f32> = parts.iter().flat_map(|(_, losses)| losses.clone()).collect();
+    assert_eq!(losses, each, "the losses of the parts, one after the other");
+    // Batches that come after one another: what was added up for one is gone in the next, and the velocity is that of whole batches.
+    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..PLAIN };
+    let twice: Vec<usize> = (0..8).chain(0..8).collect();
+    let [parts, once] = [8, 16].map(|part| moved(&at_once(16, part, &sgd), &twice, 3).0);
+    assert!(apart(&parts, &once, &none) < 1e-3, "{} from one part", apart(&parts, &once, &none));
+    let flooding = StepConfig { at_once: 8, ..StepConfig::new(20, &[LossKind::Flooding { level: 0.5 }], &PLAIN) };
+    let error = TrainStep::new(&kernels, &start, &flooding).err().expect("refused").to_string();
+    assert!(error.starts_with("a batch of 20 does not fit: flooding asks for the mean loss of a whole batch"), "{error}");
 }

@@ -162,8 +162,16 @@ mod tests {
         let model = ModelSpec { name: "resnet18".into(), width: 8, classes: 10, image_size: size };
         let network = Network::new(&kernels, &model, &Normalisation { mean: spec.mean, std: spec.std }, 1).unwrap();
         let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
-        let config =
-            TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs: 6, batch: 64, lr: 0.03, sgd, seed: 1 };
+        let config = TrainConfig {
+            stage: "train".into(),
+            loss: LossKind::CrossEntropy,
+            epochs: 6,
+            batch: 64,
+            lr: 0.03,
+            sgd,
+            learns: vec![],
+            seed: 1,
+        };
         fit(&kernels, &network, &data, &config, &Silent, None).unwrap();
 
         let mut predictor = Predictor::new(&kernels, &network, 128).unwrap();

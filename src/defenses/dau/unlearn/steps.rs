@@ -13,7 +13,9 @@ use super::{RESTORE, STAGE, UnlearnConfig, UnlearnLoss};
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::ops::LossKind;
-use crate::train::{Batch, Network, Observer, Part, Predictor, TrainError, TrainState, TrainStep, cosine, stream_until};
+use crate::train::{
+    Batch, Network, Observer, Part, Predictor, StepConfig, TrainError, TrainState, TrainStep, cosine, stream_until,
+};
 
 /// Confidence from which on the network's word for a flagged image counts.
 const SURE: f32 = 0.8;
@@ -103,12 +105,12 @@ impl Drawn {
             Part { indices: &ruled, weight: RESTORE * each },
             Part { indices: &self.own, weight: 0.0 },
         ];
-        let Some(trigger) = trigger else { return Batch::new(data, &parts[..2]).weighed(0, |label| kept[label as usize]) };
+        let keep = |sample: usize| kept[data.labels[sample] as usize];
+        let Some(trigger) = trigger else { return Batch::new(data, &parts[..2]).weighed(0, keep) };
         let first = self.clean.len() + self.forgotten.len();
         let bare = first + self.named.len();
-        let mut batch = Batch::new(data, &parts)
-            .weighed(0, |label| kept[label as usize])
-            .changed(bare..bare + self.restored.len(), |image| trigger.put(image));
+        let mut batch =
+            Batch::new(data, &parts).weighed(0, keep).changed(bare..bare + self.restored.len(), |image| trigger.put(image));
         batch.labels[first..bare].iter_mut().zip(&self.named).for_each(|(label, (_, name))| *label = *name);
         batch
     }
@@ -134,7 +136,7 @@ impl<'a> Steps<'a> {
             Some(_) => (&losses[..], config.batch()),
             None => (&losses[..2], config.batch_clean + config.batch_poison),
         };
-        let step = TrainStep::new(kernels, network, batch, losses, &config.sgd)?;
+        let step = TrainStep::new(kernels, network, &StepConfig::new(batch, losses, &config.sgd))?;
         let restored = if trigger.is_some() { clean.clone() } else { Vec::new() };
         let judge = match &trigger {
             Some(trigger) if !trigger.labels_right => Some(Predictor::new(kernels, network, config.batch())?),

@@ -7,7 +7,7 @@ use crate::data::{LoadOptions, Spec, load};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::nn::ModelSpec;
 use crate::ops::LossKind;
-use crate::train::{Batch, Normalisation, Part, TrainStep};
+use crate::train::{Batch, Normalisation, Part, StepConfig, TrainStep};
 
 const PLAIN: SgdConfig = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, crop_pad: 0, flip: false };
 
@@ -73,10 +73,10 @@ fn steps_weigh_accused_classes_more_and_fade_along_a_cosine() {
     let by_hand = |weight: &dyn Fn(u32) -> f32, rates: [f64; 2], lambdas: [f32; 2]| {
         let network = start.duplicate(&kernels).unwrap();
         let losses = [LossKind::CrossEntropy, LossKind::Complementary];
-        let mut step = TrainStep::new(&kernels, &network, 24, &losses, &PLAIN).unwrap();
+        let mut step = TrainStep::new(&kernels, &network, &StepConfig::new(24, &losses, &PLAIN)).unwrap();
         for (rate, lambda) in rates.into_iter().zip(lambdas) {
             let parts = [Part { indices: &clean, weight: 1.0 / 16.0 }, Part { indices: &flagged, weight: lambda / 8.0 }];
-            let batch = Batch::new(&data, &parts).weighed(0, weight);
+            let batch = Batch::new(&data, &parts).weighed(0, |sample| weight(data.labels[sample]));
             step.run(&network, &batch, rate, 0).unwrap().wait(kernels.gpu()).unwrap();
         }
         change(&network, &start)
