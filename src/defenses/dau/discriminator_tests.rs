@@ -210,3 +210,34 @@ fn both_kinds_of_round_give_what_the_same_regression_gives_in_f64() {
         assert!(worst < 1e-3, "round {round}: {worst:.2e} off");
     }
 }
+
+#[test]
+fn features_in_parts_give_the_same_beliefs() {
+    let (kernels, config, planted) = (kernels(), DiscriminatorConfig::default(), Planted::new(2.0));
+    let beliefs = |part: usize| {
+        let mut discriminator = Discriminator::in_parts(&kernels, &planted.features, &planted.data, &config, 3, part).unwrap();
+        [&planted.planted[..], &planted.planted].map(|believed| discriminator.round(believed, &Silent).unwrap()).concat()
+    };
+    let whole = beliefs(SAMPLES);
+    assert!(whole.iter().any(|d| *d > 0.9) && whole.iter().any(|d| *d < 0.1), "{whole:?}");
+    // The last of four parts has 21 samples, not 23.
+    for part in [SAMPLES / 2, 23] {
+        let far = whole.iter().zip(beliefs(part)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 1e-4, "{far} apart in parts of {part}");
+    }
+}
+
+/// Features of 50,000 images at width 128, and gradients' partial sums of 200 classes: both are over WebGPU's 128 MiB.
+#[test]
+fn parts_are_as_small_as_the_adapter_asks() {
+    let kernels = kernels();
+    let allowed = kernels.gpu().max_binding();
+    for extents in [[50_000, 1024, 10], [100_000, 512, 200]] {
+        let mut part = extents[0];
+        while !fits(&kernels, extents, part).unwrap() {
+            part = part.div_ceil(2);
+        }
+        assert!((4 * part * extents[1]) as u64 <= allowed && part > 1000, "{part} of {extents:?}");
+    }
+    assert!(!fits(&kernels, [allowed as usize / 512, 1024, 10], allowed as usize / 512).unwrap());
+}
