@@ -68,6 +68,14 @@ impl Lab<'_> {
         Ok(folder.join(file))
     }
 
+    /// Removes a scratch file that is of no more use, and the folder with the last one.
+    pub fn tidy(&self, file: &str) {
+        let folder = self.path(SCRATCH);
+        // What cannot be removed, or is not there, harms nobody.
+        let _ = std::fs::remove_file(folder.join(file));
+        let _ = std::fs::remove_dir(folder);
+    }
+
     /// The network that `start` gives, trained on `data`. It is kept as a scratch file, `name`.safetensors, and not trained again where
     /// the file is there.
     ///

@@ -1,6 +1,12 @@
 //! A network in evaluation mode, over whole data sets.
 
-use super::{Batch, Network, Observer, Part, TrainError, images_at_once, stream};
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Network, Observer, Part, TrainError, TrainState, images_at_once, stream_until};
 use crate::data::Dataset;
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
@@ -60,10 +66,67 @@ impl Predictor {
     /// # Errors
     /// Images of another size, a wish to stop, or the driver's.
     pub fn run(&mut self, data: &Dataset, observer: &dyn Observer) -> Result<Predictions, TrainError> {
+        let (mut out, mut stopped) = (Predictions::default(), false);
+        let enough = || {
+            stopped = observer.cancelled();
+            stopped
+        };
+        self.go_on(data, &mut out, enough, observer)?;
+        if stopped { Err(TrainError::Cancelled) } else { Ok(out) }
+    }
+
+    /// Classes [N] and features [N, D] of `data`, of which `state`, a file, holds those of the first images: written every `save_every`
+    /// and at the end, and gone on with from there.
+    ///
+    /// # Errors
+    /// As [`Predictor::run`], the state being saved first; a damaged file, or the state of other data; a disk that refuses.
+    pub(crate) fn features(
+        &mut self,
+        data: &Dataset,
+        observer: &dyn Observer,
+        state: &Path,
+        save_every: Duration,
+    ) -> Result<(Vec<u32>, Vec<f32>), TrainError> {
+        let mut out = Predictions::default();
+        if state.is_file() {
+            let TrainState { mut tensors, position } = TrainState::<Position>::read(state)?;
+            let class = tensors.remove("class").unwrap_or_default();
+            out.class = class.iter().map(|class| *class as u32).collect();
+            out.features = tensors.remove("features").unwrap_or_default();
+            if position.images != data.len() || position.done != class.len() || out.features.len() != class.len() * position.wide
+            {
+                let why = format!("it is the state of {} images, or damaged: remove it to begin anew", position.images);
+                return Err(TrainError::Checkpoint { path: state.into(), why });
+            }
+            observer.advance(class.len() as u64);
+        }
+        while out.class.len() < data.len() {
+            let (start, mut begun) = (Instant::now(), false);
+            // At least one batch, however short the time.
+            let enough = || observer.cancelled() || std::mem::replace(&mut begun, true) && start.elapsed() >= save_every;
+            self.go_on(data, &mut out, enough, observer)?;
+            let (images, done) = (data.len(), out.class.len());
+            let class = out.class.iter().map(|class| *class as f32).collect();
+            let tensors = HashMap::from([("class".to_string(), class), ("features".to_string(), out.features.clone())]);
+            TrainState { tensors, position: Position { images, done, wide: out.features.len() / done.max(1) } }.write(state)?;
+            if observer.cancelled() {
+                return Err(TrainError::Cancelled);
+            }
+        }
+        Ok((out.class, out.features))
+    }
+
+    /// Goes on behind the images that `out` has, batch after batch until `enough`.
+    fn go_on(
+        &mut self,
+        data: &Dataset,
+        out: &mut Predictions,
+        enough: impl FnMut() -> bool,
+        observer: &dyn Observer,
+    ) -> Result<(), TrainError> {
         let Predictor { plan, batch, pixels, labels, outputs } = self;
         let gpu = plan.gpu().clone();
-        let mut out = Predictions::default();
-        let indices: Vec<usize> = (0..data.len()).collect();
+        let indices: Vec<usize> = (out.class.len()..data.len()).collect();
         let batches = indices.chunks(*batch).map(|indices| Batch::new(data, &[Part { indices, weight: 1.0 }]));
         let submit = |_: usize, b: &Batch| {
             plan.write(*pixels, &b.pixels)?;
@@ -85,9 +148,19 @@ impl Predictor {
             out.features.extend(floats(4));
             Ok(())
         };
-        stream(&gpu, observer, batches, submit, collect)?;
-        Ok(out)
+        stream_until(&gpu, observer, enough, batches, submit, collect)
     }
+}
+
+/// Where the features of a data set are.
+#[derive(Serialize, Deserialize)]
+struct Position {
+    /// Of the data set.
+    images: usize,
+    /// Of these, those whose features are there.
+    done: usize,
+    /// Features of an image.
+    wide: usize,
 }
 
 /// One evaluation of `network` over `data`, announced as `stage`.
@@ -105,4 +178,81 @@ pub fn predict(
     network.check_size(data.size)?;
     observer.begin(stage, data.len() as u64);
     Predictor::new(kernels, network, batch.min(data.len().max(1)))?.run(data, observer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use rand::RngExt;
+
+    use super::*;
+    use crate::gpu::{AdapterChoice, Gpu};
+    use crate::nn::ModelSpec;
+    use crate::rng;
+    use crate::train::{EpochRecord, Normalisation, Silent};
+
+    /// Counts images, and wants to stop once asked more often than so.
+    struct Watch {
+        images: Cell<u64>,
+        asked: Cell<usize>,
+        most: usize,
+    }
+
+    impl Watch {
+        fn new(most: usize) -> Watch {
+            Watch { images: Cell::new(0), asked: Cell::new(0), most }
+        }
+    }
+
+    impl Observer for Watch {
+        fn begin(&self, _: &str, _: u64) {}
+        fn advance(&self, images: u64) {
+            self.images.set(self.images.get() + images);
+        }
+        fn epoch(&self, _: &EpochRecord) {}
+        fn cancelled(&self) -> bool {
+            self.asked.set(self.asked.get() + 1);
+            self.asked.get() > self.most
+        }
+    }
+
+    #[test]
+    fn features_are_kept_while_they_come_and_gone_on_with() {
+        let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"));
+        let spec = ModelSpec { name: "resnet18".into(), width: 4, classes: 4, image_size: 16 };
+        let network = Network::new(&kernels, &spec, &Normalisation { mean: [0.5; 3], std: [0.3; 3] }, 1).unwrap();
+        let mut noise = rng::stream(5, "noise");
+        let data = Dataset {
+            name: "noise".into(),
+            size: 16,
+            classes: ["a", "b", "c", "d"].map(String::from).to_vec(),
+            pixels: (0..50 * 16 * 16 * 3).map(|_| noise.random()).collect(),
+            labels: vec![1; 50],
+            paths: (0..50).map(|i| i.to_string()).collect(),
+        };
+        let mut predictor = Predictor::new(&kernels, &network, 8).unwrap();
+        let truth = predictor.run(&data, &Silent).unwrap();
+        let state = std::env::temp_dir().join(format!("dau-features-{}.safetensors", std::process::id()));
+        let _ = std::fs::remove_file(&state);
+
+        // Stopped after three batches; then saved after each; then all is there, and nothing is made again.
+        let stopped = Watch::new(3);
+        let error = predictor.features(&data, &stopped, &state, Duration::MAX).expect_err("stopped");
+        assert!(matches!(error, TrainError::Cancelled) && stopped.images.get() == 24, "{error}, {}", stopped.images.get());
+        let on = Watch::new(usize::MAX);
+        let (class, features) = predictor.features(&data, &on, &state, Duration::ZERO).unwrap();
+        assert_eq!((on.images.get(), &class, &features), (50, &truth.class, &truth.features));
+        // Another network would give others.
+        let other = Network::new(&kernels, &spec, &network.norm, 2).unwrap();
+        let mut other = Predictor::new(&kernels, &other, 8).unwrap();
+        assert_eq!(other.features(&data, &Silent, &state, Duration::MAX).unwrap().1, truth.features);
+
+        let fewer = data.subset(&(0..40).collect::<Vec<_>>());
+        let refused = predictor.features(&fewer, &Silent, &state, Duration::MAX).expect_err("another set").to_string();
+        assert!(refused.contains("it is the state of 50 images"), "{refused}");
+        std::fs::write(&state, b"not a state").unwrap();
+        predictor.features(&data, &Silent, &state, Duration::MAX).expect_err("damaged");
+        std::fs::remove_file(&state).unwrap();
+    }
 }

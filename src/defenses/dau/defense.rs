@@ -12,6 +12,8 @@ pub struct Dau;
 
 /// All that stage 1 found, [`Findings`] as JSON.
 pub const FINDINGS: &str = "findings.json";
+/// The network's classes and features of the images, while stage 1 is at work.
+const FEATURES: &str = "features.safetensors";
 
 const fn count(name: &'static str, help: &'static str, default: f64) -> OptionSpec {
     let allowed = |x: f64| x >= 1.0 && x.fract() == 0.0 && x < 1e9;
@@ -111,7 +113,11 @@ impl Defense for Dau {
 
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
         let config = StageOneConfig::of(lab.options, lab.training);
-        let found: Findings = lab.once(FINDINGS, || scan(lab.kernels, given.victim, given.train, &config, lab.observer))?;
+        let found: Findings = lab.once(FINDINGS, || {
+            let state = lab.scratch(FEATURES)?;
+            scan(lab.kernels, given.victim, given.train, &config, lab.observer, &state)
+        })?;
+        lab.tidy(FEATURES);
         Ok(Detection { evidence: json!(found.classes), split: found.split })
     }
 

@@ -18,6 +18,8 @@ mod transplant;
 mod trigger;
 mod unlearn;
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, Doubt};
@@ -34,7 +36,7 @@ pub use unlearn::{UnlearnConfig, UnlearnLoss, unlearn};
 use super::Split;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
-use crate::train::{Network, Observer, Predictor, TrainError};
+use crate::train::{Network, Observer, Predictor, SAVED_EVERY, TrainError};
 
 /// What stage 1 found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,7 +83,8 @@ pub struct StageOneConfig {
     pub discriminator: DiscriminatorConfig,
 }
 
-/// Splits the data that `network` was trained on, and leaves the network as it is. Sees images and given labels only.
+/// Splits the data that `network` was trained on, and leaves the network as it is. Sees images and given labels only. Features are kept
+/// in the file `state` while they come, and not made again where it is there.
 ///
 /// # Errors
 /// Images of another size; features that are not finite; a wish to stop; the driver's.
@@ -91,12 +94,13 @@ pub fn scan(
     data: &Dataset,
     config: &StageOneConfig,
     observer: &dyn Observer,
+    state: &Path,
 ) -> Result<Findings, TrainError> {
     network.check_size(data.size)?;
     let mut predictor = Predictor::new(kernels, network, config.batch.min(data.len()))?;
     observer.begin("features", data.len() as u64);
-    let said = predictor.run(data, observer)?;
-    judge(kernels, &said.features, data, config, observer, Some((&mut predictor, &said.class)))
+    let (class, features) = predictor.features(data, observer, state, SAVED_EVERY)?;
+    judge(kernels, &features, data, config, observer, Some((&mut predictor, &class)))
 }
 
 /// Splits the data by its images and the frozen `features` [N, D] that a network trained on it has of them; with the `network` itself
