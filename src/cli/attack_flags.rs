@@ -11,7 +11,7 @@ use crate::attacks::{ATTACKS, Target, TargetMode};
 #[derive(Args, Serialize, Clone, Debug, Default)]
 #[command(next_help_heading = ATTACK)]
 pub struct AttackFlags {
-    #[arg(long, value_name = "NAME", help = format!("{} [default: {}]", names(), ATTACKS[0].name))]
+    #[arg(long, value_name = "NAME", help = attacks())]
     pub attack: Option<String>,
     #[command(flatten)]
     #[serde(flatten)]
@@ -25,6 +25,8 @@ pub struct AttackFlags {
     pub target: Option<Target>,
 }
 
-fn names() -> String {
-    ATTACKS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
+/// `--attack`'s help.
+fn attacks() -> String {
+    let each: Vec<String> = ATTACKS.iter().map(|attack| format!("{}: {}", attack.name, attack.summary)).collect();
+    format!("{} [default: {}]", each.join("; "), ATTACKS[0].name)
 }

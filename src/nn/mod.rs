@@ -31,8 +31,6 @@ pub struct ModelSpec {
 pub struct ModelEntry {
     /// As [`ModelSpec::name`] has it.
     pub name: &'static str,
-    /// Its name in print.
-    pub summary: &'static str,
     /// Channels of the first stage that a width of 1 stands for.
     pub unit: usize,
     /// The convolution that has these channels.
@@ -45,18 +43,12 @@ const FIRST_WIDE: &str = "block1.layer.0.conv1";
 
 /// Every architecture. A new one is a file and a line here.
 pub static MODELS: &[ModelEntry] = &[
-    ModelEntry { name: "resnet18", summary: "ResNet-18", unit: 1, first: "conv1", build: resnet::resnet18 },
-    ModelEntry { name: "resnet34", summary: "ResNet-34", unit: 1, first: "conv1", build: resnet::resnet34 },
-    ModelEntry {
-        name: "preact-resnet18",
-        summary: "PreActResNet-18",
-        unit: 1,
-        first: "conv1",
-        build: preact_resnet::preact_resnet18,
-    },
-    ModelEntry { name: "wrn-16", summary: "WRN-16-width", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn16 },
-    ModelEntry { name: "wrn-28", summary: "WRN-28-width", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn28 },
-    ModelEntry { name: "wrn-40", summary: "WRN-40-width", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn40 },
+    ModelEntry { name: "resnet18", unit: 1, first: "conv1", build: resnet::resnet18 },
+    ModelEntry { name: "resnet34", unit: 1, first: "conv1", build: resnet::resnet34 },
+    ModelEntry { name: "preact-resnet18", unit: 1, first: "conv1", build: preact_resnet::preact_resnet18 },
+    ModelEntry { name: "wrn-16", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn16 },
+    ModelEntry { name: "wrn-28", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn28 },
+    ModelEntry { name: "wrn-40", unit: WIDE, first: FIRST_WIDE, build: wide_resnet::wrn40 },
 ];
 
 /// What a network gives for a batch of N images.
