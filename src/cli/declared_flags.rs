@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::attacks::ATTACKS;
 use crate::defenses::dau::Dau;
 use crate::defenses::{DEFENSES, Defense};
+use crate::experiment::TRAINING_OPTIONS;
 use crate::options::{Kind, OptionSpec, OptionValue, Options};
 
 /// Whose options, and what they are for.
@@ -31,6 +32,17 @@ impl Declared for AttackOptions {
 
     fn all() -> Vec<(&'static str, &'static OptionSpec)> {
         ATTACKS.iter().flat_map(|entry| entry.options.iter().map(|option| (entry.name, option))).collect()
+    }
+}
+
+/// Of training.
+pub enum TrainingOptions {}
+
+impl Declared for TrainingOptions {
+    const HEADING: &'static str = super::flags::TRAINING;
+
+    fn all() -> Vec<(&'static str, &'static OptionSpec)> {
+        TRAINING_OPTIONS.iter().map(|option| (Self::PLAIN, option)).collect()
     }
 }
 

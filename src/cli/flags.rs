@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml::Table;
 
 use super::attack_flags::AttackFlags;
-use super::declared_flags::{DeclaredFlags, DetectOptions, PurifyOptions};
+use super::declared_flags::{DeclaredFlags, DetectOptions, PurifyOptions, TrainingOptions};
 use crate::attacks::Draw;
 use crate::defenses::DEFENSES;
 use crate::experiment::Channels;
@@ -22,7 +22,7 @@ const NO_SETTING: &str = "run";
 pub(super) const ATTACK: &str = "Attack";
 const DEFENSE: &str = "Defense";
 const DATA: &str = "Data";
-const TRAINING: &str = "Training";
+pub(super) const TRAINING: &str = "Training (a data set may have other defaults)";
 pub(super) const OUTPUT: &str = "Output";
 
 /// Which images.
@@ -111,39 +111,18 @@ pub struct TrainingFlags {
     /// Network: resnet18, resnet34, preact-resnet18, wrn-16, wrn-28 or wrn-40 [default: resnet18]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Channels of its first stage, a multiple of 4; 64 is the standard network. Of a wide ResNet the factor: 10 for WRN-28-10 [default: the data set's]
-    #[arg(long, value_name = "CHANNELS", value_parser = whole)]
-    pub width: Option<usize>,
-    /// Of training [default: the data set's]
-    #[arg(long, value_name = "N", value_parser = whole)]
-    pub epochs: Option<usize>,
-    /// Images a training step [default: the data set's]
-    #[arg(long, value_name = "N", value_parser = whole)]
-    pub batch: Option<usize>,
-    /// Peak learning rate of training [default: the data set's]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub lr: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub options: DeclaredFlags<TrainingOptions>,
     /// f32, or mixed: convolutions multiply in f16 on matrix units, where the adapter has them [default: f32]
     #[arg(long, value_name = "NAME", value_parser = word::<Precision>)]
     pub precision: Option<Precision>,
-    /// Nesterov's, of SGD in both stages [default: 0.9]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub momentum: Option<f64>,
-    /// Of SGD in both stages [default: the data set's]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub weight_decay: Option<f64>,
     /// Normalisation: mean of pixels in 0..1, a number or one each for red, green, blue [default: the dataset's; 0 for none]
     #[arg(long, value_name = "MEAN", value_parser = word::<Channels>, allow_negative_numbers = true)]
     pub mean: Option<Channels>,
     /// Normalisation: standard deviation of pixels in 0..1, a number or three [default: the dataset's; 1 for none]
     #[arg(long, value_name = "STD", value_parser = word::<Channels>, allow_negative_numbers = true)]
     pub std: Option<Channels>,
-    /// Augmentation: zero-pad and crop at random [default: the data set's]
-    #[arg(long, value_name = "PIXELS")]
-    pub crop_pad: Option<u32>,
-    /// Augmentation: mirror at random, true or false [default: the data set's]
-    #[arg(long, value_name = "BOOL")]
-    pub flip: Option<bool>,
 }
 
 /// `--defense`'s help.

@@ -11,8 +11,8 @@ use super::inputs::poisoned_as;
 use crate::attacks;
 use crate::data::{Spec, shown};
 use crate::defenses::options_of;
-use crate::experiment::Protocol;
 use crate::experiment::protocol::{one_line, to_table};
+use crate::experiment::{Protocol, TRAINING_OPTIONS, WIDTH};
 use crate::nn::MODELS;
 
 /// Settings, and which of them the user gave.
@@ -29,6 +29,7 @@ pub struct Resolved {
 /// A file that cannot be read, an unknown key or name, a value of the wrong type or out of range.
 pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     let mut given = preset.clone();
+    let file = flags.config.as_ref().map(|path| path.display().to_string());
     let mut source = "the command line".to_string();
     if let Some(path) = &flags.config {
         given.extend(read_config(path)?);
@@ -56,16 +57,28 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     let mut protocol: Protocol = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
     let defense = protocol.defense()?;
     protocol.defense = defense.name().into();
+    // Where there is a file, the value may stand in it.
+    let within = |e: &dyn std::fmt::Display| match &file {
+        Some(file) => anyhow!("{file}: {e}"),
+        None => anyhow!("{e}"),
+    };
     let mut for_defense = protocol.defense_options();
     // The data set may have defaults for the options of another defense.
     let known = |name: &String| given.contains_key(name) || options_of(defense).any(|option| option.name == name);
     for_defense.0.retain(|name, _| known(name));
-    let for_defense = for_defense.complete(defense.name(), options_of(defense))?;
+    let for_defense = for_defense.complete(defense.name(), options_of(defense)).map_err(|e| within(&e))?;
+    let mut for_training = protocol.training_options();
+    // The data set's width is in channels.
+    if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == protocol.model)) {
+        let width = (protocol.options.count(&WIDTH) / model.unit).max(1);
+        for_training.0.insert(WIDTH.name.into(), (width as f64).into());
+    }
+    let for_training = for_training.complete("training", TRAINING_OPTIONS).map_err(|e| within(&e))?;
     protocol.options = protocol.attack_options();
     match attacks::find(&protocol.attack) {
         Ok(entry) => {
             protocol.attack = entry.name.into();
-            protocol.options = entry.complete(&protocol.options)?;
+            protocol.options = entry.complete(&protocol.options).map_err(|e| within(&e))?;
             if !given.contains_key("target_mode") {
                 protocol.target_mode = entry.mode;
             }
@@ -75,10 +88,7 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         Err(unknown) => return Err(unknown.into()),
     }
     protocol.options.0.extend(for_defense.0);
-    // The data set's width is in channels.
-    if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == protocol.model)) {
-        protocol.width = (protocol.width / model.unit).max(1);
-    }
+    protocol.options.0.extend(for_training.0);
     if !given.contains_key("out") {
         protocol.out = protocol.default_out();
     }
@@ -149,10 +159,10 @@ mod tests {
         let preset = toml::toml! { out = "there"
         epochs = 5 };
         let found = resolve(&preset, &flags(&["--config", &path, "--lr", "0.25", "--draw", "non-target"])).expect("resolved");
-        let s = found.protocol;
-        assert_eq!((s.dataset.as_str(), s.epochs, s.lr, s.weight_decay), ("CIFAR-10", 7, 0.25, 0.0));
-        assert_eq!((s.out.to_str(), s.draw, s.flip, s.image_size), (Some("there"), Draw::NonTarget, true, 32));
-        assert_eq!(found.given["weight_decay"], Value::Float(0.0));
+        let (s, training) = (&found.protocol, found.protocol.train_config());
+        assert_eq!((s.dataset.as_str(), training.epochs, training.lr, training.sgd.weight_decay), ("CIFAR-10", 7, 0.25, 0.0));
+        assert_eq!((s.out.to_str(), s.draw, training.sgd.flip, s.image_size), (Some("there"), Draw::NonTarget, true, 32));
+        assert_eq!(found.given["weight_decay"], Value::Integer(0), "as settings spell it");
     }
 
     #[test]
@@ -160,7 +170,18 @@ mod tests {
         let settings = resolve(&Table::new(), &Flags::default()).expect("resolved").protocol;
         assert_eq!((settings.dataset.as_str(), settings.attack.as_str()), ("digits", "BadNets"));
         assert_eq!(settings.out, Path::new("runs/digits-badnets-0"));
-        assert_eq!(settings.lr.to_string(), "0.02", "as the dataset's file has it");
+        assert_eq!(settings.train_config().lr.to_string(), "0.02", "as the dataset's file has it");
+    }
+
+    #[test]
+    fn what_a_data_set_has_as_defaults_are_settings_and_values_that_do() {
+        for name in Spec::names() {
+            let spec = Spec::find(name).expect("known");
+            let settings = resolve(&Table::new(), &flags(&["--dataset", name, "--data", "x"])).expect("resolved").protocol;
+            for (option, value) in &spec.options.0 {
+                assert_eq!(settings.options.0.get(option), Some(value), "{name}: {option}");
+            }
+        }
     }
 
     #[test]
@@ -224,8 +245,8 @@ mod tests {
         let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
         let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").protocol;
         settings.poisoned = Some("p".into());
-        let options =
-            ATTACKS.iter().flat_map(|entry| entry.options).chain(DEFENSES.iter().flat_map(|defense| options_of(*defense)));
+        let options = ATTACKS.iter().flat_map(|entry| entry.options).chain(TRAINING_OPTIONS);
+        let options = options.chain(DEFENSES.iter().flat_map(|defense| options_of(*defense)));
         settings.options = Options(options.map(|option| (option.name.to_string(), option.default())).collect());
         let mut known = known_keys();
         known.sort();
@@ -263,7 +284,7 @@ mod tests {
 
     #[test]
     fn numbers_that_no_file_can_hold_are_refused_by_name() {
-        for flag in ["--seed", "--epochs"] {
+        for flag in ["--seed", "--image-size"] {
             let message = Line::try_parse_from(["dau", flag, "18446744073709551615"]).err().expect("refused").to_string();
             assert!(message.contains(flag), "{message}");
         }
@@ -274,10 +295,11 @@ mod tests {
         for (args, expected) in [
             (["--poison-rate", "1.5"], "--poison-rate 1.5 is outside 0..1"),
             (["--poison-rate", "NaN"], "--poison-rate NaN is outside 0..1"),
-            (["--lr", "nan"], "--lr NaN does not do"),
-            (["--lr", "-1"], "--lr -1 does not do: give a number above 0"),
-            (["--epochs", "0"], "--epochs 0 does not do"),
-            (["--momentum", "1"], "--momentum 1 does not do"),
+            (["--lr", "nan"], "training: lr `NaN` does not do: give a number above 0"),
+            (["--lr", "-1"], "training: lr `-1` does not do: give a number above 0"),
+            (["--epochs", "0"], "training: epochs `0` does not do: give a whole number from 1 to 1000000000"),
+            (["--epochs", "2.5"], "training: epochs `2.5` does not do"),
+            (["--momentum", "1"], "training: momentum `1` does not do: give a share from 0 to below 1"),
             (["--mean", "nan"], "--mean [NaN, NaN, NaN] does not do"),
             (["--std", "1,0,1"], "--std [1.0, 0.0, 1.0] does not do: give numbers above 0"),
             (["--crop-pad", "16"], "--crop-pad 16 does not do for images of 16 pixels"),

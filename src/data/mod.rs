@@ -25,5 +25,5 @@ pub use layouts::Layout;
 pub use load::{LoadOptions, MAX_IMAGE_SIZE, find, load, load_classes, load_folder, load_parts, load_unlabelled};
 pub use names::{is_plain, shown};
 pub use paint::paint;
-pub use spec::{Archive, SPECS, Spec, TrainDefaults};
+pub use spec::{Archive, SPECS, Spec};
 pub use verify::{Verified, verify};

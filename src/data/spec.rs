@@ -1,6 +1,6 @@
 use super::{DataError, Layout};
 use crate::options::Options;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// The datasets that `dau` knows, as (name, TOML). To add one: a file in `datasets/` and a line here.
 pub static SPECS: &[(&str, &str)] = &[
@@ -30,10 +30,6 @@ pub struct Spec {
     pub mean: [f32; 3],
     /// Standard deviation of red, green and blue, of pixels in 0..1.
     pub std: [f32; 3],
-    /// Augmentation: zero-pad by so many pixels and crop at random; 0: none.
-    pub crop_pad: u32,
-    /// Augmentation: mirror left to right at random.
-    pub flip: bool,
     /// Where it comes from.
     pub source: String,
     /// Under what terms.
@@ -43,27 +39,9 @@ pub struct Spec {
     /// What `dau data fetch` fetches.
     #[serde(default)]
     pub archives: Vec<Archive>,
-    /// Training settings that suit it.
-    pub train: TrainDefaults,
-    /// Defaults of defenses' options that suit it.
+    /// Defaults that suit it, of training's options and of defenses'.
     #[serde(default)]
     pub options: Options,
-}
-
-/// Training settings that suit a dataset.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainDefaults {
-    /// Channels of the first stage of the ResNet.
-    pub width: usize,
-    /// Passes over the training images.
-    pub epochs: usize,
-    /// Images a batch.
-    pub batch: usize,
-    /// Learning rate of SGD.
-    pub lr: f64,
-    /// Weight decay of SGD.
-    pub weight_decay: f32,
 }
 
 /// A published file to fetch and unpack.
@@ -126,7 +104,6 @@ mod tests {
             }
             assert!(spec.image_size > 0 && !spec.layouts.is_empty() && spec.classes != 1);
             assert!(spec.std.iter().all(|s| *s > 0.0) && spec.mean.iter().all(|m| (0.0..=1.0).contains(m)));
-            assert!(spec.train.width > 0 && spec.train.epochs > 0 && spec.train.batch > 0 && spec.train.lr > 0.0);
             for archive in &spec.archives {
                 let hexadecimal = |sum: &Option<String>, digits: usize| {
                     sum.as_ref().is_none_or(|sum| sum.len() == digits && sum.bytes().all(|b| b"0123456789abcdef".contains(&b)))

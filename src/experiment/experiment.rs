@@ -88,7 +88,7 @@ impl<'a> Experiment<'a> {
     /// # Errors
     /// What stops prediction, or a disk that refuses.
     pub fn predict(&self, network: &Network, data: &Dataset, stage: &str) -> Result<Predictions> {
-        self.recorded(|observer| Ok(predict(self.kernels, network, data, self.protocol.batch, observer, stage)?))
+        self.recorded(|observer| Ok(predict(self.kernels, network, data, self.protocol.batch(), observer, stage)?))
     }
 
     /// The images of `data` that `network` gives their label.
@@ -120,7 +120,7 @@ impl<'a> Experiment<'a> {
 /// No such adapter; a batch over its limits.
 pub fn open_for(protocol: &Protocol, model: &ModelSpec, host: &Host) -> Result<Kernels> {
     let kernels = (host.open)(protocol.precision)?;
-    images_at_once(&kernels, model, protocol.batch)?;
+    images_at_once(&kernels, model, protocol.batch())?;
     let defense = protocol.defense()?;
     let batch = defense.largest_batch(&protocol.defense_options(), &protocol.train_config());
     check_batch(&kernels, model, batch)

@@ -16,6 +16,7 @@ mod simulation;
 mod split_csv;
 mod store;
 mod surrogate;
+mod training;
 
 pub use cell::cell;
 pub use channels::{Channels, normalisation};
@@ -32,6 +33,9 @@ pub use store::{
     Asked, BACKDOORED, CLASSES, DEFENDED, EVIDENCE, HISTOGRAM, METRICS, POISON, PREVIEW, Provenance, RESULTS, RUN, SHEET, SPLIT,
     SURROGATE, SUSPECTS, StageTime, Store, TRAINING, UNDEFENDED, VERDICT,
 };
+
+pub use training::TRAINING_OPTIONS;
+pub(crate) use training::WIDTH;
 
 use std::path::PathBuf;
 

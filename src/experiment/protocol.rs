@@ -1,6 +1,7 @@
 //! Every setting of a job: its default, whether its value makes sense, and what the parts are told of it.
 //!
-//! A new setting is a field of the command line's `Flags`, a field of [`Protocol`] and its value in `defaults`; a test sees to it.
+//! A setting of training, of an attack or of a defense is declared where it belongs, as an option (`training.rs`, `attacks`, `defenses`). Any other is a
+//! field of the command line's `Flags`, a field of [`Protocol`] and its value in `defaults`; a test sees to it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::Asked;
-use super::channels::{Channels, decimal, normalisation};
+use super::channels::{Channels, normalisation};
+use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
 use crate::attacks::{self, ATTACKS, Draw, PoisonOptions, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::{self, DEFENSES, Defense, options_of};
@@ -45,7 +47,7 @@ pub struct Protocol {
     pub poisoned: Option<PathBuf>,
     /// The attack, by name.
     pub attack: String,
-    /// The attack's options and the defense's; they refuse what neither knows, and so any key that is no setting.
+    /// Training's options, the attack's and the defense's; they refuse what none knows, and so any key that is no setting.
     #[serde(flatten)]
     pub options: Options,
     /// What triggered images are to be taken for.
@@ -60,37 +62,18 @@ pub struct Protocol {
     pub surrogate: Option<PathBuf>,
     /// The architecture, by name.
     pub model: String,
-    /// Channels of its first stage, or the factor of a wide ResNet.
-    pub width: usize,
-    /// Of training.
-    pub epochs: usize,
-    /// Images a training step.
-    pub batch: usize,
-    /// Peak learning rate of training.
-    pub lr: f64,
     /// Runs of versions that had but one do not say.
     #[serde(default)]
     pub precision: Precision,
-    /// Nesterov's, of SGD.
-    pub momentum: f64,
-    /// Of SGD.
-    pub weight_decay: f64,
     /// Of pixels in 0..1, subtracted before the network sees them.
     pub mean: Channels,
     /// Of pixels in 0..1, divided by.
     pub std: Channels,
-    /// Zero padding before the random crop, pixels; 0: no crop.
-    pub crop_pad: u32,
-    /// Mirror at random.
-    pub flip: bool,
     /// The defense, by name.
     pub defense: String,
     /// The run folder.
     pub out: PathBuf,
 }
-
-/// Of epochs, images a batch and channels: more than anyone needs, and few enough to count steps.
-const MOST: usize = 1_000_000_000;
 
 pub(crate) fn to_table(settings: &Protocol) -> Result<Table> {
     Table::try_from(settings).map_err(|e| anyhow!("{}", one_line(&e)))
@@ -118,17 +101,9 @@ impl Protocol {
             draw: Draw::All,
             surrogate: None,
             model: MODELS[0].name.into(),
-            width: spec.train.width,
-            epochs: spec.train.epochs,
-            batch: spec.train.batch,
-            lr: spec.train.lr,
             precision: Precision::F32,
-            momentum: 0.9,
-            weight_decay: decimal(spec.train.weight_decay),
             mean: spec.mean.into(),
             std: spec.std.into(),
-            crop_pad: spec.crop_pad,
-            flip: spec.flip,
             defense: DEFENSES[0].name().into(),
             out: PathBuf::new(),
         }
@@ -170,19 +145,11 @@ impl Protocol {
         self.defense_options().complete(defense.name(), options_of(defense))?;
         let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
-        for (name, value) in [("width", self.width), ("epochs", self.epochs), ("batch", self.batch)] {
-            ensure!(value > 0, "--{name} 0 does not do: give at least 1");
-            ensure!(value <= MOST, "--{name} {value} does not do: give at most {MOST}");
-        }
-        let Protocol { lr, weight_decay, .. } = *self;
-        ensure!(lr.is_finite() && lr > 0.0, "--lr {lr} does not do: give a number above 0");
-        ensure!(weight_decay.is_finite() && weight_decay >= 0.0, "--weight-decay {weight_decay} does not do: give 0 or more");
+        self.training_options().complete("training", TRAINING_OPTIONS)?;
         self.normalisation()?;
-        let momentum = self.momentum;
-        ensure!((0.0..1.0).contains(&momentum), "--momentum {momentum} does not do: give a share from 0 to below 1");
         let rate = self.poison_rate;
         ensure!((0.0..=1.0).contains(&rate), "--poison-rate {rate} is outside 0..1: give a share of the images, .1 for 10 %");
-        let (pad, size) = (self.crop_pad as usize, self.image_size);
+        let (pad, size) = (self.options.count(&CROP_PAD), self.image_size);
         ensure!(pad < size.max(1), "--crop-pad {pad} does not do for images of {size} pixels: give less than that");
         Ok(())
     }
@@ -236,22 +203,31 @@ impl Protocol {
 
     /// The network for these images.
     pub fn model_spec(&self, data: &Dataset) -> ModelSpec {
-        ModelSpec { name: self.model.clone(), width: self.width, classes: data.classes.len(), image_size: data.size }
+        ModelSpec {
+            name: self.model.clone(),
+            width: self.options.count(&WIDTH),
+            classes: data.classes.len(),
+            image_size: data.size,
+        }
     }
 
     /// The training of the network that is attacked.
     pub fn train_config(&self) -> TrainConfig {
-        let (epochs, batch, lr) = (self.epochs, self.batch, self.lr);
         TrainConfig {
             stage: "train".into(),
             loss: LossKind::CrossEntropy,
-            epochs,
-            batch,
-            lr,
+            epochs: self.options.count(&EPOCHS),
+            batch: self.batch(),
+            lr: self.options.number(&LR),
             sgd: self.sgd(),
             learns: vec![],
             seed: self.seed,
         }
+    }
+
+    /// Images a training step.
+    pub fn batch(&self) -> usize {
+        self.options.count(&BATCH)
     }
 
     /// # Errors
@@ -260,26 +236,34 @@ impl Protocol {
         Ok(defenses::find(&self.defense)?)
     }
 
+    /// Those of the options that are training's.
+    pub fn training_options(&self) -> Options {
+        self.options_that(|name| TRAINING_OPTIONS.iter().any(|option| option.name == name))
+    }
+
     /// Those of the options that a defense declares.
     pub fn defense_options(&self) -> Options {
-        let declared = |name: &String| DEFENSES.iter().any(|defense| options_of(*defense).any(|option| option.name == name));
-        Options(self.options.0.iter().filter(|(name, _)| declared(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
+        self.options_that(|name| DEFENSES.iter().any(|defense| options_of(*defense).any(|option| option.name == name)))
     }
 
     /// The others: the attack's.
     pub fn attack_options(&self) -> Options {
-        let defenses = self.defense_options();
-        let others = self.options.0.iter().filter(|(name, _)| !defenses.0.contains_key(*name));
-        Options(others.map(|(n, v)| (n.clone(), v.clone())).collect())
+        let [training, defense] = [self.training_options(), self.defense_options()];
+        self.options_that(|name| !training.0.contains_key(name) && !defense.0.contains_key(name))
+    }
+
+    fn options_that(&self, which: impl Fn(&str) -> bool) -> Options {
+        Options(self.options.0.iter().filter(|(name, _)| which(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
     }
 
     fn sgd(&self) -> SgdConfig {
+        let momentum = self.options.number(&MOMENTUM) as f32;
         SgdConfig {
-            momentum: self.momentum as f32,
-            nesterov: self.momentum > 0.0,
-            weight_decay: self.weight_decay as f32,
-            crop_pad: self.crop_pad,
-            flip: self.flip,
+            momentum,
+            nesterov: momentum > 0.0,
+            weight_decay: self.options.number(&WEIGHT_DECAY) as f32,
+            crop_pad: self.options.count(&CROP_PAD) as u32,
+            flip: self.options.flag(&FLIP),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn surrogate(protocol: &Protocol, clean: &Dataset, checkpoint: Option
             Network::load_as(&kernels, path, &ModelSpec { name, width, ..model })?
         }
         None => {
-            images_at_once(&kernels, &model, protocol.batch)?;
+            images_at_once(&kernels, &model, protocol.batch())?;
             // Not the network that the experiment will train: another start, another order, other crops and flips.
             let seed = protocol.seed.wrapping_add(1);
             let config = TrainConfig { stage: "surrogate train".into(), seed, ..protocol.train_config() };
@@ -35,7 +35,7 @@ pub(super) fn surrogate(protocol: &Protocol, clean: &Dataset, checkpoint: Option
             network
         }
     };
-    Ok(InputGradient::new(&kernels, network, protocol.batch)?)
+    Ok(InputGradient::new(&kernels, network, protocol.batch())?)
 }
 
 impl Surrogate for InputGradient {
@@ -86,9 +86,12 @@ mod tests {
     }
 
     fn protocol(crop_pad: u32, flip: bool) -> Protocol {
-        let (width, epochs, batch, lr) = (4, 1, 8, STANDSTILL);
-        let digits = Protocol::defaults(&Spec::find("digits").unwrap());
-        Protocol { seed: 7, width, epochs, batch, lr, momentum: 0.0, weight_decay: 0.0, crop_pad, flip, ..digits }
+        let numbers =
+            [("width", 4.0), ("epochs", 1.0), ("batch", 8.0), ("lr", STANDSTILL), ("momentum", 0.0), ("weight_decay", 0.0)];
+        let mut digits = Protocol::defaults(&Spec::find("digits").unwrap());
+        digits.options.0.extend(numbers.map(|(name, value)| (name.to_string(), value.into())));
+        digits.options.0.extend([("crop_pad".into(), f64::from(crop_pad).into()), ("flip".into(), flip.into())]);
+        Protocol { seed: 7, ..digits }
     }
 
     /// The surrogate for `data`, and the losses of its training.
