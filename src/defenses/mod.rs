@@ -4,8 +4,13 @@
 //! To add one: a file here, which declares its options too, and a line in [`DEFENSES`].
 
 mod abl;
+mod clp;
+mod clustering;
 pub mod dau;
 mod lab;
+mod none;
+mod principal;
+mod spectral;
 mod split;
 
 pub use lab::{Lab, SCRATCH};
@@ -66,7 +71,38 @@ pub trait Defense: Sync {
 }
 
 /// The defenses that `dau` knows; the first is the default.
-pub static DEFENSES: &[&dyn Defense] = &[&dau::Dau, &abl::Abl];
+pub static DEFENSES: &[&dyn Defense] = &[
+    &dau::Dau,
+    &abl::Abl,
+    &clustering::ActivationClustering,
+    &clp::ChannelLipschitz,
+    &spectral::SpectralSignatures,
+    &none::Nothing,
+];
+
+/// Of each class its members, and their rows of `features` [N, D].
+fn by_class<'a>(data: &Dataset, features: &'a [f32]) -> Vec<(Vec<usize>, Vec<&'a [f32]>)> {
+    let wide = features.len() / data.len().max(1);
+    let mut classes = vec![(Vec::new(), Vec::new()); data.classes.len()];
+    for (i, label) in data.labels.iter().enumerate() {
+        let (members, rows) = &mut classes[*label as usize];
+        members.push(i);
+        rows.push(&features[i * wide..(i + 1) * wide]);
+    }
+    classes
+}
+
+/// A fresh network, trained as the victim was on what is not flagged; the victim where nothing is.
+fn retrained(lab: &Lab, given: &Given, split: &Split) -> Result<Network, TrainError> {
+    let Given { train, victim } = given;
+    let kept: Vec<usize> = (0..train.len()).filter(|&i| !split.flagged[i]).collect();
+    if kept.len() == train.len() {
+        return victim.duplicate(lab.kernels);
+    }
+    let config = TrainConfig { stage: "train anew".into(), ..lab.training.clone() };
+    let start = || Network::new(lab.kernels, &victim.spec, &victim.norm, config.seed);
+    lab.trained("retrained", start, &train.subset(&kept), &config)
+}
 
 /// The defense called `name`; upper and lower case are the same.
 ///
@@ -104,7 +140,7 @@ mod tests {
             assert_eq!(find(&defense.name().to_lowercase()).expect("known").name(), defense.name());
         }
         let message = find("Mona").err().expect("not known").to_string();
-        assert_eq!(message, "unknown defense `Mona`; known are DAU, ABL");
+        assert_eq!(message, "unknown defense `Mona`; known are DAU, ABL, clustering, CLP, spectral, none");
     }
 
     #[test]
