@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde::Deserialize;
 use toml::Table;
 
 use super::flags::{Flags, word};
@@ -15,36 +14,17 @@ use super::progress::Progress;
 use super::run::{begin, prepare, say_what_is_there, show};
 use super::{Global, Refuse};
 use crate::defenses::SCRATCH;
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store};
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Part, Protocol, RESULTS, RUN, SPLIT, Store};
 
 const FLAG: &str = "--subtask";
-
-/// The original's names for the parts of the job, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Subtask {
-    AntiLearning,
-    Unlearning,
-    Test,
-}
-
-impl Subtask {
-    fn name(self) -> &'static str {
-        match self {
-            Subtask::AntiLearning => "anti_learning",
-            Subtask::Unlearning => "unlearning",
-            Subtask::Test => "test",
-        }
-    }
-}
 
 /// Arguments of the three subtasks.
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "dau --subtask <anti_learning|unlearning|test> [OPTIONS]")]
 pub struct SubtaskArgs {
     /// anti_learning, unlearning or test
-    #[arg(long, value_name = "PART", value_parser = word::<Subtask>)]
-    subtask: Subtask,
+    #[arg(long, value_name = "PART", value_parser = word::<Part>)]
+    subtask: Part,
     #[command(flatten)]
     flags: Flags,
 }
@@ -64,10 +44,10 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let out = resolved.protocol.out.clone();
     let progress = Progress::new();
     let force = args.flags.force;
-    if args.subtask == Subtask::AntiLearning {
+    if args.subtask == Part::AntiLearning {
         let (experiment, store) = begin(resolved.protocol, force, global, &progress)?;
         experiment.anti_learning(&store, &progress)?;
-        say!("next: {}", command(Subtask::Unlearning));
+        say!("next: {}", command(Part::Unlearning));
         return Ok(());
     }
 
@@ -79,19 +59,16 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     protocol.out = out.clone();
     let experiment = prepare(protocol, Some(&store), global, &progress).refuse()?;
     if force {
-        let tests = ["test undefended", "test defended"];
-        match args.subtask {
-            Subtask::Unlearning => store.undo(&[DEFENDED, SCRATCH, RESULTS], &[&["unlearn"], &tests[..]].concat())?,
-            _ => store.undo(&[RESULTS], &tests)?,
-        }
+        let files = if args.subtask == Part::Unlearning { &[DEFENDED, SCRATCH, RESULTS][..] } else { &[RESULTS] };
+        store.undo(files, args.subtask)?;
     }
-    if args.subtask == Subtask::Unlearning {
+    if args.subtask == Part::Unlearning {
         if store.has(DEFENDED) {
             say_what_is_there(&store, DEFENDED, "in its place");
         }
         let input = experiment.stage_one(&store).refuse()?;
         experiment.unlearning(&store, input, &progress)?;
-        say!("next: {}", command(Subtask::Test));
+        say!("next: {}", command(Part::Test));
         Ok(())
     } else {
         if store.has(RESULTS) {
@@ -103,13 +80,13 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
 }
 
 /// Whether the parts before `part` have left their files; else says which to run first.
-fn inputs(folder: &Path, part: Subtask) -> Result<()> {
+fn inputs(folder: &Path, part: Part) -> Result<()> {
     let needed = [
-        (RUN, Subtask::AntiLearning),
-        (POISON, Subtask::AntiLearning),
-        (SPLIT, Subtask::AntiLearning),
-        (BACKDOORED, Subtask::AntiLearning),
-        (DEFENDED, Subtask::Unlearning),
+        (RUN, Part::AntiLearning),
+        (POISON, Part::AntiLearning),
+        (SPLIT, Part::AntiLearning),
+        (BACKDOORED, Part::AntiLearning),
+        (DEFENDED, Part::Unlearning),
     ];
     match needed.iter().find(|(file, maker)| *maker < part && !folder.join(file).is_file()) {
         Some((file, maker)) => {
@@ -125,7 +102,7 @@ fn inputs(folder: &Path, part: Subtask) -> Result<()> {
 }
 
 /// The command line as it was given, but for another part.
-fn command(part: Subtask) -> String {
+fn command(part: Part) -> String {
     let mut words = vec!["dau".to_string()];
     let mut args = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
     while let Some(arg) = args.next() {
