@@ -299,7 +299,7 @@ fn a_training_step_takes_less_memory_than_its_temporaries_do_unshared() {
 
 #[test]
 fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_staging() {
-    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 32 };
+    let spec = ModelSpec::new("resnet18", 64, 10, 32);
     let graph = training_graph(&spec, 128, &SGD).unwrap();
     let variables: u64 = graph.values().filter(|v| *graph.source(*v) == Source::Variable).map(|v| graph.shape(v).bytes()).sum();
     // What the backward pass needs, however it computes: the inputs of all convolutions, u8 pixels and logits left out.
@@ -336,7 +336,7 @@ fn number_after(text: &str, before: &str) -> usize {
 
 #[test]
 fn refuses_a_batch_that_does_not_fit_and_names_one_that_does() {
-    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 32 };
+    let spec = ModelSpec::new("resnet18", 64, 10, 32);
     let batch = 1 << 20;
     let error = check_batch(&KERNELS, &spec, batch).expect_err("256 GiB an activation do not fit");
     let message = error.to_string();
@@ -355,7 +355,7 @@ fn refuses_a_batch_that_does_not_fit_and_names_one_that_does() {
 
 #[test]
 fn says_so_when_not_even_one_image_fits() {
-    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 1 << 14 };
+    let spec = ModelSpec::new("resnet18", 64, 10, 1 << 14);
     let message = check_batch(&KERNELS, &spec, 4).expect_err("64 GiB an activation do not fit").to_string();
     assert!(message.ends_with("No batch fits: try a smaller --width or --image-size"), "{message}");
 }

@@ -236,7 +236,7 @@ impl Protocol {
 
     /// The network for these images.
     pub fn model_spec(&self, data: &Dataset) -> ModelSpec {
-        ModelSpec { name: self.model.clone(), width: self.width, classes: data.classes.len(), image_size: data.size }
+        ModelSpec::new(&self.model, self.width, data.classes.len(), data.size)
     }
 
     /// The training of the network that is attacked.
