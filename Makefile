@@ -9,10 +9,12 @@ demo: adapter
 test: adapter
 	cargo test
 
-# Style, as CI sees it.
+# Style, and the licences of what dau is built of, as CI sees them. cargo-deny is installed if it is missing: some minutes, once.
 check:
 	cargo fmt --all -- --check
 	cargo clippy --all-targets -- -D warnings
+	cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version 0.20.2
+	cargo deny check licenses bans
 
 adapter:
 	@sh scripts/ensure-adapter.sh

@@ -12,7 +12,7 @@ const BATCH: usize = 32;
 
 fn step(c: &mut Criterion) {
     let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).unwrap_or_else(|e| panic!("benches need an adapter: {e}")));
-    let spec = ModelSpec { name: "resnet18".into(), width: 16, classes: 10, image_size: 32 };
+    let spec = ModelSpec::new("resnet18", 16, 10, 32);
     let mut steps = Steps::new(&kernels, &spec, BATCH).unwrap_or_else(|e| panic!("{e}"));
     let mut group = c.benchmark_group("training step");
     group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(5)).sample_size(10);

@@ -346,6 +346,35 @@ fn the_three_subtasks_do_what_run_does() {
 }
 
 #[test]
+fn a_part_that_is_forced_counts_each_stage_once() {
+    let place = place();
+    let defense = ["--defense", "ABL", "--abl-isolation-epochs", "1", "--abl-unlearn-epochs", "1"];
+    let begin = [&["--subtask", "anti_learning", "--out", "r"], &defense[..], &TINY[..8]].concat();
+    succeed(place.path(), &begin);
+    let part = |subtask: &'static str| ["--subtask", subtask, "--out", "r", "--json"];
+    let seconds = || -> Value {
+        succeed(place.path(), &part("unlearning")[..4]);
+        serde_json::from_str::<Value>(&succeed(place.path(), &part("test"))).expect("json")["seconds"].clone()
+    };
+    let names = |seconds: &Value| -> BTreeSet<String> { seconds.as_object().expect("stages").keys().cloned().collect() };
+    let first = seconds();
+    // As if the first time had taken days.
+    let run = place.path().join("r/run.toml");
+    let text = fs::read_to_string(&run).expect("read");
+    let slow = |line: &str| if line.starts_with("seconds = ") { "seconds = 1e6\n".into() } else { format!("{line}\n") };
+    fs::write(&run, text.lines().map(slow).collect::<String>()).expect("written");
+    succeed(place.path(), &[&part("unlearning")[..4], &["--force"]].concat());
+    let again = seconds();
+    assert_eq!(names(&again), names(&first));
+    for stage in ["isolate", "learn the rest", "unlearn", "test undefended", "test defended"] {
+        assert!(again[stage].as_f64().is_some_and(|seconds| seconds < 1e6), "{stage} counts twice: {again}");
+    }
+    for stage in ["train", "losses"] {
+        assert_eq!(again[stage], 1e6, "{stage} was not run again: {again}");
+    }
+}
+
+#[test]
 fn run_toml_given_as_configuration_repeats_the_run() {
     let (place, stdout) = tiny_run();
     let results = succeed(place.path(), &["run", "--json", "--config", "r/run.toml", "--out", "again"]);

@@ -257,6 +257,9 @@ fn defend_refuses_what_it_cannot_work_with() {
     refused(here, &["defend", "--data", "nowhere"], &["cannot read nowhere"]);
     fs::write(here.join("c.toml"), "attack = \"BadNets\"\n").expect("written");
     refused(here, &["defend", "--dataset", "digits", "--config", "c.toml"], &["nothing is poisoned here", "`attack`"]);
+    fs::write(here.join("c.toml"), "defense = \"ABL\"\n").expect("written");
+    let abl = ["defend", "--dataset", "digits", "--config", "c.toml"];
+    refused(here, &abl, &["what DAU looks for, and ABL does not look for it: leave out `defense`"]);
     fs::create_dir(here.join("thesis")).expect("made");
     fs::write(here.join("thesis/t.tex"), "x").expect("written");
     let output = dau(here, &["defend", "--dataset", "digits", "--out", "thesis"]);

@@ -7,7 +7,7 @@ use common::{Golden, assert_near, fetch};
 use dau::gpu::Staging;
 use dau::graph::{Graph, Plan, Shape, Tensor, Value};
 use dau::kernel::Kernels;
-use dau::nn::{MODELS, ModelSpec, Param, ParamSet};
+use dau::nn::{MODELS, ModelSpec, Param, ParamSet, Stem};
 use dau::ops::{Loss, LossKind};
 
 /// PyTorch's own float32 differs by 3e-6.
@@ -15,8 +15,7 @@ const ALLOWED: f64 = 1e-4;
 const BATCH: usize = 4;
 
 fn golden(name: &str, width: usize, image_size: usize) -> (Golden, ModelSpec) {
-    let spec = ModelSpec { name: name.into(), width, classes: 10, image_size };
-    (Golden::open(&format!("network_{name}_{width}_{image_size}")), spec)
+    (Golden::open(&format!("network_{name}_{width}_{image_size}")), ModelSpec::new(name, width, 10, image_size))
 }
 
 fn training_agrees(kernels: &Kernels, (golden, spec): (Golden, ModelSpec)) {
@@ -68,10 +67,14 @@ fn evaluation_agrees(kernels: &Kernels, (golden, spec): (Golden, ModelSpec)) {
 }
 
 fn agrees(name: &str, width: usize, size: usize) {
+    both_agree(|| golden(name, width, size));
+}
+
+fn both_agree(case: impl Fn() -> (Golden, ModelSpec)) {
     let tile = common::kernels_with(Staging::WorkgroupTile);
     for kernels in [common::kernels(), tile] {
-        training_agrees(&kernels, golden(name, width, size));
-        evaluation_agrees(&kernels, golden(name, width, size));
+        training_agrees(&kernels, case());
+        evaluation_agrees(&kernels, case());
     }
 }
 
@@ -83,6 +86,12 @@ fn resnet34_agrees_with_pytorch() {
 #[test]
 fn resnet18_with_the_imagenet_stem_agrees_with_pytorch() {
     agrees("resnet18", 4, 64);
+}
+
+#[test]
+fn resnet18_with_the_imagenet_stem_on_small_images_agrees_with_pytorch() {
+    let spec = ModelSpec { stem: Stem::Large, ..ModelSpec::new("resnet18", 4, 10, 32) };
+    both_agree(|| (Golden::open("network_resnet18_4_32_large"), spec.clone()));
 }
 
 #[test]
@@ -107,7 +116,7 @@ fn the_standard_networks_have_as_many_weights_as_published() {
         ("wrn-28", 10, 10, 32, 36.5),
         ("wrn-40", 2, 10, 32, 2.24),
     ] {
-        let spec = ModelSpec { name: name.into(), width, classes, image_size: size };
+        let spec = ModelSpec::new(name, width, classes, size);
         let mut graph = Graph::new();
         let images = graph.input("images", Shape::f32(&[1, size, size, 4]));
         let params = spec.build(&mut graph, images, true).unwrap().1;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use common::Golden;
 use common::program::{dau, refused, stderr, succeed};
+use dau::nn::Stem;
 use dau::train::{Checkpoint, Normalisation};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -113,12 +114,35 @@ fn a_prefix_that_few_names_have_is_no_wrappers() {
 }
 
 #[test]
-fn a_stem_that_is_not_built_for_such_images_is_told() {
-    let message = refusal(&state("network_resnet18_4_64"), "resnet18", Some(32));
-    let expected = "conv1.weight is a 7x7 stem; a resnet18 for images of 32 pixels has one of 3x3 here, and no other is built";
-    assert!(message.contains(expected), "{message}");
-    let message = refusal(&resnet18(), "resnet18", Some(64));
-    assert!(message.contains("conv1.weight is a 3x3 stem; a resnet18 for images of 64 pixels has one of 7x7 here"), "{message}");
+fn a_network_keeps_its_stem_whatever_the_size_of_its_images() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("m.safetensors");
+    let header = |checkpoint: &Checkpoint| String::from_utf8_lossy(&saved(checkpoint)).contains("stem");
+    for (state, size, stem, unusual) in [
+        (state("network_resnet18_4_64"), 64, Stem::Large, false),
+        (state("network_resnet18_4_64"), 32, Stem::Large, true),
+        (resnet18(), 16, Stem::Small, false),
+        (resnet18(), 64, Stem::Small, true),
+    ] {
+        let checkpoint = import(&state, "resnet18", Some(size)).unwrap();
+        assert_eq!((checkpoint.spec.stem, checkpoint.spec.image_size), (stem, size));
+        // Files of versions that had but the usual stems say nothing of it, and are read as they were.
+        assert_eq!(header(&checkpoint), unusual, "{size}");
+        checkpoint.save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap().spec, checkpoint.spec);
+    }
+}
+
+#[test]
+fn a_stem_that_no_network_of_that_name_has_is_told() {
+    let mut odd = resnet18();
+    odd.insert("conv1.weight".into(), Stored { dtype: Dtype::F32, shape: vec![8, 3, 5, 5], bytes: vec![0; 4 * 8 * 3 * 25] });
+    let message = refusal(&odd, "resnet18", Some(32));
+    assert!(message.contains("conv1.weight is a 5x5 stem; a resnet18 has one of 3x3 or 7x7 here"), "{message}");
+    let mut large = state("network_preact-resnet18_4_16");
+    large.insert("conv1.weight".into(), Stored { dtype: Dtype::F32, shape: vec![4, 3, 7, 7], bytes: vec![0; 4 * 4 * 3 * 49] });
+    let message = refusal(&large, "preact-resnet18", Some(64));
+    assert!(message.contains("conv1.weight is a 7x7 stem; a preact-resnet18 has one of 3x3 here"), "{message}");
 }
 
 #[test]
@@ -222,17 +246,17 @@ fn an_object_in_place_of_a_weight_is_told_by_its_key() {
 }
 
 #[test]
-fn the_command_builds_a_large_stem_for_small_images_only_when_it_is_told_their_size() {
+fn the_command_takes_a_large_stem_for_small_images_only_when_it_is_told_their_size() {
     let place = tempfile::tempdir().unwrap();
     write(&state("network_resnet18_4_64"), &place.path().join("large.safetensors"));
     let import = |rest: &[&'static str]| {
         [&["import", "large.safetensors", "--model", "ResNet18", "--out", "m.safetensors", "--adapter", "none"], rest].concat()
     };
-    let stem = ["large.safetensors has a 7x7 stem", "images of 64 pixels and more; those of CIFAR-10 have 32", "--image-size"];
+    let stem =
+        ["large.safetensors has a 7x7 stem", "64 pixels and more have; those of CIFAR-10 have 32", "--image-size 32 where"];
     refused(place.path(), &import(&[]), &stem);
-    refused(place.path(), &import(&["--image-size", "32"]), &["conv1.weight is a 7x7 stem"]);
     refused(place.path(), &import(&["--std", "0", "--mean", "0"]), &["--std [0.0, 0.0, 0.0] does not do"]);
-    for told in [&["--image-size", "96"][..], &["--mean", "0.5", "--std", "0.25"]] {
+    for told in [&["--image-size", "32"][..], &["--image-size", "96"], &["--mean", "0.5", "--std", "0.25"]] {
         assert!(succeed(place.path(), &import(told)).starts_with("m.safetensors: resnet18 of width 4, 10 classes, images of "));
     }
 }

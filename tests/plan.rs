@@ -301,7 +301,7 @@ fn a_training_step_takes_less_memory_than_its_temporaries_do_unshared() {
 
 #[test]
 fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_staging() {
-    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 32 };
+    let spec = ModelSpec::new("resnet18", 64, 10, 32);
     let graph = training_graph(&spec, 128, &SGD).unwrap();
     let variables: u64 = graph.values().filter(|v| *graph.source(*v) == Source::Variable).map(|v| graph.shape(v).bytes()).sum();
     // What the backward pass needs, however it computes: the inputs of all convolutions, u8 pixels and logits left out.
@@ -338,7 +338,7 @@ fn number_after(text: &str, before: &str) -> usize {
 
 #[test]
 fn refuses_a_batch_that_does_not_fit_and_names_one_that_does() {
-    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 32 };
+    let spec = ModelSpec::new("resnet18", 64, 10, 32);
     let batch = 1 << 20;
     let error = check_batch(&KERNELS, &spec, batch).expect_err("256 GiB an activation do not fit");
     let message = error.to_string();
@@ -357,7 +357,7 @@ fn refuses_a_batch_that_does_not_fit_and_names_one_that_does() {
 
 #[test]
 fn a_batch_goes_through_in_the_fewest_equal_parts_that_fit() {
-    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 32 };
+    let spec = ModelSpec::new("resnet18", 64, 10, 32);
     assert_eq!(images_at_once(&KERNELS, &spec, 100).unwrap(), 100);
     // An activation of the first layers takes 256 KiB an image.
     let most = (KERNELS.gpu().max_binding() >> 18) as usize;
@@ -368,13 +368,13 @@ fn a_batch_goes_through_in_the_fewest_equal_parts_that_fit() {
         check_batch(&KERNELS, &spec, part).expect("it fits");
         check_batch(&KERNELS, &spec, batch.div_ceil(1 << (halvings - 1))).expect_err("half as many parts do not");
     }
-    let large = ModelSpec { image_size: 1 << 14, ..spec };
+    let large = ModelSpec { image_size: 1 << 14, ..spec.clone() };
     images_at_once(&KERNELS, &large, 4).expect_err("not one image fits");
 }
 
 #[test]
 fn says_so_when_not_even_one_image_fits() {
-    let spec = ModelSpec { name: "resnet18".into(), width: 64, classes: 10, image_size: 1 << 14 };
+    let spec = ModelSpec::new("resnet18", 64, 10, 1 << 14);
     let message = check_batch(&KERNELS, &spec, 4).expect_err("64 GiB an activation do not fit").to_string();
     assert!(message.ends_with("No batch fits: try a smaller --width or --image-size"), "{message}");
 }

@@ -61,7 +61,7 @@ fn digits() -> (Dataset, Normalisation) {
 }
 
 fn fresh(kernels: &Kernels, norm: &Normalisation, seed: u64) -> Network {
-    let spec = ModelSpec { name: "resnet18".into(), width: 4, classes: 10, image_size: 16 };
+    let spec = ModelSpec::new("resnet18", 4, 10, 16);
     Network::new(kernels, &spec, norm, seed).unwrap()
 }
 

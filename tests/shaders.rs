@@ -72,7 +72,7 @@ fn network(name: &str, width: usize, size: usize, train: bool) -> Graph {
     let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
     let augment = Augment { mean: [0.5; 3], std: [0.25; 3], pad: 4, flip: true };
     let images = g.apply(augment, &[pixels]).unwrap()[0];
-    let spec = ModelSpec { name: name.into(), width, classes: 10, image_size: size };
+    let spec = ModelSpec::new(name, width, 10, size);
     let (out, params) = spec.build(&mut g, images, train).unwrap();
     if train {
         let labels = g.input("labels", Shape::u32(&[batch]));

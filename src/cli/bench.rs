@@ -90,7 +90,7 @@ fn shown<T: Serialize>(found: &T, words: impl Fn(&T) -> String, global: &Global)
 
 fn inputs(args: &BenchArgs, global: &Global) -> Result<(Kernels, ModelSpec)> {
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
-    let spec = ModelSpec { name: args.model.clone(), width: args.width, classes: 10, image_size: args.image_size };
+    let spec = ModelSpec::new(&args.model, args.width, 10, args.image_size);
     let kernels = global.open(args.precision)?;
     check_batch(&kernels, &spec, args.batch)?;
     Ok((kernels, spec))

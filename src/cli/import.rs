@@ -80,14 +80,14 @@ fn read(args: &ImportArgs) -> Result<Checkpoint> {
         args.file.display(),
         data.name
     );
-    // Nothing but the stem told the size, and that of images which are scaled to it is another network's.
+    // Nothing but the stem told the size: such networks are trained on small images that are scaled, and on some that are not.
     ensure!(
         chosen || args.image_size.is_some() || checkpoint.spec.image_size < LARGE || data.image_size >= LARGE,
-        "{} has a 7x7 stem, which is built for images of {LARGE} pixels and more; those of {} have {}. If it was trained on larger \
-         ones, give --image-size; for such small ones a network with this stem cannot be built",
+        "{} has a 7x7 stem, as networks for images of {LARGE} pixels and more have; those of {} have {size}. Say what it was trained on: \
+         --image-size {size} where they were not scaled, else the size that they were scaled to",
         args.file.display(),
         data.name,
-        data.image_size
+        size = data.image_size
     );
     Ok(checkpoint)
 }

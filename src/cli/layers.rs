@@ -8,9 +8,9 @@ use toml::{Table, Value};
 use super::flags::{Flags, read_config};
 use super::inputs::poisoned_as;
 
-use crate::attacks;
+use crate::attacks::{self, ATTACKS};
 use crate::data::{Spec, shown};
-use crate::defenses::options_of;
+use crate::defenses::{DEFENSES, Defense, find, options_of};
 use crate::experiment::protocol::{one_line, to_table};
 use crate::experiment::{Protocol, TRAINING_OPTIONS, WIDTH};
 use crate::nn::MODELS;
@@ -32,8 +32,12 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     let file = flags.config.as_ref().map(|path| path.display().to_string());
     let mut source = "the command line".to_string();
     if let Some(path) = &flags.config {
-        given.extend(read_config(path)?);
         source = path.display().to_string();
+        let mut config = read_config(path)?;
+        if let Some(chosen) = &flags.defense {
+            leave_out_others(&mut config, find(chosen)?, &source);
+        }
+        given.extend(config);
     }
     let flags = Table::try_from(flags).map_err(|e| anyhow!("{}", one_line(&e)))?;
     given.extend(flags.clone());
@@ -52,9 +56,11 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         given.insert("dataset".into(), spec.name.clone().into());
     }
 
-    let mut all = to_table(&Protocol::defaults(&spec))?;
+    let defaults = to_table(&Protocol::defaults(&spec))?;
+    let mut all = defaults.clone();
     all.extend(given.clone());
-    let mut protocol: Protocol = all.try_into().map_err(|e: toml::de::Error| anyhow!("{source}: {}", one_line(&e)))?;
+    let misfit = |e: toml::de::Error| misfit(&given, &defaults).unwrap_or_else(|| one_line(&e));
+    let mut protocol: Protocol = all.try_into().map_err(|e| anyhow!("{source}: {}", misfit(e)))?;
     let defense = protocol.defense()?;
     protocol.defense = defense.name().into();
     // Where there is a file, the value may stand in it.
@@ -103,6 +109,58 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     Ok(Resolved { protocol, given })
 }
 
+/// Takes out of a file's settings the options of other defenses than the one that a flag chose, and says so: a run's `run.toml` can be
+/// given with another `--defense`.
+fn leave_out_others(config: &mut Table, chosen: &'static dyn Defense, source: &str) {
+    let of_others = || DEFENSES.iter().filter(|defense| defense.name() != chosen.name()).flat_map(|other| options_of(*other));
+    let left: Vec<&str> = of_others().map(|option| option.name).filter(|name| config.remove(*name).is_some()).collect();
+    if !left.is_empty() {
+        say!("{source}: left out, since they are no options of {}: {}", chosen.name(), left.join(", "));
+    }
+}
+
+/// The first of `given` that its setting does not take: its name, what it is and what it should be.
+fn misfit(given: &Table, defaults: &Table) -> Option<String> {
+    let alone = |(key, value): (&String, &Value)| {
+        let mut all = defaults.clone();
+        all.insert(key.clone(), value.clone());
+        let error = all.try_into::<Protocol>().err()?;
+        let default = defaults.get(key);
+        if let (Value::String(_), Some(Value::String(_))) = (value, default) {
+            return Some(format!("`{key}`: {}", one_line(&error.message())));
+        }
+        let is = match value {
+            Value::String(_) => "text",
+            Value::Integer(_) => "a whole number",
+            Value::Float(_) => "a number with a point",
+            Value::Boolean(_) => "true or false",
+            Value::Datetime(_) => "a date",
+            Value::Array(_) => "a list",
+            Value::Table(_) => "a table",
+        };
+        Some(format!("`{key}` is {value}, {is}; it takes {}", taken(key, default)))
+    };
+    given.iter().find_map(alone)
+}
+
+/// What the setting `key` takes, in words.
+fn taken(key: &str, default: Option<&Value>) -> String {
+    let options = ATTACKS.iter().flat_map(|entry| entry.options).chain(TRAINING_OPTIONS);
+    let options = options.chain(DEFENSES.iter().flat_map(|defense| options_of(*defense)));
+    if let Some(option) = options.into_iter().find(|option| option.name == key) {
+        return option.allowed();
+    }
+    let words = match (key, default) {
+        ("mean" | "std", _) => "a number, or a list of three, one each for red, green and blue",
+        ("target", _) => "a class's number, or its name in quotes",
+        ("limit_per_class", _) | (_, Some(Value::Integer(_))) => "a whole number from 0 on",
+        (_, Some(Value::Float(_))) => "a number",
+        (_, Some(Value::Boolean(_))) => "true or false",
+        _ => "text in quotes",
+    };
+    words.into()
+}
+
 /// Refuses what was given now if it is not what a run began with; `out` may differ, for a folder may be moved.
 ///
 /// # Errors
@@ -127,8 +185,7 @@ mod tests {
 
     use super::super::flags::known_keys;
     use super::*;
-    use crate::attacks::{ATTACKS, Draw, TargetMode};
-    use crate::defenses::DEFENSES;
+    use crate::attacks::{Draw, TargetMode};
     use crate::options::Options;
 
     #[derive(Parser)]
@@ -213,6 +270,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_one_defense_does_for_another_that_a_flag_chooses() {
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol;
+        let run = toml::to_string(&of(&["--epochs", "7", "--unlearn-lr", "0.1"])).expect("toml");
+        let (_place, path) = config(&run);
+        let abl = of(&["--config", &path, "--defense", "abl"]);
+        assert_eq!((&abl.defense, abl.train_config().epochs), (&"ABL".to_string(), 7));
+        assert_eq!(abl.options.0, { of(&["--defense", "ABL"]).options.0 }, "ABL's defaults, and the attack's options");
+        assert_eq!(toml::to_string(&of(&["--config", &path, "--defense", "dau"])).expect("toml"), run, "its own stay");
+        // What the same file or a flag says is not passed over.
+        let (_place, path) = config("defense = \"ABL\"\nrounds = 3\n");
+        assert!(refusal(&["--config", &path]).starts_with("ABL has no option `rounds`"));
+        assert!(refusal(&["--config", &path, "--defense", "ABL", "--rounds", "3"]).starts_with("ABL has no option `rounds`"));
+    }
+
+    #[test]
     fn normalisation_is_the_datasets_unless_given_as_a_number_or_three() {
         let of =
             |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol.normalisation().expect("numbers");
@@ -272,9 +344,29 @@ mod tests {
 
     #[test]
     fn a_wrong_type_or_damaged_file_is_named() {
-        let (_place, path) = config("epochs = \"many\"\n");
-        let message = refusal(&["--config", &path]);
-        assert!(message.starts_with(&path) && message.contains("epochs"), "{message}");
+        for (text, expected) in [
+            ("epochs = \"many\"", "`epochs` is \"many\", text; it takes a whole number from 0 on"),
+            ("epochs = 2.5", "`epochs` is 2.5, a number with a point; it takes a whole number from 0 on"),
+            ("seed = -1", "`seed` is -1, a whole number; it takes a whole number from 0 on"),
+            ("lr = \"0.1\"", "`lr` is \"0.1\", text; it takes a number"),
+            ("flip = 1", "`flip` is 1, a whole number; it takes true or false"),
+            ("data = 3", "`data` is 3, a whole number; it takes text in quotes"),
+            ("limit_per_class = true", "`limit_per_class` is true, true or false; it takes a whole number from 0 on"),
+            (
+                "mean = [1, 2]",
+                "`mean` is [1, 2], a list; it takes a number, or a list of three, one each for red, green and blue",
+            ),
+            ("target = [0]", "`target` is [0], a list; it takes a class's number, or its name in quotes"),
+            ("patch = [3]", "`patch` is [3], a list; it takes a whole number of pixels from 1"),
+            ("border = { of = 1 }", "`border` is { of = 1 }, a table; it takes "),
+            ("draw = 1", "`draw` is 1, a whole number; it takes text in quotes"),
+            ("draw = \"some\"", "`draw`: unknown variant `some`, expected `all` or `non-target`"),
+            ("model = 18\nlr = 0.5", "`model` is 18, a whole number; it takes text in quotes"),
+        ] {
+            let (_place, path) = config(text);
+            let message = refusal(&["--config", &path]);
+            assert!(message.starts_with(&format!("{path}: {expected}")), "{message}");
+        }
         let (_place, path) = config("epochs = 3\nlr = = 1\n");
         let message = refusal(&["--config", &path]);
         assert!(message.starts_with(&format!("{path}, line 2: ")), "{message}");

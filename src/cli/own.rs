@@ -12,6 +12,8 @@ use super::layers::resolve;
 use super::{Global, print, print_json};
 use crate::attacks::ATTACKS;
 use crate::data::{self, DataError, Dataset, LoadOptions, Spec, Splits};
+use crate::defenses::Defense;
+use crate::defenses::dau::Dau;
 use crate::experiment::Protocol;
 use crate::experiment::evaluate::Count;
 use crate::experiment::protocol::POISONING;
@@ -24,13 +26,20 @@ use crate::train::Network;
 /// run's folder is `prefix` and a code.
 ///
 /// # Errors
-/// As [`resolve`], or a setting of poisoning.
+/// As [`resolve`], or a setting of poisoning; a defense that gives no verdict.
 pub(super) fn settings<const N: usize>(flags: &Flags, prefix: &str, given: [(&str, String); N]) -> Result<(Protocol, Asked)> {
     let resolved = resolve(&toml! { dataset = "folder" }, flags)?;
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
     let stray = POISONING.into_iter().chain(options).find(|key| resolved.given.contains_key(*key));
     ensure!(stray.is_none(), "nothing is poisoned here: leave out `{}`", stray.unwrap_or_default());
     let mut settings = resolved.protocol;
+    let verdicts = Dau.name();
+    ensure!(
+        settings.defense == verdicts,
+        "whether there is a backdoor is said in words of what {verdicts} looks for, and {} does not look for it: leave out `defense`, or \
+         compare the two with `dau run`",
+        settings.defense
+    );
     let given = given.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
     let mut asked = Asked { settings: settings.without_poisoning()?, given, force: flags.force };
     if !resolved.given.contains_key("out") {

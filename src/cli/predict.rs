@@ -167,6 +167,7 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
         width: args.width.unwrap_or(network.spec.width),
         classes: images.data.classes.len(),
         image_size: images.data.size,
+        stem: network.spec.stem,
     };
     let network = if wanted == network.spec { network } else { Network::load_as(&kernels, &args.checkpoint, &wanted)? };
     let (have, want) = (images.data.size, network.spec.image_size);

@@ -14,7 +14,7 @@ use super::run::store_of;
 use super::{Global, Refuse, announce};
 use crate::data::Splits;
 use crate::defenses::dau::{FINDINGS, Findings, examine};
-use crate::experiment::{Asked, COMMIT, DatasetFacts, Experiment, Protocol, RESULTS, Recorder, Store, seconds};
+use crate::experiment::{Asked, COMMIT, DatasetFacts, Experiment, Protocol, RESULTS, Recorder, Store, Subtask, seconds};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{Verdict, write_findings};
@@ -58,7 +58,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
             store.read_json(FINDINGS)?
         }
         None => {
-            let recorder = Recorder::new(&store, &progress);
+            let recorder = Recorder::new(&store, Subtask::AntiLearning, &progress);
             let findings = examine(&train, &recorder)?;
             recorder.finish()?;
             findings

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde::Deserialize;
 use toml::Table;
 
 use super::flags::{Flags, word};
@@ -15,28 +14,9 @@ use super::progress::Progress;
 use super::run::{begin, prepare, say_what_is_there, show};
 use super::{Global, Refuse};
 use crate::defenses::SCRATCH;
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store};
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store, Subtask};
 
 const FLAG: &str = "--subtask";
-
-/// The original's names for the parts of the job, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Subtask {
-    AntiLearning,
-    Unlearning,
-    Test,
-}
-
-impl Subtask {
-    fn name(self) -> &'static str {
-        match self {
-            Subtask::AntiLearning => "anti_learning",
-            Subtask::Unlearning => "unlearning",
-            Subtask::Test => "test",
-        }
-    }
-}
 
 /// Arguments of the three subtasks.
 #[derive(Args, Clone, Debug)]
@@ -79,11 +59,8 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     protocol.out = out.clone();
     let experiment = prepare(protocol, Some(&store), global, &progress).refuse()?;
     if force {
-        let tests = ["test undefended", "test defended"];
-        match args.subtask {
-            Subtask::Unlearning => store.undo(&[DEFENDED, SCRATCH, RESULTS], &[&["unlearn"], &tests[..]].concat())?,
-            _ => store.undo(&[RESULTS], &tests)?,
-        }
+        let files = if args.subtask == Subtask::Unlearning { &[DEFENDED, SCRATCH, RESULTS][..] } else { &[RESULTS] };
+        store.undo(files, args.subtask)?;
     }
     if args.subtask == Subtask::Unlearning {
         if store.has(DEFENDED) {

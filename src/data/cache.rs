@@ -14,8 +14,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, BufWriter, Read, Result, Write};
 use std::path::{Path, PathBuf};
 
-/// Grows when images are decoded or scaled differently.
-const VERSION: u32 = 2;
+/// Grows when images are decoded, turned or scaled differently.
+const VERSION: u32 = 3;
 
 /// Bytes of all caches in a folder; the oldest make room. Four times Tiny-ImageNet.
 const MOST: u64 = 4 << 30;
@@ -193,6 +193,22 @@ mod tests {
         let (mut pixels, mut found) = ([0; 3], [false]);
         other.fill(&images(&[1]).0, &mut pixels, &mut found);
         assert!(!found[0], "of another size");
+    }
+
+    #[test]
+    fn what_another_version_kept_is_not_known() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::of(place.path(), Path::new("somewhere"), 2);
+        let (prints, pixels) = images(&[1]);
+        cache.keep(prints.iter().map(Option::as_ref), &pixels).expect("kept");
+        assert_eq!(known(&cache, &[1]), [true]);
+        let bytes = std::fs::read(&cache.file).expect("read");
+        let now = format!("\"version\":{VERSION},");
+        let at = bytes.windows(now.len()).position(|window| window == now.as_bytes()).expect("its version");
+        // The one before images were turned upright.
+        let before = [&bytes[..at], b"\"version\":2,", &bytes[at + now.len()..]].concat();
+        std::fs::write(&cache.file, before).expect("written");
+        assert_eq!(known(&cache, &[1]), [false]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reading one image file: whole or not at all, and in memory that is known before.
 
 use super::layouts::to_square;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 use std::path::Path;
@@ -14,7 +15,7 @@ const LARGE: u64 = 32 << 20;
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Decodes a file's bytes and scales them into `pixels`, `[size, size, 3]`. The format is told by the first bytes, and by the name
+/// Decodes a file's bytes and scales them into `pixels`, `[size, size, 3]`, upright as its EXIF entry says. The format is told by the first bytes, and by the name
 /// only where these do not tell. Of several frames the first is read.
 ///
 /// # Errors
@@ -31,7 +32,9 @@ pub(super) fn decode(bytes: &[u8], path: &Path, size: usize, pixels: &mut [u8]) 
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    // Where the entry is damaged, viewers show the image as it is.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
 
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
@@ -48,7 +51,10 @@ pub(super) fn decode(bytes: &[u8], path: &Path, size: usize, pixels: &mut [u8]) 
     }
     let _turn = (bytes > LARGE).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
     let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
-    pixels.copy_from_slice(&to_square(image.into_rgb8(), size));
+    // Turned when it is small: a square takes the turn as well as what it is made of.
+    let mut square = DynamicImage::ImageRgb8(to_square(image.into_rgb8(), size));
+    square.apply_orientation(orientation);
+    pixels.copy_from_slice(square.as_bytes());
     Ok(())
 }
 
@@ -99,6 +105,56 @@ mod tests {
                 assert!(read(&bytes[..length], "a.png").is_err(), "{format:?} of {length} of {} bytes", bytes.len());
             }
         }
+    }
+
+    /// A JPEG with an EXIF segment that says how it is turned.
+    fn turned(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+        // One entry of a TIFF directory: tag 0x112, a short, one of them, its value; then no further directory.
+        let tiff = [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[orientation, 0, 0, 0][..], &[0; 4]].concat();
+        let content = [b"Exif\0\0", &tiff[..]].concat();
+        [&jpeg[..2], &[0xff, 0xe1, 0, content.len() as u8 + 2], &content, &jpeg[2..]].concat()
+    }
+
+    #[test]
+    fn a_photograph_is_turned_upright_as_its_exif_entry_says() {
+        let jpeg = written(ImageFormat::Jpeg);
+        let upright = read(&jpeg, "a.jpg").expect("read");
+        let at = |pixels: &[u8], x: usize, y: usize| pixels[3 * (32 * y + x)..][..3].to_vec();
+        // Where the pixel that is seen at x, y lies in the file, by EXIF's number.
+        let place = |orientation: u8, x: usize, y: usize| match orientation {
+            1 => (x, y),
+            2 => (31 - x, y),
+            3 => (31 - x, 31 - y),
+            4 => (x, 31 - y),
+            5 => (y, x),
+            6 => (y, 31 - x),
+            7 => (31 - y, 31 - x),
+            _ => (31 - y, x),
+        };
+        for orientation in 1..=8 {
+            let pixels = read(&turned(&jpeg, orientation), "a.jpg").expect("read");
+            for (x, y) in (0..32).flat_map(|y| (0..32).map(move |x| (x, y))) {
+                let (in_x, in_y) = place(orientation, x, y);
+                assert_eq!(at(&pixels, x, y), at(&upright, in_x, in_y), "orientation {orientation}, pixel {x}, {y}");
+            }
+        }
+        assert_eq!(read(&turned(&jpeg, 99), "a.jpg").expect("read"), upright, "no orientation of EXIF's");
+    }
+
+    #[test]
+    fn what_is_turned_when_it_is_scaled_is_as_if_it_had_been_turned_before() {
+        let wide = RgbImage::from_fn(90, 50, |x, y| Rgb([(x * 2) as u8, (y * 5) as u8, (x * y / 20) as u8]));
+        let bytes = |image: &DynamicImage, format| {
+            let mut bytes = Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).expect("written");
+            bytes.into_inner()
+        };
+        let jpeg = bytes(&wide.into(), ImageFormat::Jpeg);
+        let high = image::load_from_memory(&jpeg).expect("read").rotate90();
+        let before = read(&bytes(&high, ImageFormat::Png), "a.png").expect("read");
+        let after = read(&turned(&jpeg, 6), "a.jpg").expect("read");
+        // Rows and columns are scaled one after the other, and rounded between.
+        assert!(before.iter().zip(&after).all(|(before, after)| before.abs_diff(*after) <= 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 
 use super::evaluate::Count;
-use super::{DEFENDED, Host, Protocol, Recorder, Store, TRAINING};
+use super::{DEFENDED, Host, Protocol, Recorder, Store, Subtask, TRAINING};
 use crate::data::Dataset;
 use crate::defenses::{Defense, Detection, Given, Lab, SCRATCH, Split};
 use crate::kernel::Kernels;
@@ -48,7 +48,9 @@ impl<'a> Experiment<'a> {
         } else {
             let network = Network::new(self.kernels, &model, &self.protocol.normalisation()?, self.protocol.seed)?;
             let state = self.store.path(TRAINING);
-            self.recorded(|observer| Ok(fit(self.kernels, &network, self.train, &self.training, observer, Some(&state))?))?;
+            self.recorded(Subtask::AntiLearning, |observer| {
+                Ok(fit(self.kernels, &network, self.train, &self.training, observer, Some(&state))?)
+            })?;
             network.save(&path)?;
             network
         };
@@ -62,7 +64,7 @@ impl<'a> Experiment<'a> {
     /// What stops the search, or a disk that refuses.
     pub fn detect(&self, victim: &Network) -> Result<Detection> {
         let given = Given { train: self.train, victim };
-        self.recorded(|observer| Ok(self.defense.detect(&self.lab(observer), &given)?))
+        self.recorded(Subtask::AntiLearning, |observer| Ok(self.defense.detect(&self.lab(observer), &given)?))
     }
 
     /// The clean network, kept in [`DEFENDED`].
@@ -75,7 +77,8 @@ impl<'a> Experiment<'a> {
             Network::load_as(self.kernels, &path, &victim.spec)?
         } else {
             let given = Given { train: self.train, victim };
-            let network = self.recorded(|observer| Ok(self.defense.purify(&self.lab(observer), &given, split)?))?;
+            let network =
+                self.recorded(Subtask::Unlearning, |observer| Ok(self.defense.purify(&self.lab(observer), &given, split)?))?;
             network.save(&path)?;
             network
         };
@@ -88,7 +91,7 @@ impl<'a> Experiment<'a> {
     /// # Errors
     /// What stops prediction, or a disk that refuses.
     pub fn predict(&self, network: &Network, data: &Dataset, stage: &str) -> Result<Predictions> {
-        self.recorded(|observer| Ok(predict(self.kernels, network, data, self.protocol.batch(), observer, stage)?))
+        self.recorded(Subtask::Test, |observer| Ok(predict(self.kernels, network, data, self.protocol.batch(), observer, stage)?))
     }
 
     /// The images of `data` that `network` gives their label.
@@ -105,9 +108,9 @@ impl<'a> Experiment<'a> {
         Lab { kernels, training, options, folder: store.root(), observer }
     }
 
-    /// Does `job` with an observer that writes what it sees to the store.
-    fn recorded<T>(&self, job: impl FnOnce(&dyn Observer) -> Result<T>) -> Result<T> {
-        let recorder = Recorder::new(self.store, self.observer);
+    /// Does `job`, of `part`, with an observer that writes what it sees to the store.
+    fn recorded<T>(&self, part: Subtask, job: impl FnOnce(&dyn Observer) -> Result<T>) -> Result<T> {
+        let recorder = Recorder::new(self.store, part, self.observer);
         let done = job(&recorder)?;
         recorder.finish()?;
         Ok(done)

@@ -31,7 +31,7 @@ pub use simulation::Simulation;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
 pub use store::{
     Asked, BACKDOORED, CLASSES, DEFENDED, EVIDENCE, HISTOGRAM, METRICS, POISON, PREVIEW, Provenance, RESULTS, RUN, SHEET, SPLIT,
-    SURROGATE, SUSPECTS, StageTime, Store, TRAINING, UNDEFENDED, VERDICT,
+    SURROGATE, SUSPECTS, StageTime, Store, Subtask, TRAINING, UNDEFENDED, VERDICT,
 };
 
 pub use training::TRAINING_OPTIONS;

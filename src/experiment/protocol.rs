@@ -203,12 +203,7 @@ impl Protocol {
 
     /// The network for these images.
     pub fn model_spec(&self, data: &Dataset) -> ModelSpec {
-        ModelSpec {
-            name: self.model.clone(),
-            width: self.options.count(&WIDTH),
-            classes: data.classes.len(),
-            image_size: data.size,
-        }
+        ModelSpec::new(&self.model, self.options.count(&WIDTH), data.classes.len(), data.size)
     }
 
     /// The training of the network that is attacked.

@@ -208,7 +208,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Asked;
+    use crate::experiment::{Asked, Subtask};
 
     #[test]
     fn figures_are_percent_with_counts() {
@@ -251,7 +251,7 @@ mod tests {
             split: SplitFigures { precision: 0.1, recall: 0.2, fpr: 1e-9, auroc: 1.0 / 3.0, flagged: 4, counts: Map::new() },
             implanted: Some(false),
             der: None,
-            seconds: seconds(&[StageTime { name: "train".into(), seconds: 0.125 }]),
+            seconds: seconds(&[StageTime { name: "train".into(), seconds: 0.125, part: Subtask::AntiLearning }]),
             adapter: "a".into(),
             kernels: BTreeMap::from([("otherwise".into(), "strip".into())]),
             seed: u64::MAX,
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn seconds_add_up_by_stage_in_order() {
-        let stage = |name: &str, seconds| StageTime { name: name.into(), seconds };
+        let stage = |name: &str, seconds| StageTime { name: name.into(), seconds, part: Subtask::AntiLearning };
         let map = seconds(&[stage("train", 1.0), stage("features", 0.5), stage("train", 2.0)]);
         let expected = json!({"train": 3.0, "features": 0.5, "total": 3.5});
         assert_eq!(serde_json::to_string(&map).expect("json"), expected.to_string());

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, Subtask};
 use crate::train::{EpochRecord, Observer};
 
 /// Keeps what an observer sees, and passes all of it on.
 pub struct Recorder<'a> {
     store: &'a Store,
+    part: Subtask,
     observer: &'a dyn Observer,
     state: RefCell<State>,
 }
@@ -30,9 +31,9 @@ fn without_count(name: &str) -> &str {
 }
 
 impl<'a> Recorder<'a> {
-    /// Writes to `store`, and passes on to `observer`.
-    pub fn new(store: &'a Store, observer: &'a dyn Observer) -> Recorder<'a> {
-        Recorder { store, observer, state: RefCell::default() }
+    /// Writes to `store` what is seen of `part`, and passes on to `observer`.
+    pub fn new(store: &'a Store, part: Subtask, observer: &'a dyn Observer) -> Recorder<'a> {
+        Recorder { store, part, observer, state: RefCell::default() }
     }
 
     /// Ends the last stage.
@@ -47,7 +48,7 @@ impl<'a> Recorder<'a> {
     fn end_stage(&self) {
         let mut state = self.state.borrow_mut();
         let Some((name, began)) = state.stage.take() else { return };
-        if let Err(fault) = self.store.add_seconds(without_count(&name), began.elapsed().as_secs_f64()) {
+        if let Err(fault) = self.store.add_seconds(self.part, without_count(&name), began.elapsed().as_secs_f64()) {
             state.fault.get_or_insert(fault);
         }
     }
@@ -103,7 +104,7 @@ mod tests {
     fn stages_are_timed_and_epochs_written() {
         let place = tempfile::tempdir().expect("a folder");
         let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");
-        let recorder = Recorder::new(&store, &Silent);
+        let recorder = Recorder::new(&store, Subtask::AntiLearning, &Silent);
         recorder.begin("train 1/2", 20);
         recorder.advance(20);
         let record = EpochRecord {

@@ -50,6 +50,30 @@ pub const TRAINING: &str = "training.safetensors";
 /// Held by the process that works here.
 const LOCK: &str = "lock";
 
+/// The parts of a job in their order, by the original's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subtask {
+    /// Training on everything, and finding the poison.
+    #[default]
+    AntiLearning,
+    /// Making the clean network.
+    Unlearning,
+    /// Measuring both networks.
+    Test,
+}
+
+impl Subtask {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Subtask::AntiLearning => "anti_learning",
+            Subtask::Unlearning => "unlearning",
+            Subtask::Test => "test",
+        }
+    }
+}
+
 /// How long a stage took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageTime {
@@ -57,6 +81,9 @@ pub struct StageTime {
     pub name: String,
     /// Of all processes that worked on it.
     pub seconds: f64,
+    /// The last part that ran it. Earlier versions did not say.
+    #[serde(default)]
+    pub part: Subtask,
 }
 
 /// What made a run: the table `[run]` of [`RUN`].
@@ -122,8 +149,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
-    /// Locked until the last copy is gone; the system lets go of it when the process ends, however it ends.
-    _lock: Arc<File>,
+    /// Locked until the last copy is gone; the system lets go of it when the process ends, however it ends. None where nothing can be
+    /// written, and nothing needs to be.
+    lock: Option<Arc<File>>,
 }
 
 impl Store {
@@ -169,9 +197,13 @@ impl Store {
         let refused = |source| StoreError::Write { path: root.into(), source };
         if let Some(store) = earlier {
             store.agrees(asked)?;
-            sweep(root).map_err(refused)?;
+            if store.lock.is_some() {
+                sweep(root).map_err(refused)?;
+            }
             return Ok(store);
         }
+        // A link stays, and what it leads to moves.
+        let root = &led(root).map_err(refused)?;
         if asked.force && root.join(RUN).is_file() {
             // Not from under a process that works there.
             drop(Store::open(root)?);
@@ -184,21 +216,23 @@ impl Store {
         Ok(store)
     }
 
-    /// The store of a run that has begun.
+    /// The store of a run that has begun. One that has ended can be shown from a folder where nothing can be written.
     ///
     /// # Errors
-    /// Another process that works there; a folder that is not there.
+    /// Another process that works there; a folder that is not there, or where a run cannot go on.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         let path = root.join(LOCK);
-        let lock = File::options().create(true).append(true).open(&path);
-        let lock = lock.map_err(|source| StoreError::Write { path: path.clone(), source })?;
+        let lock = match File::options().create(true).append(true).open(&path) {
+            Err(_) if root.join(RESULTS).is_file() => return Ok(Store { root: root.into(), lock: None }),
+            opened => opened.map_err(|source| StoreError::Write { path: path.clone(), source })?,
+        };
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: root.into() }),
             // Some network file systems know no locks.
             Err(TryLockError::Error(e)) if e.kind() != std::io::ErrorKind::Unsupported => {
                 Err(StoreError::Write { path, source: e })
             }
-            _ => Ok(Store { root: root.into(), _lock: Arc::new(lock) }),
+            _ => Ok(Store { root: root.into(), lock: Some(Arc::new(lock)) }),
         }
     }
 
@@ -217,19 +251,22 @@ impl Store {
         self.path(file).is_file()
     }
 
-    /// Removes `files` and what is recorded of `stages`, so that they are made again.
+    /// Removes `files` and what is recorded of `part` and those after it, so that they are made again.
     ///
     /// # Errors
     /// A file that cannot be removed or rewritten.
-    pub fn undo(&self, files: &[&str], stages: &[&str]) -> Result<(), StoreError> {
+    pub fn undo(&self, files: &[&str], part: Subtask) -> Result<(), StoreError> {
         files.iter().try_for_each(|file| self.remove(file))?;
+        let (settings, mut run) = self.read_run()?;
+        let (kept, gone): (Vec<_>, Vec<_>) = run.stages.into_iter().partition(|stage| stage.part < part);
         if self.has(METRICS) {
-            let other = |line: &&str| serde_json::from_str::<Tag>(line).is_ok_and(|tag| !stages.contains(&tag.stage.as_str()));
+            let other = |line: &&str| {
+                serde_json::from_str::<Tag>(line).is_ok_and(|tag| !gone.iter().any(|stage| stage.name == tag.stage))
+            };
             let kept: String = self.read(METRICS)?.lines().filter(other).map(|line| format!("{line}\n")).collect();
             self.write(METRICS, kept.as_bytes())?;
         }
-        let (settings, mut run) = self.read_run()?;
-        run.stages.retain(|stage| !stages.contains(&stage.name.as_str()));
+        run.stages = kept;
         self.write_run(&settings, &run)
     }
 
@@ -239,9 +276,14 @@ impl Store {
     /// A file that cannot be removed.
     pub fn remove(&self, file: &str) -> Result<(), StoreError> {
         let path = self.path(file);
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        // Asked first: a disk that is read only refuses to remove what is not there, too.
+        let removed = match path.symlink_metadata() {
+            Err(e) => Err(e),
+            Ok(there) if there.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+        };
         match removed {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Write { path: self.path(file), source: e }),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Write { path, source: e }),
             _ => Ok(()),
         }
     }
@@ -277,15 +319,16 @@ impl Store {
         self.write(METRICS, format!("{kept}{line}\n").as_bytes())
     }
 
-    /// Adds to what `stage` has taken.
+    /// Adds to what `stage` has taken in `part`. What it took in another part is forgotten: a stage that is run again counts once.
     ///
     /// # Errors
     /// A disk that refuses.
-    pub fn add_seconds(&self, stage: &str, seconds: f64) -> Result<(), StoreError> {
+    pub fn add_seconds(&self, part: Subtask, stage: &str, seconds: f64) -> Result<(), StoreError> {
         let (settings, mut run) = self.read_run()?;
         match run.stages.iter_mut().find(|earlier| earlier.name == stage) {
-            Some(earlier) => earlier.seconds += seconds,
-            None => run.stages.push(StageTime { name: stage.into(), seconds }),
+            Some(earlier) if earlier.part == part => earlier.seconds += seconds,
+            Some(earlier) => (earlier.part, earlier.seconds) = (part, seconds),
+            None => run.stages.push(StageTime { name: stage.into(), seconds, part }),
         }
         self.write_run(&settings, &run)
     }
@@ -343,11 +386,17 @@ fn read_run(root: &Path) -> Result<(Table, Provenance), StoreError> {
     Ok((settings, run.run))
 }
 
+/// Where a link at `root` leads; without one, `root`.
+fn led(root: &Path) -> std::io::Result<PathBuf> {
+    // Without a slash at its end, which would follow it already.
+    let root: PathBuf = root.components().collect();
+    if root.is_symlink() { root.canonicalize() } else { Ok(root) }
+}
+
 /// Gives the folder the first free name of `root.1`, `root.2`, ...
 fn set_aside(root: &Path) -> Result<(), StoreError> {
     let aside = |n: usize| {
-        // Without a slash at its end.
-        let mut name = root.components().collect::<PathBuf>().into_os_string();
+        let mut name = root.as_os_str().to_owned();
         name.push(format!(".{n}"));
         PathBuf::from(name)
     };

@@ -21,11 +21,11 @@ fn epoch(stage: &str, epoch: usize, loss: f64) -> EpochRecord {
 #[test]
 fn run_toml_gives_settings_and_provenance_back() {
     let (_place, store) = store();
-    store.add_seconds("train", 1.5).expect("written");
-    store.add_seconds("train", 1.0).expect("written");
+    store.add_seconds(Subtask::AntiLearning, "train", 1.5).expect("written");
+    store.add_seconds(Subtask::AntiLearning, "train", 1.0).expect("written");
     let (settings, run) = store.read_run().expect("read");
     assert_eq!(settings, asked("lr = 0.1\nname = \"x\"").settings);
-    assert_eq!(run.stages, [StageTime { name: "train".into(), seconds: 2.5 }]);
+    assert_eq!(run.stages, [StageTime { name: "train".into(), seconds: 2.5, part: Subtask::AntiLearning }]);
     assert_eq!((run.version.as_str(), run.adapter.as_str()), (VERSION, "none"));
 }
 
@@ -64,12 +64,72 @@ fn what_is_undone_goes_and_all_else_stays() {
     }
     store.append_metrics(&epoch("train", 1, 0.5)).expect("appended");
     store.append_metrics(&epoch("unlearn", 1, 0.5)).expect("appended");
-    store.add_seconds("unlearn", 1.0).expect("written");
-    store.undo(&[DEFENDED, RESULTS], &["unlearn"]).expect("undone");
+    store.add_seconds(Subtask::Unlearning, "unlearn", 1.0).expect("written");
+    store.undo(&[DEFENDED, RESULTS], Subtask::Unlearning).expect("undone");
     assert!(store.has(RUN) && store.has(BACKDOORED) && !store.has(DEFENDED));
     let metrics = store.read(METRICS).expect("metrics");
     assert!(metrics.lines().count() == 1 && metrics.contains("\"train\""), "{metrics}");
     assert!(store.read_run().expect("read").1.stages.is_empty());
+}
+
+#[test]
+fn a_stage_counts_once_whichever_part_runs_it_again_and_all_of_an_undone_part_go() {
+    let (_place, store) = store();
+    let stages = || -> Vec<(String, f64)> {
+        store.read_run().expect("read").1.stages.into_iter().map(|stage| (stage.name, stage.seconds)).collect()
+    };
+    let add = |part, stage, seconds| store.add_seconds(part, stage, seconds).expect("written");
+    add(Subtask::AntiLearning, "train", 1.0);
+    add(Subtask::AntiLearning, "isolate", 2.0);
+    add(Subtask::Unlearning, "learn the rest", 4.0);
+    add(Subtask::Test, "test", 8.0);
+    store.undo(&[], Subtask::Unlearning).expect("undone");
+    assert_eq!(stages(), [("train".into(), 1.0), ("isolate".into(), 2.0)]);
+    for _ in 0..2 {
+        add(Subtask::Unlearning, "isolate", 16.0);
+    }
+    add(Subtask::Unlearning, "learn the rest", 32.0);
+    assert_eq!(stages(), [("train".into(), 1.0), ("isolate".into(), 32.0), ("learn the rest".into(), 32.0)]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_folder_stays_where_what_it_leads_to_is_set_aside() {
+    let (place, store) = store();
+    let (root, link) = (store.root().to_path_buf(), place.path().join("link"));
+    store.write(BACKDOORED, b"x").expect("written");
+    drop(store);
+    std::os::unix::fs::symlink(&root, &link).expect("linked");
+    let anew = Asked { force: true, ..asked("lr = 0.2") };
+    for (given, aside) in [(link.clone(), "b.1"), (link.join(""), "b.2")] {
+        assert!(Store::earlier(&given, &anew).expect("forced").is_none());
+        let store = Store::begin(&given, &anew, "none", None).expect("begun anew");
+        assert!(link.is_symlink() && link.join(RUN).is_file() && !link.join(BACKDOORED).exists(), "{}", given.display());
+        assert!(
+            root.with_file_name(aside).join(RUN).is_file(),
+            "the old folder is kept beside the folder that the link leads to"
+        );
+        assert!(store.root().ends_with("a/b") && !place.path().join("link.1").exists());
+    }
+    assert!(root.with_file_name("b.1").join(BACKDOORED).is_file());
+}
+
+#[test]
+fn a_run_that_has_ended_is_shown_without_a_lock_and_one_that_has_not_is_refused() {
+    let (_place, store) = store();
+    let root = store.root().to_path_buf();
+    drop(store);
+    // As little can a file be opened there as on a disk that is read only.
+    fs::remove_file(root.join(LOCK)).expect("removed");
+    fs::create_dir(root.join(LOCK)).expect("made");
+    let same = asked("lr = 0.1\nname = \"x\"");
+    let message = Store::earlier(&root, &same).expect_err("it cannot go on").to_string();
+    assert!(message.contains("lock"), "{message}");
+    fs::write(root.join(RESULTS), "{}").expect("written");
+    let earlier = Store::earlier(&root, &same).expect("the same").expect("shown");
+    let store = Store::begin(&root, &same, "none", Some(earlier)).expect("shown");
+    assert_eq!(store.read(RESULTS).expect("read"), "{}");
+    assert!(store.remove(TRAINING).is_ok(), "it is not there");
 }
 
 #[test]

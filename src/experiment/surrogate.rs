@@ -19,10 +19,10 @@ pub(super) fn surrogate(protocol: &Protocol, clean: &Dataset, checkpoint: Option
     let kernels = (host.open)(protocol.precision)?;
     let network = match checkpoint {
         Some(path) => {
-            let ModelSpec { name, width, image_size, .. } = Network::load(&kernels, path)?.spec;
+            let ModelSpec { name, width, image_size, stem, .. } = Network::load(&kernels, path)?.spec;
             let (shown, size) = (path.display(), clean.size);
             ensure!(image_size == size, "{shown} takes images of {image_size} pixels, not {size}: give another --surrogate");
-            Network::load_as(&kernels, path, &ModelSpec { name, width, ..model })?
+            Network::load_as(&kernels, path, &ModelSpec { name, width, stem, ..model })?
         }
         None => {
             images_at_once(&kernels, &model, protocol.batch())?;

@@ -25,6 +25,25 @@ pub struct ModelSpec {
     pub classes: usize,
     /// Height and width of the images, pixels.
     pub image_size: usize,
+    /// A ResNet's beginning; other networks have but one.
+    pub stem: Stem,
+}
+
+/// How a ResNet begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stem {
+    /// A 3x3 convolution of stride 1.
+    Small,
+    /// A 7x7 convolution of stride 2 and a max pool of stride 2.
+    Large,
+}
+
+impl Stem {
+    /// What networks for images of so many pixels a side have, unless somebody chose otherwise.
+    pub fn usual(image_size: usize) -> Stem {
+        if image_size >= LARGE { Stem::Large } else { Stem::Small }
+    }
 }
 
 /// An architecture.
@@ -90,6 +109,11 @@ fn find(name: &str, wanted: impl Fn(&ModelEntry) -> bool) -> Result<&'static Mod
 }
 
 impl ModelSpec {
+    /// A network with the stem that is usual for its images.
+    pub fn new(name: &str, width: usize, classes: usize, image_size: usize) -> ModelSpec {
+        ModelSpec { name: name.into(), width, classes, image_size, stem: Stem::usual(image_size) }
+    }
+
     /// The entry of exactly this name.
     ///
     /// # Errors

@@ -1,12 +1,12 @@
 //! ResNet (He et al. 2016), basic blocks. Small images get its common CIFAR form: a 3x3 stem of stride 1 without pooling, names as there
 //! (`shortcut`, `linear`). Images of [`LARGE`] pixels a side or more get the original stem, 7x7 of stride 2 and a max pool, and the names
-//! that torchvision has for that network (`downsample`, `fc`).
+//! that torchvision has for that network (`downsample`, `fc`). An imported network keeps its own stem ([`ModelSpec::stem`]).
 
-use super::{Builder, ModelSpec, Outputs};
+use super::{Builder, ModelSpec, Outputs, Stem};
 use crate::graph::{GraphError, Value};
 use crate::ops::{GlobalAvgPool, MaxPool, Window};
 
-/// Height and width from which images get the ImageNet stem.
+/// Height and width from which images usually get the ImageNet stem.
 pub const LARGE: usize = 64;
 
 pub(super) fn resnet18(b: &mut Builder, spec: &ModelSpec, images: Value) -> Result<Outputs, GraphError> {
@@ -18,7 +18,7 @@ pub(super) fn resnet34(b: &mut Builder, spec: &ModelSpec, images: Value) -> Resu
 }
 
 fn basic(b: &mut Builder, spec: &ModelSpec, images: Value, blocks: [usize; 4]) -> Result<Outputs, GraphError> {
-    let large = spec.image_size >= LARGE;
+    let large = spec.stem == Stem::Large;
     let (shortcut, classifier) = if large { ("downsample", "fc") } else { ("shortcut", "linear") };
     let (kernel, stride) = if large { (7, 2) } else { (3, 1) };
     let stem = b.conv("conv1", images, spec.width, kernel, stride, Some(3))?;

@@ -77,7 +77,7 @@ pub fn columns(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use crate::experiment::evaluate::{Count, ModelMetrics, SplitMetrics};
-    use crate::experiment::{DatasetFacts, PoisonFacts, SplitFigures, StageTime, seconds};
+    use crate::experiment::{DatasetFacts, PoisonFacts, SplitFigures, StageTime, Subtask, seconds};
 
     fn results(asr: usize) -> Record {
         let count = |hits, of| Count { hits, of };
@@ -109,7 +109,7 @@ mod tests {
             split: SplitFigures::from(&split),
             implanted: None,
             der: Some(99.5),
-            seconds: seconds(&[StageTime { name: "train".into(), seconds: 40.25 }]),
+            seconds: seconds(&[StageTime { name: "train".into(), seconds: 40.25, part: Subtask::AntiLearning }]),
             adapter: "llvmpipe [vulkan, cpu]".into(),
             kernels: std::collections::BTreeMap::new(),
             seed: 0,

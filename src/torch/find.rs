@@ -33,6 +33,9 @@ const WRAPPERS: [&str; 5] = ["module", "_orig_mod", "model", "net", "network"];
 /// Mappings in each other. A file may nest for ever; nobody does so more than twice.
 const DEEPEST: usize = 4;
 
+/// Entries of a state dict: a hundred times what large networks have. A pickle can name one tensor as often as it has bytes.
+const MOST_ENTRIES: usize = 100_000;
+
 /// Names that a sentence tells.
 const TOLD: usize = 8;
 
@@ -98,6 +101,11 @@ pub fn state_dict(p: &Values, storages: &HashMap<String, Range<usize>>) -> Resul
     let (place, others) = all.split_first().ok_or_else(|| missing(p))?;
     if others.first().is_some_and(|second| second.rank() == place.rank()) {
         let why = format!("holds several state dicts, under {}: save the network's alone", some(all.iter().map(path)));
+        return Err(TorchError::Content(why));
+    }
+    let count = place.entries.len();
+    if count > MOST_ENTRIES {
+        let why = format!("holds a state dict of {count} entries, and no network has more than {MOST_ENTRIES}: save it again");
         return Err(TorchError::Content(why));
     }
     let mut found = Found::default();

@@ -11,6 +11,10 @@ use super::TorchError;
 pub const LONGEST: usize = 256;
 const MOST_KINDS: usize = 256;
 
+/// Bytes that the values of a pickle may take, about. A network of a thousand tensors takes 3 MiB, a list of a million numbers 60 MiB.
+/// Each byte of a pickle can make a value of a hundred.
+const MOST_MEMORY: usize = 1 << 30;
+
 /// A value by number.
 pub type Id = usize;
 
@@ -114,6 +118,8 @@ struct Stack<T> {
     /// Heights of `items` where something begins.
     marks: Vec<usize>,
     memo: HashMap<usize, Id>,
+    /// Bytes that all that was ever made takes.
+    memory: usize,
 }
 
 /// An operation on a stack that lacks what it needs.
@@ -121,8 +127,15 @@ struct Empty;
 
 impl<T> Stack<T> {
     fn push(&mut self, value: Value<T>) {
-        self.items.push(self.pickle.values.len());
+        self.memory += size_of::<Value<T>>() + value.heap();
+        self.refer(self.pickle.values.len());
         self.pickle.values.push(value);
+    }
+
+    /// Puts a value that is there already onto the stack.
+    fn refer(&mut self, id: Id) {
+        self.memory += size_of::<Id>();
+        self.items.push(id);
     }
 
     fn pop(&mut self) -> Result<Id, Empty> {
@@ -157,6 +170,7 @@ impl<T> Stack<T> {
     }
 
     fn append(&mut self, items: Vec<Id>) -> Result<(), Empty> {
+        self.memory += items.len() * size_of::<Id>();
         let list = self.top()?;
         match &mut self.pickle.values[list] {
             Value::List(list) => list.extend(items),
@@ -167,6 +181,7 @@ impl<T> Stack<T> {
     }
 
     fn set(&mut self, items: Vec<Id>) -> Result<(), Empty> {
+        self.memory += items.len() * size_of::<Id>();
         let dict = self.top()?;
         match &mut self.pickle.values[dict] {
             Value::Dict(entries) => entries.extend(pairs(&items)),
@@ -195,21 +210,49 @@ fn pairs(items: &[Id]) -> impl Iterator<Item = (Id, Id)> {
     items.chunks_exact(2).map(|pair| (pair[0], pair[1]))
 }
 
+impl<T> Value<T> {
+    /// Bytes beside its own, at most.
+    fn heap(&self) -> usize {
+        match self {
+            Value::Text(text) => text.len(),
+            Value::Tuple(items) | Value::List(items) => items.len() * size_of::<Id>(),
+            Value::Dict(entries) => entries.len() * size_of::<(Id, Id)>(),
+            // A name, and a few numbers.
+            Value::Host(_) => 2 * LONGEST,
+            _ => 0,
+        }
+    }
+}
+
 impl<T> Pickle<T> {
     /// Runs the pickle that begins at byte `start`.
     ///
     /// # Errors
-    /// What the host refuses; an operation that is not among those of protocols 2 to 5; the end before a stop.
+    /// What the host refuses; an operation that is not among those of protocols 2 to 5; the end before a stop; values that would fill
+    /// the memory.
     pub fn read<H: Host<Thing = T>>(bytes: &[u8], start: usize, host: &mut H) -> Result<Pickle<T>, TorchError> {
+        Pickle::read_within(MOST_MEMORY, bytes, start, host)
+    }
+
+    fn read_within<H: Host<Thing = T>>(most: usize, bytes: &[u8], start: usize, host: &mut H) -> Result<Pickle<T>, TorchError> {
         let mut r = Reader { bytes, at: start.min(bytes.len()) };
         let pickle = Pickle { values: Vec::new(), root: 0, kinds: Vec::new(), end: 0 };
-        let mut s = Stack { pickle, items: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+        let mut s = Stack { pickle, items: Vec::new(), marks: Vec::new(), memo: HashMap::new(), memory: 0 };
         loop {
             let at = r.at;
             match step(&mut r, &mut s, host)? {
                 Ok(false) => {}
                 Ok(true) => break,
                 Err(Empty) => return Err(TorchError::Broken { at, why: "an operation without its operands".into() }),
+            }
+            if s.memory > most {
+                return Err(TorchError::Content(format!(
+                    "its pickle would fill the memory: {} of its bytes make values of {} MiB, and {} are read, far more than a state dict \
+                     takes. Save that alone: torch.save(model.state_dict(), FILE)",
+                    r.at - start,
+                    s.memory >> 20,
+                    most >> 20
+                )));
             }
         }
         s.pickle.root = s.top().map_err(|Empty| r.broken("a pickle of nothing"))?;
@@ -254,12 +297,15 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
         0x80 => drop(r.take(1)?), // PROTO
         0x95 => drop(r.take(8)?), // FRAME
         b'.' => return Ok(Ok(true)),
-        b'(' => s.marks.push(s.items.len()),
+        b'(' => {
+            s.memory += size_of::<usize>();
+            s.marks.push(s.items.len());
+        }
         b'0' => drop(need!(s.pop())),
         b'1' => drop(need!(s.pop_marked())),
         b'2' => {
             let top = need!(s.top());
-            s.items.push(top);
+            s.refer(top);
         }
         b'N' => s.push(Value::None),
         0x88 => s.push(Value::Bool(true)),
@@ -332,7 +378,7 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
         b'h' | b'j' => {
             let key = r.unsigned(if code == b'h' { 1 } else { 4 })?;
             let id = need!(s.memo.get(&key).copied().ok_or(Empty));
-            s.items.push(id);
+            s.refer(id);
         }
         b'q' | b'r' | 0x94 => {
             let key = match code {
@@ -341,6 +387,7 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
                 _ => s.memo.len(),
             };
             let top = need!(s.top());
+            s.memory += 2 * size_of::<(usize, Id)>(); // a map has room for more than it holds
             s.memo.insert(key, top);
         }
         b'c' | 0x93 => {
@@ -388,4 +435,48 @@ fn step<H: Host>(r: &mut Reader, s: &mut Stack<H::Thing>, host: &mut H) -> Resul
         }
     }
     Ok(Ok(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes a thing of every name and of every call.
+    struct Maker;
+
+    impl Host for Maker {
+        type Thing = ();
+
+        fn global(&self, _: &str) -> Option<()> {
+            Some(())
+        }
+
+        fn apply(&self, _: &Pickle<()>, (): &(), _: &[Id]) -> Result<Value<()>, TorchError> {
+            Ok(Value::Host(()))
+        }
+
+        fn persistent(&mut self, _: &Pickle<()>, _: &[Id]) -> Result<Value<()>, TorchError> {
+            Ok(Value::Host(()))
+        }
+    }
+
+    #[test]
+    fn a_pickle_that_would_fill_the_memory_is_refused_whatever_it_fills_it_with() {
+        let read = |most: usize, pickle: &[u8]| Pickle::read_within(most, pickle, 0, &mut Maker).map(|_| ());
+        let repeated = |start: &[u8], again: &[u8]| [start, &again.repeat(30_000), b"."].concat();
+        for (what, pickle, least) in [
+            ("values", repeated(b"", b"N"), 1 << 20),
+            ("the same value", repeated(b"N", b"2"), 200_000),
+            ("a value by its number", repeated(b"Nq\0", b"h\0"), 200_000),
+            ("numbers of values", repeated(b"N", b"\x94"), 400_000),
+            ("marks", repeated(b"N", b"("), 200_000),
+            ("things", repeated(b"ca\nb\n)q\0", b"ca\nb\n"), 1 << 23),
+            ("a list's items", repeated(b"]q\0", b"h\0a"), 400_000),
+            ("a dict's entries", repeated(b"}q\0", b"h\0h\0s"), 800_000),
+        ] {
+            let message = read(least, &pickle).expect_err(what).to_string();
+            assert!(message.contains("would fill the memory") && message.contains("torch.save(model.state_dict()"), "{message}");
+            assert_eq!(read(MOST_MEMORY, &pickle), Ok(()), "{what}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Checkpoints: safetensors files with PyTorch's names and layouts; and state dicts of other tools, which do not say what network
 //! they are of.
 //!
-//! The header's metadata holds one key, `dau`: a JSON object with `model`, `width`, `classes`, `image_size`, `mean`, `std`.
-//! One key, so that equal networks give equal files.
+//! The header's metadata holds one key, `dau`: a JSON object with `model`, `width`, `classes`, `image_size`, `mean`, `std`, and `stem`
+//! where it is not the usual one for images of that size. One key, so that equal networks give equal files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::network::params_of;
 use super::{Network, Normalisation, TrainError};
 use crate::files::write_atomic;
 use crate::kernel::Kernels;
-use crate::nn::{LARGE, ModelEntry, ModelSpec, Param, ParamKind, ParamSet};
+use crate::nn::{LARGE, ModelEntry, ModelSpec, Param, ParamKind, ParamSet, Stem};
 use crate::torch::{StateDict, Values};
 
 #[derive(Serialize, Deserialize)]
@@ -24,6 +24,9 @@ struct Header {
     width: usize,
     classes: usize,
     image_size: usize,
+    /// None is the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stem: Option<Stem>,
     mean: [f32; 3],
     std: [f32; 3],
 }
@@ -59,20 +62,19 @@ impl Checkpoint {
             .metadata("dau")
             .ok_or_else(|| fail("has no `dau` entry in its header: not written by dau; try `dau import`".into()))
             .and_then(|text| serde_json::from_str(text).map_err(|e| fail(format!("its `dau` header: {e}"))))?;
-        let Header { model: name, width, classes, image_size, mean, std } = header;
-        let spec = ModelSpec { name, width, classes, image_size };
+        let Header { model: name, width, classes, image_size, stem, mean, std } = header;
+        let spec = ModelSpec { name, width, classes, image_size, stem: stem.unwrap_or(Stem::usual(image_size)) };
         let wanted = expected.unwrap_or(&spec);
         let checkpoint = Checkpoint::new(&state, wanted, Normalisation { mean, std }).map_err(|e| e.of(path))?;
         Ok(Checkpoint { spec: ModelSpec { image_size, ..wanted.clone() }, ..checkpoint })
     }
 
     /// Makes a checkpoint of PyTorch's or safetensors' state dict in the file `path`: `model` is its architecture as
-    /// [`ModelEntry::named`] takes it, width and number of classes follow from the tensors. `image_size` (pixels) is by default the
-    /// least that suits its stem. It needs no device.
+    /// [`ModelEntry::named`] takes it, width, number of classes and stem follow from the tensors. `image_size` (pixels) is by default the
+    /// least that usually has its stem. It needs no device.
     ///
     /// # Errors
-    /// A file that [`StateDict::read`] refuses; another architecture: the first tensor that differs, and both shapes; a stem that is
-    /// not built for such images; a value or normalisation that no network works with.
+    /// A file that [`StateDict::read`] refuses; another architecture: the first tensor that differs, and both shapes; a value or normalisation that no network works with.
     pub fn import(path: &Path, model: &str, image_size: Option<usize>, norm: Normalisation) -> Result<Checkpoint, TrainError> {
         let entry = ModelEntry::named(model)?;
         let file = std::fs::read(path).map_err(|e| failed(path, e.to_string()))?;
@@ -154,8 +156,9 @@ impl Checkpoint {
     /// # Errors
     /// The file system's, naming the path.
     pub fn save(&self, path: &Path) -> Result<(), TrainError> {
-        let ModelSpec { name, width, classes, image_size } = self.spec.clone();
-        let header = Header { model: name, width, classes, image_size, mean: self.norm.mean, std: self.norm.std };
+        let ModelSpec { name: model, width, classes, image_size, stem } = self.spec.clone();
+        let stem = Some(stem).filter(|stem| *stem != Stem::usual(image_size));
+        let header = Header { model, width, classes, image_size, stem, mean: self.norm.mean, std: self.norm.std };
         let header = serde_json::to_string(&header).map_err(|e| failed(path, e.to_string()))?;
         self.write(path, Some(HashMap::from([("dau".to_string(), header)])))
     }
@@ -286,14 +289,17 @@ fn derive(state: &StateDict, entry: &ModelEntry, image_size: Option<usize>) -> R
     let classifier = ["linear.weight", "fc.weight"].into_iter().find_map(|name| state.shape(name));
     let Some(&[classes, _]) = classifier else { return Err(lacking("linear.weight or fc.weight")) };
     let image_size = image_size.unwrap_or(if kernel == 7 { LARGE } else { 32 });
-    let spec = ModelSpec { name: model.into(), width: (channels / entry.unit).max(1), classes, image_size };
-    let params = params_of(&spec).map_err(Unfit::Network)?;
-    let stem = params.iter().find(|p| p.name == STEM).map(|p| p.kind.torch_shape());
-    match stem.as_deref() {
-        Some(&[.., built]) if built != kernel => Err(Unfit::State(format!(
-            "{STEM} is a {kernel}x{kernel} stem; a {model} for images of {image_size} pixels has one of {built}x{built} here, and no \
-             other is built. Where its images were larger or smaller, give --image-size: a resnet's stem is 7x7 from {LARGE} pixels on"
-        ))),
-        _ => Ok(spec),
+    let usual = ModelSpec::new(model, (channels / entry.unit).max(1), classes, image_size);
+    let mut built = Vec::new();
+    for stem in [usual.stem, Stem::Small, Stem::Large] {
+        let spec = ModelSpec { stem, ..usual.clone() };
+        let params = params_of(&spec).map_err(Unfit::Network)?;
+        match params.iter().find(|p| p.name == STEM).map(|p| p.kind.torch_shape()).as_deref() {
+            Some(&[.., size]) if size != kernel => built.push(format!("{size}x{size}")),
+            _ => return Ok(spec),
+        }
     }
+    built.sort();
+    built.dedup();
+    Err(Unfit::State(format!("{STEM} is a {kernel}x{kernel} stem; a {model} has one of {} here", built.join(" or "))))
 }

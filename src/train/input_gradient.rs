@@ -138,7 +138,7 @@ mod tests {
         let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"));
         let spec = Spec::find("digits").expect("built in");
         let data = load(&spec, &LoadOptions::default()).expect("built in").train.subset(&[0, 1, 2, 3, 4]);
-        let model = ModelSpec { name: "resnet18".into(), width: 8, classes: 10, image_size: 16 };
+        let model = ModelSpec::new("resnet18", 8, 10, 16);
         let network = Network::new(&kernels, &model, &Normalisation { mean: spec.mean, std: spec.std }, 3).expect("made");
         // A batch of 2 for five images: whole batches, and one that is half empty.
         (InputGradient::new(&kernels, network, 2).expect("planned"), data)

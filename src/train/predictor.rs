@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn features_are_kept_while_they_come_and_gone_on_with() {
         let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"));
-        let spec = ModelSpec { name: "resnet18".into(), width: 4, classes: 4, image_size: 16 };
+        let spec = ModelSpec::new("resnet18", 4, 4, 16);
         let network = Network::new(&kernels, &spec, &Normalisation { mean: [0.5; 3], std: [0.3; 3] }, 1).unwrap();
         let mut noise = rng::stream(5, "noise");
         let data = Dataset {

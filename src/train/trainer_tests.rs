@@ -18,7 +18,7 @@ fn kernels() -> Kernels {
 }
 
 fn network(kernels: &Kernels) -> Network {
-    let spec = ModelSpec { name: "resnet18".into(), width: 4, classes: 4, image_size: SIZE };
+    let spec = ModelSpec::new("resnet18", 4, 4, SIZE);
     Network::new(kernels, &spec, &Normalisation { mean: [0.5; 3], std: [0.3; 3] }, 1).unwrap()
 }
 

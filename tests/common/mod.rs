@@ -53,7 +53,7 @@ pub fn nhwc(t: Tensor) -> Tensor {
 
 /// The smallest network that the tests train: ResNet-18 of width 8, for 16x16 images of ten classes.
 pub fn resnet_w8() -> ModelSpec {
-    ModelSpec { name: "resnet18".into(), width: 8, classes: 10, image_size: 16 }
+    ModelSpec::new("resnet18", 8, 10, 16)
 }
 
 /// The first `n` training images of the embedded digits, and how they are normalised.

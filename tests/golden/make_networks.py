@@ -23,32 +23,36 @@ NETWORKS = [
     ("preact-resnet18", 4, 16),
     ("wrn-16", 1, 16),
 ]
+# ResNets with the stem that is not the usual one for images of their size: whether it is the large one.
+STEMS = [
+    ("resnet18", 4, 32, True),
+]
 
 
-def network(name, width, size, state):
-    model = build(name, width, CLASSES, size).double()
+def network(name, width, size, state, large=None):
+    model = build(name, width, CLASSES, size, large).double()
     model.load_state_dict(state)
     return model
 
 
-def golden_network(name, width, size):
+def golden_network(name, width, size, large=None):
     golden = Golden()
-    title = f"{name}_{width}_{size}"
-    state = initial_values(Draw(f"{title}/init"), build(name, width, CLASSES, size).double().state_dict())
+    title = f"{name}_{width}_{size}" + {None: "", True: "_large", False: "_small"}[large]
+    state = initial_values(Draw(f"{title}/init"), build(name, width, CLASSES, size, large).double().state_dict())
 
     def make(draw):
         return draw.normal(BATCH, 3, size, size), draw.labels(BATCH, CLASSES)
 
     def accept(made):
-        return relu_distance(network(name, width, size, state).train(), made[0]) > 1e-5
+        return relu_distance(network(name, width, size, state, large).train(), made[0]) > 1e-5
 
     x, labels = first_draw(f"{title}/batch", accept, make, attempts=1000)
-    model = network(name, width, size, state).train()
+    model = network(name, width, size, state, large).train()
     logits = model(x)
     loss = F.cross_entropy(logits, labels)
     loss.backward()
     with torch.no_grad():
-        evaluated = network(name, width, size, state).eval()(x)
+        evaluated = network(name, width, size, state, large).eval()(x)
     golden.add("init", **state)
     golden.add("grad", **{n: p.grad for n, p in model.named_parameters() if p.numel() <= MOST})
     for key, tensor in dict(x=x, labels=labels.int(), logits=logits, eval_logits=evaluated, loss=loss[None]).items():
@@ -102,8 +106,8 @@ def torch_files(state):
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    for name, width, size in NETWORKS:
-        golden_network(name, width, size)
+    for case in NETWORKS + STEMS:
+        golden_network(*case)
 
 
 if __name__ == "__main__":

@@ -92,9 +92,10 @@ class WideResNet(nn.Module):
         return self.fc(out.mean((2, 3)))
 
 
-def build(name, width, classes, size):
-    """The network that dau calls `name`, for images of size x size. KeyError for another name."""
-    large = size >= 64
+def build(name, width, classes, size, large=None):
+    """The network that dau calls `name`, for images of size x size, a ResNet with the large stem or the small one if not the usual
+    for that size. KeyError for another name."""
+    large = size >= 64 if large is None else large
     networks = {
         "resnet18": lambda: resnet18(width, classes, large),
         "resnet34": lambda: resnet34(width, classes, large),

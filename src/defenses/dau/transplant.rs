@@ -159,7 +159,7 @@ mod tests {
         // Wrong labels without a trigger: called by many names, too.
         (4..data.len()).step_by(18).for_each(|i| data.labels[i] = 7);
         let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).unwrap());
-        let model = ModelSpec { name: "resnet18".into(), width: 8, classes: 10, image_size: size };
+        let model = ModelSpec::new("resnet18", 8, 10, size);
         let network = Network::new(&kernels, &model, &Normalisation { mean: spec.mean, std: spec.std }, 1).unwrap();
         let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
         let config = TrainConfig {

@@ -231,7 +231,7 @@ mod tests {
     fn the_best_network_comes_back_and_two_worse_ones_are_enough() {
         let data = load(&Spec::find("digits").unwrap(), &LoadOptions::default()).unwrap().train;
         let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).unwrap());
-        let model = ModelSpec { name: "resnet18".into(), width: 4, classes: 10, image_size: data.size };
+        let model = ModelSpec::new("resnet18", 4, 10, data.size);
         let network = Network::new(&kernels, &model, &Normalisation { mean: [0.3; 3], std: [0.3; 3] }, 5).unwrap();
         let (mut clean, mut flagged): (Vec<usize>, Vec<usize>) = ((0..200).collect(), (200..300).collect());
         let lists = take(&mut clean, &mut flagged, 3).expect("enough to hold some out");

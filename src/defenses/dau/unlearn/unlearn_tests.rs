@@ -29,7 +29,7 @@ fn flag(n: usize, which: impl Fn(usize) -> bool) -> Split {
 }
 
 fn network(kernels: &Kernels) -> Network {
-    let model = ModelSpec { name: "resnet18".into(), width: 4, classes: 10, image_size: 16 };
+    let model = ModelSpec::new("resnet18", 4, 10, 16);
     Network::new(kernels, &model, &Normalisation { mean: [0.3; 3], std: [0.3; 3] }, 5).unwrap()
 }
 
