@@ -44,7 +44,7 @@ impl Surrogate for InputGradient {
             Pull::Labels(labels) => Scalar::CrossEntropy(labels),
             Pull::Features(pull) => Scalar::Features(pull),
         };
-        let (features, gradient) = self.run(pixels, scalar).map_err(|e| AttackError::Surrogate { why: e.to_string() })?;
+        let (features, gradient) = self.run(pixels, scalar).map_err(|e| AttackError::Surrogate { source: e.into() })?;
         Ok(Response { features, gradient })
     }
 

@@ -48,3 +48,26 @@ impl Observer for Silent {
         false
     }
 }
+
+/// Loses the device once so many images are done.
+#[cfg(test)]
+pub(crate) struct Loses<'a> {
+    pub(crate) gpu: &'a crate::gpu::Gpu,
+    pub(crate) left: std::cell::Cell<u64>,
+}
+
+#[cfg(test)]
+impl Observer for Loses<'_> {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, images: u64) {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(images));
+        if (1..=images).contains(&left) {
+            self.gpu.device.destroy();
+        }
+    }
+    fn epoch(&self, _: &EpochRecord) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}

@@ -7,7 +7,7 @@ use rand::RngExt;
 use super::*;
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::nn::ModelSpec;
-use crate::train::Normalisation;
+use crate::train::{Loses, Normalisation, Silent};
 
 const SIZE: usize = 16;
 const PLAIN: SgdConfig = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, crop_pad: 0, flip: false };
@@ -165,4 +165,26 @@ fn the_rate_of_every_step_lies_on_one_cosine_over_all_epochs() {
     assert!(right < 1e-3 && constant > 0.05 && anew > 0.05, "{right} from the cosine, {constant} and {anew} from others");
     let said: Vec<f64> = watch.records.borrow().iter().map(|record| record.lr).collect();
     assert!(said.len() == 2 && (said[0] - peak).abs() < 1e-12 && (said[1] - half_wave(4)).abs() < 1e-12, "{said:?}");
+}
+
+#[test]
+fn a_training_whose_device_is_lost_goes_on_on_another() {
+    let (data, config) = (noise(24), config(4, 8, 0.05, CROPPED));
+    let trained = |kernels: &Kernels, observer: &dyn Observer, state: &Path| {
+        let network = network(kernels);
+        fit(kernels, &network, &data, &config, observer, Some(state))?;
+        let values = network.params.read()?.into_iter().flat_map(|(_, values)| values);
+        Ok::<_, TrainError>(values.map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let place = tempfile::tempdir().unwrap();
+    let whole = trained(&kernels(), &Silent, &place.path().join("whole")).unwrap();
+    // In the first epoch, in the third, with its last batch.
+    for images in [8, 2 * 24 + 16, 4 * 24] {
+        let (first, state) = (kernels(), place.path().join(images.to_string()));
+        let loses = Loses { gpu: first.gpu(), left: Cell::new(images) };
+        let said = trained(&first, &loses, &state).expect_err("a loss").to_string();
+        assert!(said.contains("was lost"), "{said}");
+        assert_eq!(state.is_file(), images > 24, "of {images} images");
+        assert!(trained(&kernels(), &Silent, &state).unwrap() == whole, "after {images} images");
+    }
 }
