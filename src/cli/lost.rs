@@ -85,7 +85,7 @@ mod tests {
         let run = |folder: &str| format!("run {TINY} --out {}", at(folder));
         let whole = submits(&run("whole"));
         let networks = ["backdoored.safetensors", "defended.safetensors", "split.csv"];
-        for percent in [0, 20, 70, 95] {
+        for percent in [0, 25, 90] {
             let folder = format!("lost-{percent}");
             let (done, left) = dau(&run(&folder), &[whole * percent / 100]);
             done.unwrap();

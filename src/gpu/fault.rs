@@ -153,7 +153,7 @@ pub(crate) mod loss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{AdapterChoice, Spare};
+    use crate::gpu::{AdapterChoice, Buffer, Spare};
 
     fn gpu() -> Gpu {
         Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter")
@@ -169,8 +169,8 @@ mod tests {
 
     #[test]
     fn wherever_it_is_noticed_a_lost_device_is_called_lost() {
-        // Reading what was there before, allocating and reading, waiting, a copy that was under way.
-        let ways: [fn(&Gpu, &crate::gpu::Buffer) -> Result<(), GpuError>; 4] = [
+        type Way = fn(&Gpu, &Buffer) -> Result<(), GpuError>;
+        let ways: [Way; 4] = [
             |gpu, buffer| gpu.read::<u32>(buffer).map(drop),
             |gpu, _| gpu.read::<u32>(&gpu.buffer("later", 64)?).map(drop),
             |gpu, _| gpu.wait(),

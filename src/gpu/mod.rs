@@ -27,7 +27,7 @@ pub enum GpuError {
     Device { adapter: String, why: String },
     #[error("{what} needs {needed} in one buffer; {adapter} allows {allowed}")]
     BufferTooLarge { what: String, needed: String, allowed: String, adapter: String },
-    #[error("{adapter} has no memory left for {what}, {needed}; {advice}")]
+    #[error("{adapter} has no memory left for the buffer `{what}` of {needed}: {advice}")]
     NoMemory { what: String, needed: String, adapter: String, advice: &'static str },
     #[error("the device {adapter} was lost ({why}), as happens when a driver is reset or the computer sleeps")]
     Lost { adapter: String, why: String },

@@ -56,8 +56,9 @@ impl Observer for OneByOne {
         self.asked.set(false);
     }
     fn advance(&self, _: u64) {}
-    fn epoch(&self, record: &EpochRecord) {
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
         self.records.borrow_mut().push(record.clone());
+        Ok(())
     }
     fn cancelled(&self) -> bool {
         self.asked.replace(true)
@@ -187,4 +188,27 @@ fn a_training_whose_device_is_lost_goes_on_on_another() {
         assert_eq!(state.is_file(), images > 24, "of {images} images");
         assert!(trained(&kernels(), &Silent, &state).unwrap() == whole, "after {images} images");
     }
+}
+
+/// Cannot keep what an epoch says.
+struct Full;
+
+impl Observer for Full {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+        Err(TrainError::Data("no room".into()))
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn an_epoch_that_cannot_be_recorded_is_not_saved_as_done() {
+    let (kernels, place) = (kernels(), tempfile::tempdir().unwrap());
+    let state = place.path().join("state");
+    let network = network(&kernels);
+    let done = fit(&kernels, &network, &noise(24), &config(2, 8, 0.05, PLAIN), &Full, Some(&state));
+    assert!(done.is_err_and(|e| e.to_string() == "no room") && !state.exists());
 }

@@ -40,8 +40,9 @@ struct Losses(RefCell<Vec<f64>>);
 impl Observer for Losses {
     fn begin(&self, _: &str, _: u64) {}
     fn advance(&self, _: u64) {}
-    fn epoch(&self, record: &EpochRecord) {
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
         self.0.borrow_mut().push(record.loss);
+        Ok(())
     }
     fn cancelled(&self) -> bool {
         false
