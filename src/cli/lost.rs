@@ -44,7 +44,7 @@ mod tests {
     use crate::cli::{Cli, subtask};
     use crate::gpu::loss;
 
-    const TINY: &str = "--width 4 --epochs 3 --limit-per-class 20 --batch 16 --unlearn-steps 30 --seed 3 --no-tune --json";
+    const TINY: &str = "--width 4 --epochs 2 --limit-per-class 10 --batch 16 --unlearn-steps 30 --seed 3 --no-tune --json";
 
     /// Does a command whose devices are lost after so many submits; how it ended, and what is left of the submits.
     fn dau(line: &str, losses: &[usize]) -> (Result<()>, Vec<usize>) {
@@ -103,6 +103,22 @@ mod tests {
         let took = submits(&defend("defend"));
         dau(&defend("defend-lost"), &[took / 3]).0.unwrap();
         same(&place.join("defend-lost"), &place.join("defend"), &["undefended.safetensors", "defended.safetensors"]);
+
+        let bad = place.join("bad/0");
+        fs::create_dir_all(&bad).unwrap();
+        for i in 0..12u8 {
+            image::RgbImage::from_fn(16, 16, |x, y| image::Rgb([i * 20, x as u8, y as u8]))
+                .save(bad.join(format!("{i}.png")))
+                .unwrap();
+        }
+        fs::write(place.join("whole/classes.txt"), (0..10).map(|class| format!("{class}\n")).collect::<String>()).unwrap();
+        let (made, bad) = (at("whole/backdoored.safetensors"), at("bad"));
+        let unlearn = |folder: &str| {
+            format!("unlearn --checkpoint {made} --suspects {bad} --unlearn-steps 60 --no-tune --json --out {}", at(folder))
+        };
+        let took = submits(&unlearn("unlearn"));
+        dau(&unlearn("unlearn-lost"), &[took / 2]).0.unwrap();
+        same(&place.join("unlearn-lost"), &place.join("unlearn"), &["defended.safetensors"]);
 
         let part = |part: &str, folder: &str| format!("--subtask {part} {TINY} --out {}", at(folder));
         for name in ["anti_learning", "unlearning", "test"] {
