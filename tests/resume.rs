@@ -32,8 +32,9 @@ impl Watch {
 impl Observer for Watch {
     fn begin(&self, _: &str, _: u64) {}
     fn advance(&self, _: u64) {}
-    fn epoch(&self, r: &EpochRecord) {
+    fn epoch(&self, r: &EpochRecord) -> Result<(), TrainError> {
         self.said.borrow_mut().push((r.epoch, r.loss.to_bits(), r.accuracy.to_bits()));
+        Ok(())
     }
     fn cancelled(&self) -> bool {
         self.left.set(self.left.get().saturating_sub(1));

@@ -32,8 +32,9 @@ impl Observer for Watch {
         self.images.set(self.images.get() + images);
     }
 
-    fn epoch(&self, record: &EpochRecord) {
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
         self.records.borrow_mut().push(record.clone());
+        Ok(())
     }
 
     fn cancelled(&self) -> bool {

@@ -16,8 +16,8 @@ pub enum AttackError {
     #[error("{attack} is made with a clean network's gradients, which this command has not: use `dau run` or `dau poison`")]
     NeedsSurrogate { attack: &'static str },
 
-    #[error("the clean network that the attack is made with: {why}")]
-    Surrogate { why: String },
+    #[error("the clean network that the attack is made with: {source}")]
+    Surrogate { source: Box<dyn std::error::Error + Send + Sync> },
 
     #[error("poison rate {rate} is outside 0..1: give a share of the training images, .1 for 10 %")]
     Rate { rate: f64 },

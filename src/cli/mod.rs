@@ -14,6 +14,7 @@ mod flags;
 mod import;
 mod inputs;
 mod layers;
+mod lost;
 mod own;
 mod poison;
 mod predict;
@@ -96,6 +97,39 @@ enum Command {
     Import(import::ImportArgs),
     /// Makes a PyTorch state dict of a checkpoint
     Export(import::ExportArgs),
+}
+
+impl Command {
+    fn run(&self, global: &Global) -> Result<()> {
+        match self {
+            Command::Demo(flags) => demo::run(flags, global),
+            Command::Run(flags) => run::run(flags, global),
+            Command::Defend(args) => defend::run(args, global),
+            Command::Scan(args) => scan::run(args, global),
+            Command::Unlearn(args) => unlearn::run(args, global),
+            Command::Poison(args) => poison::run(args, global),
+            Command::Data(command) => data::run(command, global),
+            Command::Subtask(args) => subtask::run(args, global),
+            Command::Devices => devices::run(global),
+            Command::Selftest => selftest::run(global),
+            Command::Bench(args) => bench::run(args, global),
+            Command::Predict(args) => predict::run(args, global),
+            Command::Import(args) => import::import(args, global),
+            Command::Export(args) => import::export(args, global),
+        }
+    }
+
+    /// `--force` of a command that keeps its state and goes on by being given again.
+    fn force(&mut self) -> Option<&mut bool> {
+        match self {
+            Command::Demo(flags) | Command::Run(flags) => Some(&mut flags.force),
+            Command::Defend(args) => Some(&mut args.force),
+            Command::Scan(args) => Some(&mut args.force),
+            Command::Unlearn(args) => Some(&mut args.force),
+            Command::Subtask(args) => Some(&mut args.flags.force),
+            _ => None,
+        }
+    }
 }
 
 /// Flags of every subcommand.
@@ -205,7 +239,7 @@ fn announce(kernels: &Kernels) {
 /// Input that is refused before anything is done or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Refused(anyhow::Error);
+struct Refused(#[source] anyhow::Error);
 
 /// Marks what stops a command before it has done anything.
 trait Refuse<T> {
@@ -237,7 +271,7 @@ fn writable(out: &Path, input: &Path) -> Result<()> {
 fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow!("cannot write to stdout: {e}")),
         _ => Ok(()),
     }
 }
@@ -257,25 +291,9 @@ fn log_to_stderr(verbose: u8) {
 /// any thread starts.
 pub fn main() -> ExitCode {
     suit_mesa();
-    let cli = Cli::parse_from(subtask::as_subcommand(std::env::args_os()));
+    let mut cli = Cli::parse_from(subtask::as_subcommand(std::env::args_os()));
     log_to_stderr(cli.global.verbose);
-    let global = &cli.global;
-    let done = match &cli.command {
-        Command::Demo(flags) => demo::run(flags, global),
-        Command::Run(flags) => run::run(flags, global),
-        Command::Defend(args) => defend::run(args, global),
-        Command::Scan(args) => scan::run(args, global),
-        Command::Unlearn(args) => unlearn::run(args, global),
-        Command::Poison(args) => poison::run(args, global),
-        Command::Data(command) => data::run(command, global),
-        Command::Subtask(args) => subtask::run(args, global),
-        Command::Devices => devices::run(global),
-        Command::Selftest => selftest::run(global),
-        Command::Bench(args) => bench::run(args, global),
-        Command::Predict(args) => predict::run(args, global),
-        Command::Import(args) => import::import(args, global),
-        Command::Export(args) => import::export(args, global),
-    };
+    let done = lost::outlast(&mut cli.command, &cli.global);
     let Err(error) = done else { return ExitCode::SUCCESS };
     if let Some(TrainError::Cancelled) = error.downcast_ref() {
         say!("stopped: nothing is half-written; a run goes on by the same command");

@@ -70,7 +70,7 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     progress.end();
     let csv = is_csv(&args.out);
     let file = if csv { encode_csv(&data, &predictions)? } else { encode(&data, &predictions)? };
-    write_atomic(&args.out, &file)?;
+    write_atomic(&args.out, &file).map_err(|e| anyhow!("cannot write {}: {e}", args.out.display()))?;
 
     let of = data.len();
     if args.images.is_some() {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::INTERRUPTED_CODE;
-use crate::train::{EpochRecord, Observer};
+use crate::train::{EpochRecord, Observer, TrainError};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static WATCHING: Once = Once::new();
@@ -80,10 +80,11 @@ impl Observer for Progress {
         }
     }
 
-    fn epoch(&self, record: &EpochRecord) {
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
         if let Some(stage) = &mut *self.stage.borrow_mut() {
             stage.said = format!("loss {:.4}, accuracy {:.2} %, lr {:.5}", record.loss, record.accuracy, record.lr);
         }
+        Ok(())
     }
 
     fn end(&self) {

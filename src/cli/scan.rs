@@ -37,7 +37,7 @@ pub struct ScanArgs {
     out: Option<PathBuf>,
     /// Begin anew where the folder holds a run; the old folder is kept beside it
     #[arg(long, help_heading = OUTPUT)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {

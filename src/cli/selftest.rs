@@ -31,6 +31,8 @@ pub fn run(global: &Global) -> Result<()> {
     let mut rows = Vec::new();
     for (staging, kernels) in &devices {
         rows.extend(OPS.iter().map(|op| try_op(op, *staging, kernels)));
+        // What failed on a device that is lost says nothing of its kernels.
+        kernels.gpu().alive()?;
     }
     let failed: usize = rows.iter().map(|row| row.failures.len()).sum();
     let cases: usize = rows.iter().map(|row| row.cases).sum();

@@ -26,7 +26,7 @@ pub struct SubtaskArgs {
     #[arg(long, value_name = "PART", value_parser = word::<Subtask>)]
     subtask: Subtask,
     #[command(flatten)]
-    flags: Flags,
+    pub(super) flags: Flags,
 }
 
 /// `dau --subtask x ...` as `dau subtask --subtask x ...`, so that it is a subcommand like any other.

@@ -43,7 +43,7 @@ pub struct UnlearnArgs {
     out: Option<PathBuf>,
     /// Begin anew where the folder holds a run; the old folder is kept beside it
     #[arg(long, help_heading = OUTPUT)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 /// What to forget and what to keep.

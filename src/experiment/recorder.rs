@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::Instant;
 
 use super::{Store, StoreError, Subtask};
-use crate::train::{EpochRecord, Observer};
+use crate::train::{EpochRecord, Observer, TrainError};
 
 /// Keeps what an observer sees, and passes all of it on.
 pub struct Recorder<'a> {
@@ -17,7 +17,7 @@ pub struct Recorder<'a> {
 #[derive(Default)]
 struct State {
     stage: Option<(String, Instant)>,
-    /// The first record that could not be written.
+    /// The first time that could not be written.
     fault: Option<StoreError>,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Recorder<'a> {
     /// Ends the last stage.
     ///
     /// # Errors
-    /// The first record that could not be written.
+    /// The first time that could not be written.
     pub fn finish(self) -> Result<(), StoreError> {
         self.end();
         self.state.into_inner().fault.map_or(Ok(()), Err)
@@ -65,11 +65,9 @@ impl Observer for Recorder<'_> {
         self.observer.advance(images);
     }
 
-    fn epoch(&self, record: &EpochRecord) {
-        if let Err(fault) = self.store.append_metrics(record) {
-            self.state.borrow_mut().fault.get_or_insert(fault);
-        }
-        self.observer.epoch(record);
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
+        self.store.append_metrics(record).map_err(|e| TrainError::Data(e.to_string()))?;
+        self.observer.epoch(record)
     }
 
     fn end(&self) {
@@ -117,7 +115,7 @@ mod tests {
             seconds: 1.0,
             images_per_second: 20.0,
         };
-        recorder.epoch(&record);
+        recorder.epoch(&record).expect("written");
         recorder.begin("train 2/2", 20);
         recorder.begin("features", 20);
         recorder.begin("test defended 2/2", 20);

@@ -44,7 +44,7 @@ impl Surrogate for InputGradient {
             Pull::Labels(labels) => Scalar::CrossEntropy(labels),
             Pull::Features(pull) => Scalar::Features(pull),
         };
-        let (features, gradient) = self.run(pixels, scalar).map_err(|e| AttackError::Surrogate { why: e.to_string() })?;
+        let (features, gradient) = self.run(pixels, scalar).map_err(|e| AttackError::Surrogate { source: e.into() })?;
         Ok(Response { features, gradient })
     }
 
@@ -65,7 +65,7 @@ mod tests {
     use crate::data::{LoadOptions, Spec, load};
     use crate::gpu::{AdapterChoice, Gpu};
     use crate::kernel::Kernels;
-    use crate::train::{EpochRecord, Observer};
+    use crate::train::{EpochRecord, Observer, TrainError};
 
     /// So slow that no weight changes: after training a network still has the weights that it began with.
     const STANDSTILL: f64 = 1e-30;
@@ -77,8 +77,9 @@ mod tests {
     impl Observer for Losses {
         fn begin(&self, _: &str, _: u64) {}
         fn advance(&self, _: u64) {}
-        fn epoch(&self, record: &EpochRecord) {
+        fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
             self.0.borrow_mut().push(record.loss);
+            Ok(())
         }
         fn cancelled(&self) -> bool {
             false

@@ -1,10 +1,9 @@
 //! Finding an adapter, opening its device, and what the rest may know about it.
 
-use std::sync::{Arc, Mutex};
-
 use serde::{Deserialize, Serialize};
 
 use super::GpuError;
+use super::fault::Fault;
 
 /// How the convolutions bring their operands to the multiply-adds; one is chosen per adapter (see `shaders/README.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +198,7 @@ pub struct Gpu {
     limits: wgpu::Limits,
     features: wgpu::Features,
     caps: Caps,
-    fault: Arc<Mutex<Option<String>>>,
+    pub(super) fault: Fault,
 }
 
 #[cfg(target_os = "linux")]
@@ -312,22 +311,7 @@ impl Gpu {
         }))
         .map_err(|e| GpuError::Device { adapter: info.name.clone(), why: e.to_string() })?;
 
-        let fault = Arc::new(Mutex::new(None::<String>));
-        let seen = fault.clone();
-        // The first fault is the cause; later ones are its echoes.
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-            if let Ok(mut f) = seen.lock() {
-                f.get_or_insert_with(|| e.to_string());
-            }
-        }));
-        let seen = fault.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed
-                && let Ok(mut f) = seen.lock()
-            {
-                f.get_or_insert_with(|| format!("device lost: {message}"));
-            }
-        });
+        let fault = Fault::of(&device);
 
         let fixed = info.subgroup_min_size == info.subgroup_max_size;
         // A shuffle kernel's tile is as many vec4 of channels as the subgroup has lanes: below 8 it does not pay, and
@@ -388,20 +372,6 @@ impl Gpu {
         let i = &self.info;
         let driver = if i.driver_info.is_empty() { &i.driver } else { &i.driver_info };
         format!("{} [{}, {}], {}", i.name, i.backend, device_type(i.device_type), driver).trim_end_matches(", ").to_string()
-    }
-
-    /// Reports the first error the driver raised since the device was opened, if any.
-    pub fn check(&self) -> Result<(), GpuError> {
-        match self.fault.lock() {
-            Ok(f) => f.clone().map_or(Ok(()), |e| Err(GpuError::Reported(e))),
-            Err(_) => Err(GpuError::Reported("the error handler panicked".into())),
-        }
-    }
-
-    /// Waits until all submitted work is done.
-    pub fn wait(&self) -> Result<(), GpuError> {
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| GpuError::Reported(e.to_string()))?;
-        self.check()
     }
 }
 

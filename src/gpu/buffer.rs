@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use super::fault::LESS;
 use super::{Gpu, GpuError, human_bytes};
 
 /// A range of storage, of 4-byte elements (f32 or u32). Clones share it. It starts at a multiple of 256 bytes; what lies behind it
@@ -113,17 +114,37 @@ impl Gpu {
                 adapter: self.info().name.clone(),
             });
         }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        self.create(label, size, usage)
+    }
+
+    /// A buffer of any kind.
+    ///
+    /// # Errors
+    /// Names `label` and the size when memory runs out.
+    pub(crate) fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, GpuError> {
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let raw =
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false });
         match pollster::block_on(scope.pop()) {
-            Some(e) => Err(GpuError::Reported(format!("allocating {} for {label}: {e}", human_bytes(size)))),
+            Some(_) => Err(self.cause(GpuError::NoMemory {
+                what: label.to_string(),
+                needed: human_bytes(size),
+                adapter: self.info().name.clone(),
+                advice: LESS,
+            })),
             None => Ok(raw),
         }
+    }
+
+    /// A buffer that holds `data` from its making.
+    ///
+    /// # Errors
+    /// As [`Gpu::create`].
+    pub(crate) fn filled(&self, label: &str, data: &[u8], usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, GpuError> {
+        let raw = self.create(label, data.len() as u64, usage | wgpu::BufferUsages::COPY_DST)?;
+        self.queue.write_buffer(&raw, 0, data);
+        Ok(raw)
     }
 
     /// The largest buffer one shader binding may hold, bytes.
@@ -140,15 +161,28 @@ impl Gpu {
     /// Reads a whole buffer, waiting for it.
     pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&self, buffer: &Buffer) -> Result<Vec<T>, GpuError> {
         let encoder = self.device.create_command_encoder(&Default::default());
-        let parts = self.submit(encoder, &[buffer], &Spare::default()).wait(self)?;
+        let parts = self.submit(encoder, &[buffer], &Spare::default())?.wait(self)?;
         Ok(bytemuck::pod_collect_to_vec(&parts[0]))
     }
 
     /// Submits what `encoder` holds, then copies of `fetch`, into a spare staging buffer where one has their size.
-    pub(crate) fn submit(&self, mut encoder: wgpu::CommandEncoder, fetch: &[&Buffer], spare: &Spare) -> Pending {
+    ///
+    /// # Errors
+    /// As [`Gpu::create`].
+    pub(crate) fn submit(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        fetch: &[&Buffer],
+        spare: &Spare,
+    ) -> Result<Pending, GpuError> {
         let lengths: Vec<u64> = fetch.iter().map(|b| b.bytes).collect();
         let total = lengths.iter().sum();
-        let staging = (total > 0).then(|| spare.take(total).unwrap_or_else(|| self.staging(total)));
+        let staging = match spare.take(total) {
+            None if total > 0 => {
+                Some(self.create("reading", total, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?)
+            }
+            spare => spare,
+        };
         if let Some(staging) = &staging {
             let mut at = 0;
             for b in fetch {
@@ -156,6 +190,8 @@ impl Gpu {
                 at += b.bytes;
             }
         }
+        #[cfg(test)]
+        super::loss::submit(&self.device);
         let submitted = self.queue.submit([encoder.finish()]);
         let staging = staging.map(|raw| {
             let (send, receive) = mpsc::channel();
@@ -165,23 +201,12 @@ impl Gpu {
             });
             (raw, receive)
         });
-        Pending { submitted, lengths, staging, spare: spare.clone(), next: None }
-    }
-
-    fn staging(&self, size: u64) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read"),
-            size,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
+        Ok(Pending { submitted, lengths, staging, spare: spare.clone(), next: None })
     }
 
     /// Waits for one submit, not for those after it.
     fn wait_for(&self, submitted: &wgpu::SubmissionIndex) -> Result<(), GpuError> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submitted.clone()), timeout: None };
-        self.device.poll(poll).map_err(|e| GpuError::Reported(e.to_string()))?;
-        self.check()
+        self.poll(wgpu::PollType::Wait { submission_index: Some(submitted.clone()), timeout: None })
     }
 }
 
@@ -219,11 +244,11 @@ impl Pending {
                     Ok(r) => break r,
                     // Another thread's wait may be about to say so.
                     Err(mpsc::TryRecvError::Empty) => gpu.wait_for(&self.submitted)?,
-                    Err(mpsc::TryRecvError::Disconnected) => return Err(GpuError::Read("the device was lost".into())),
+                    Err(mpsc::TryRecvError::Disconnected) => return Err(gpu.cause(GpuError::Read("nobody answered".into()))),
                 }
             };
-            result.map_err(|e| GpuError::Read(e.to_string()))?;
-            let view = raw.get_mapped_range(..).map_err(|e| GpuError::Read(e.to_string()))?;
+            result.map_err(|e| gpu.cause(GpuError::Read(e.to_string())))?;
+            let view = raw.get_mapped_range(..).map_err(|e| gpu.cause(GpuError::Read(e.to_string())))?;
             let mut rest = &view[..];
             for length in self.lengths {
                 let (part, after) = rest.split_at(length as usize);

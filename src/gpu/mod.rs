@@ -2,12 +2,15 @@
 
 mod adapter;
 mod buffer;
+mod fault;
 mod timer;
 
 pub(crate) use adapter::suit_mesa;
 pub use adapter::{AdapterChoice, AdapterRow, Candidate, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, list};
 pub use buffer::{Buffer, Pending};
 pub(crate) use buffer::{MOST_SIDE_BY_SIDE, Spare, padded};
+#[cfg(test)]
+pub(crate) use fault::loss;
 pub use timer::Timer;
 
 use thiserror::Error;
@@ -24,6 +27,10 @@ pub enum GpuError {
     Device { adapter: String, why: String },
     #[error("{what} needs {needed} in one buffer; {adapter} allows {allowed}")]
     BufferTooLarge { what: String, needed: String, allowed: String, adapter: String },
+    #[error("{adapter} has no memory left for the buffer `{what}` of {needed}: {advice}")]
+    NoMemory { what: String, needed: String, adapter: String, advice: &'static str },
+    #[error("the device {adapter} was lost ({why}), as happens when a driver is reset or the computer sleeps")]
+    Lost { adapter: String, why: String },
     #[error("the GPU reported an error: {0}")]
     Reported(String),
     #[error("reading a buffer back failed: {0}")]

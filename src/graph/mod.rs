@@ -39,9 +39,9 @@ pub enum GraphError {
     Length { value: String, expected: usize, found: usize },
     #[error("{what} needs {needed} in one buffer; {adapter} allows {allowed}")]
     TooLarge { what: String, needed: String, allowed: String, adapter: String },
-    #[error(transparent)]
+    #[error("{0}")]
     Kernel(#[from] crate::kernel::KernelError),
-    #[error(transparent)]
+    #[error("{0}")]
     Gpu(#[from] crate::gpu::GpuError),
 }
 

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wgpu::util::DeviceExt;
-
 use super::layout::{Footprint, layout};
 use super::{Bind, Elem, Graph, GraphError, Launch, Param, Slot, Source, Value};
 use crate::gpu::{Buffer, Gpu, Pending, Spare, Timer};
@@ -99,12 +97,8 @@ impl Plan {
             .collect::<Result<Vec<_>, _>>()?;
 
         let count: usize = layout.steps.iter().map(|step| step.lowered.launches.len()).sum();
-        let uniforms = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("params"),
-            size: (count.max(1) * PARAMS_STEP) as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let size = (count.max(1) * PARAMS_STEP) as u64;
+        let uniforms = gpu.create("params", size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
         let mut plan = Plan {
             gpu,
             dispatches: Vec::with_capacity(count),
@@ -293,7 +287,7 @@ impl Plan {
         let buffers = values.iter().map(|v| self.buffer(*v)).collect::<Result<Vec<_>, _>>()?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         self.encode(&mut encoder, 1);
-        Ok(self.gpu.submit(encoder, &buffers, &self.spare))
+        Ok(self.gpu.submit(encoder, &buffers, &self.spare)?)
     }
 
     /// Runs the plan `times` times in one submit and one pass: what benches time.
@@ -324,11 +318,7 @@ impl Plan {
             params.extend_from_slice(&self.shadow);
         }
         self.check()?;
-        let staged = self.gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label: Some("params of many runs"),
-            contents: &params,
-            usage: wgpu::BufferUsages::COPY_SRC,
-        });
+        let staged = self.gpu.filled("params of many runs", &params, wgpu::BufferUsages::COPY_SRC)?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         for i in 0..times {
             encoder.copy_buffer_to_buffer(&staged, (i * bytes) as u64, &self.uniforms, 0, bytes as u64);

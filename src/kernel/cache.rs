@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{KernelError, KernelId, Reflected, Tuning, expand, reflect};
-use crate::gpu::{Candidate, Caps, Gpu};
+use crate::gpu::{Candidate, Caps, Gpu, GpuError};
 
 /// A compiled entry point and its interface.
 pub struct Kernel {
@@ -105,7 +105,10 @@ impl Kernels {
         });
         let layout = pipeline.get_bind_group_layout(0);
         if let Some(e) = pollster::block_on(scope.pop()) {
-            return Err(KernelError::Invalid { kernel: label, why: e.to_string() });
+            return Err(match self.gpu.cause(GpuError::Reported(e.to_string())) {
+                lost @ GpuError::Lost { .. } => lost.into(),
+                _ => KernelError::Invalid { kernel: label, why: e.to_string() },
+            });
         }
         Ok(Kernel { pipeline, layout, reflected })
     }

@@ -58,6 +58,6 @@ pub enum KernelError {
     NoConst { file: String, name: String },
     #[error("{kernel}: {why}")]
     Invalid { kernel: String, why: String },
-    #[error(transparent)]
+    #[error("{0}")]
     Gpu(#[from] crate::gpu::GpuError),
 }

@@ -189,7 +189,7 @@ mod tests {
         let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
         let data = data();
         let endless = || std::iter::repeat_with(|| Batch::new(&data, &[Part { indices: &[1], weight: 1.0 }]));
-        let nothing = || gpu.submit(gpu.device.create_command_encoder(&Default::default()), &[], &Default::default());
+        let nothing = || gpu.submit(gpu.device.create_command_encoder(&Default::default()), &[], &Default::default()).unwrap();
         let refuse = || TrainError::Data("enough".into());
 
         let mut started = 0;

@@ -187,7 +187,7 @@ impl Checkpoint {
             tensors.push((p.name.clone(), view.map_err(|e| fail(e.to_string()))?));
         }
         let file = safetensors::serialize(tensors, metadata).map_err(|e| fail(e.to_string()))?;
-        write_atomic(path, &file).map_err(|e| fail(e.to_string()))
+        write_atomic(path, &file).map_err(|e| fail(format!("cannot be written: {e}")))
     }
 }
 

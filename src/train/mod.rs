@@ -18,6 +18,8 @@ pub(crate) use batch::{stream, stream_until};
 pub use checkpoint::Checkpoint;
 pub use input_gradient::{InputGradient, Scalar};
 pub use network::{Network, Normalisation};
+#[cfg(test)]
+pub(crate) use observer::Loses;
 pub use observer::{EpochRecord, Observer, Silent};
 pub use predictor::{Predictions, Predictor, predict};
 pub use schedule::cosine;
@@ -32,9 +34,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum TrainError {
-    #[error(transparent)]
+    #[error("{0}")]
     Graph(#[from] crate::graph::GraphError),
-    #[error(transparent)]
+    #[error("{0}")]
     Gpu(#[from] crate::gpu::GpuError),
     #[error("{stage}: the loss became {value} in epoch {epoch}, step {step}; try a smaller learning rate (it was {lr:e})")]
     NotFinite { stage: String, epoch: usize, step: usize, value: f32, lr: f64 },

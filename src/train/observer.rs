@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::TrainError;
+
 /// What one epoch did: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, Serialize)]
 pub struct EpochRecord {
@@ -30,7 +32,10 @@ pub trait Observer {
     /// So many more images are done.
     fn advance(&self, images: u64);
     /// An epoch has ended.
-    fn epoch(&self, record: &EpochRecord);
+    ///
+    /// # Errors
+    /// A record that cannot be kept: the epoch does not count, and a run that goes on has it again.
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError>;
     /// The last stage that began has ended, and none begins now.
     fn end(&self) {}
     /// Asked between batches; true makes the job return `TrainError::Cancelled`.
@@ -43,7 +48,34 @@ pub struct Silent;
 impl Observer for Silent {
     fn begin(&self, _: &str, _: u64) {}
     fn advance(&self, _: u64) {}
-    fn epoch(&self, _: &EpochRecord) {}
+    fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+        Ok(())
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Loses the device once so many images are done.
+#[cfg(test)]
+pub(crate) struct Loses<'a> {
+    pub(crate) gpu: &'a crate::gpu::Gpu,
+    pub(crate) left: std::cell::Cell<u64>,
+}
+
+#[cfg(test)]
+impl Observer for Loses<'_> {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, images: u64) {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(images));
+        if (1..=images).contains(&left) {
+            self.gpu.device.destroy();
+        }
+    }
+    fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+        Ok(())
+    }
     fn cancelled(&self) -> bool {
         false
     }

@@ -210,7 +210,9 @@ mod tests {
         fn advance(&self, images: u64) {
             self.images.set(self.images.get() + images);
         }
-        fn epoch(&self, _: &EpochRecord) {}
+        fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+            Ok(())
+        }
         fn cancelled(&self) -> bool {
             self.asked.set(self.asked.get() + 1);
             self.asked.get() > self.most

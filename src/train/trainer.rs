@@ -222,7 +222,7 @@ impl<'a> Trainer<'a> {
                 lr: cosine(config.lr, epoch * steps_per_epoch, total),
                 seconds: at.seconds,
                 images_per_second: seen / at.seconds,
-            });
+            })?;
             *at = Position { epoch: epoch + 1, step: 0, loss: 0.0, hits: 0, seen: 0, seconds: 0.0, ..at.clone() };
         }
         Ok(())

@@ -7,7 +7,7 @@ use rand::RngExt;
 use super::*;
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::nn::ModelSpec;
-use crate::train::{Normalisation, Silent};
+use crate::train::{Loses, Normalisation, Silent};
 
 const SIZE: usize = 16;
 const PLAIN: SgdConfig = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, crop_pad: 0, flip: false };
@@ -56,8 +56,9 @@ impl Observer for OneByOne {
         self.asked.set(false);
     }
     fn advance(&self, _: u64) {}
-    fn epoch(&self, record: &EpochRecord) {
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
         self.records.borrow_mut().push(record.clone());
+        Ok(())
     }
     fn cancelled(&self) -> bool {
         self.asked.replace(true)
@@ -272,4 +273,49 @@ fn a_batch_in_parts_moves_by_the_sum_of_its_parts() {
     let flooding = StepConfig { at_once: 8, ..StepConfig::new(20, &[LossKind::Flooding { level: 0.5 }], &PLAIN) };
     let error = TrainStep::new(&kernels, &start, &flooding).err().expect("refused").to_string();
     assert!(error.starts_with("a batch of 20 does not fit: flooding asks for the mean loss of a whole batch"), "{error}");
+}
+
+#[test]
+fn a_training_whose_device_is_lost_goes_on_on_another() {
+    let (data, config) = (noise(24), config(4, 8, 0.05, CROPPED));
+    let trained = |kernels: &Kernels, observer: &dyn Observer, state: &Path| {
+        let network = network(kernels);
+        fit(kernels, &network, &data, &config, observer, Some(state))?;
+        let values = network.params.read()?.into_iter().flat_map(|(_, values)| values);
+        Ok::<_, TrainError>(values.map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let place = tempfile::tempdir().unwrap();
+    let whole = trained(&kernels(), &Silent, &place.path().join("whole")).unwrap();
+    // In the first epoch, in the third, with its last batch.
+    for images in [8, 2 * 24 + 16, 4 * 24] {
+        let (first, state) = (kernels(), place.path().join(images.to_string()));
+        let loses = Loses { gpu: first.gpu(), left: Cell::new(images) };
+        let said = trained(&first, &loses, &state).expect_err("a loss").to_string();
+        assert!(said.contains("was lost"), "{said}");
+        assert_eq!(state.is_file(), images > 24, "of {images} images");
+        assert!(trained(&kernels(), &Silent, &state).unwrap() == whole, "after {images} images");
+    }
+}
+
+/// Cannot keep what an epoch says.
+struct Full;
+
+impl Observer for Full {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+        Err(TrainError::Data("no room".into()))
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn an_epoch_that_cannot_be_recorded_is_not_saved_as_done() {
+    let (kernels, place) = (kernels(), tempfile::tempdir().unwrap());
+    let state = place.path().join("state");
+    let network = network(&kernels);
+    let done = fit(&kernels, &network, &noise(24), &config(2, 8, 0.05, PLAIN), &Full, Some(&state));
+    assert!(done.is_err_and(|e| e.to_string() == "no room") && !state.exists());
 }

@@ -73,7 +73,9 @@ impl Observer for Watch {
         self.stages.borrow_mut().push(stage.into());
     }
     fn advance(&self, _: u64) {}
-    fn epoch(&self, _: &EpochRecord) {}
+    fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+        Ok(())
+    }
     fn cancelled(&self) -> bool {
         self.asked.set(self.asked.get() + 1);
         self.stop_after.is_some_and(|most| self.asked.get() > most)

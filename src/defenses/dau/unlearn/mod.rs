@@ -206,7 +206,7 @@ pub fn unlearn(
                 lr: cosine(config.lr, round.range.start, config.steps),
                 seconds,
                 images_per_second: images as f64 / seconds,
-            });
+            })?;
             at.ended |= at.round == rounds;
             if !at.ended {
                 let first = at.round * CHECK;

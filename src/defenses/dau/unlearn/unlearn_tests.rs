@@ -1,13 +1,13 @@
 //! Tests of [`super`]: what a step is made of.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::*;
 use crate::data::{LoadOptions, Spec, load};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::nn::ModelSpec;
 use crate::ops::LossKind;
-use crate::train::{Batch, Normalisation, Part, StepConfig, TrainStep};
+use crate::train::{Batch, Loses, Normalisation, Part, Silent, StepConfig, TrainStep};
 
 const PLAIN: SgdConfig = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, crop_pad: 0, flip: false };
 
@@ -40,8 +40,9 @@ struct Losses(RefCell<Vec<f64>>);
 impl Observer for Losses {
     fn begin(&self, _: &str, _: u64) {}
     fn advance(&self, _: u64) {}
-    fn epoch(&self, record: &EpochRecord) {
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
         self.0.borrow_mut().push(record.loss);
+        Ok(())
     }
     fn cancelled(&self) -> bool {
         false
@@ -144,4 +145,34 @@ fn held_out_images_of_accused_classes_weigh_as_much() {
     };
     let (without, with) = (loss(0.0), loss(2.0));
     assert!(without > 0.1 && (with / without - 2.0).abs() < 1e-4, "{with} is not twice {without}");
+}
+
+#[test]
+fn unlearning_whose_device_is_lost_goes_on_on_another() {
+    let data = digits(96, |i| if i % 4 == 1 { 7 } else { i as u32 % 10 });
+    let split = flag(96, |i| i % 4 == 1);
+    // Three rounds, and images are held out.
+    let config = UnlearnConfig { restore: true, ..config(3 * CHECK, 0.01, 1.0) };
+    let unlearned = |lose: Option<u64>, state: &Path| {
+        let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).unwrap());
+        let network = network(&kernels);
+        let observer: Box<dyn Observer> = match lose {
+            Some(images) => Box::new(Loses { gpu: kernels.gpu(), left: Cell::new(images) }),
+            None => Box::new(Silent),
+        };
+        unlearn(&kernels, &network, &data, &split, &config, observer.as_ref(), Some(state))?;
+        let values = network.params.read()?.into_iter().flat_map(|(_, values)| values);
+        Ok::<_, TrainError>(values.map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let place = tempfile::tempdir().unwrap();
+    let whole = unlearned(None, &place.path().join("whole")).unwrap();
+    let round = (CHECK * config.batch()) as u64;
+    // In the first round and in the second.
+    for images in [24, round + round / 2] {
+        let state = place.path().join(images.to_string());
+        let said = unlearned(Some(images), &state).expect_err("a loss").to_string();
+        assert!(said.contains("was lost"), "{said}");
+        assert_eq!(state.is_file(), images > round, "of {images} images");
+        assert!(unlearned(None, &state).unwrap() == whole, "after {images} images");
+    }
 }
