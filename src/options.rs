@@ -182,7 +182,12 @@ impl Options {
                 return Err(OptionError::Unknown { owner, option: spelled(name), known });
             };
             if !option.allows(value) {
-                let (value, allowed) = (value.to_string(), option.allowed());
+                // Text in place of a number looks like one unless it is quoted.
+                let value = match (value, &option.kind) {
+                    (OptionValue::Word(word), Kind::Flag { .. } | Kind::Number { .. }) => format!("{word:?}"),
+                    _ => value.to_string(),
+                };
+                let allowed = option.allowed();
                 return Err(OptionError::Value { owner, option: spelled(option.name), value, allowed });
             }
             all.insert(name.clone(), value.clone());
@@ -205,6 +210,15 @@ pub enum OptionError {
 
     #[error("{owner}: {option} `{value}` does not do: give {allowed}")]
     Value { owner: &'static str, option: String, value: String, allowed: String },
+}
+
+impl OptionError {
+    /// Which option it is about, as a flag has it.
+    pub fn option(&self) -> &str {
+        match self {
+            OptionError::Unknown { option, .. } | OptionError::Value { option, .. } => option,
+        }
+    }
 }
 
 impl<const N: usize> From<[(&str, OptionValue); N]> for Options {

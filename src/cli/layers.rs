@@ -14,6 +14,7 @@ use crate::defenses::{DEFENSES, Defense, find, options_of};
 use crate::experiment::protocol::{one_line, to_table};
 use crate::experiment::{Protocol, TRAINING_OPTIONS, WIDTH};
 use crate::nn::MODELS;
+use crate::options::OptionError;
 
 /// Settings, and which of them the user gave.
 #[derive(Clone, Debug)]
@@ -63,28 +64,28 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     let mut protocol: Protocol = all.try_into().map_err(|e| anyhow!("{source}: {}", misfit(e)))?;
     let defense = protocol.defense()?;
     protocol.defense = defense.name().into();
-    // Where there is a file, the value may stand in it.
-    let within = |e: &dyn std::fmt::Display| match &file {
-        Some(file) => anyhow!("{file}: {e}"),
-        None => anyhow!("{e}"),
+    // Named where the value stands in the file.
+    let within = |e: OptionError| match &file {
+        Some(file) if !flags.contains_key(&e.option().replace('-', "_")) => anyhow!("{file}: {e}"),
+        _ => e.into(),
     };
     let mut for_defense = protocol.defense_options();
     // The data set may have defaults for the options of another defense.
     let known = |name: &String| given.contains_key(name) || options_of(defense).any(|option| option.name == name);
     for_defense.0.retain(|name, _| known(name));
-    let for_defense = for_defense.complete(defense.name(), options_of(defense)).map_err(|e| within(&e))?;
+    let for_defense = for_defense.complete(defense.name(), options_of(defense)).map_err(within)?;
     let mut for_training = protocol.training_options();
     // The data set's width is in channels.
     if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == protocol.model)) {
         let width = (protocol.options.count(&WIDTH) / model.unit).max(1);
         for_training.0.insert(WIDTH.name.into(), (width as f64).into());
     }
-    let for_training = for_training.complete("training", TRAINING_OPTIONS).map_err(|e| within(&e))?;
+    let for_training = for_training.complete("training", TRAINING_OPTIONS).map_err(within)?;
     protocol.options = protocol.attack_options();
     match attacks::find(&protocol.attack) {
         Ok(entry) => {
             protocol.attack = entry.name.into();
-            protocol.options = entry.complete(&protocol.options).map_err(|e| within(&e))?;
+            protocol.options = entry.complete(&protocol.options)?;
             if !given.contains_key("target_mode") {
                 protocol.target_mode = entry.mode;
             }
@@ -266,7 +267,7 @@ mod tests {
         let message = refusal(&["--defense", "abl", "--rounds", "3"]);
         assert!(message.starts_with("ABL has no option `rounds`; it takes abl-loss, "), "{message}");
         assert_eq!(refusal(&["--rounds", "0"]), "DAU: rounds `0` does not do: give a whole number of at least 1");
-        assert_eq!(refusal(&["--defense", "x"]), "unknown defense `x`; known are DAU, ABL");
+        assert_eq!(refusal(&["--defense", "x"]), "unknown defense `x`; known are DAU, ABL, clustering, CLP, spectral, none");
     }
 
     #[test]
@@ -276,11 +277,16 @@ mod tests {
         let (_place, path) = config(&run);
         let abl = of(&["--config", &path, "--defense", "abl"]);
         assert_eq!((&abl.defense, abl.train_config().epochs), (&"ABL".to_string(), 7));
-        assert_eq!(abl.options.0, { of(&["--defense", "ABL"]).options.0 }, "ABL's defaults, and the attack's options");
-        assert_eq!(toml::to_string(&of(&["--config", &path, "--defense", "dau"])).expect("toml"), run, "its own stay");
+        assert_eq!(
+            abl.options.0,
+            { of(&["--defense", "ABL", "--epochs", "7"]).options.0 },
+            "ABL's defaults, and the attack's options"
+        );
+        let same = of(&["--epochs", "7", "--unlearn-lr", "0.1"]);
+        assert_eq!(of(&["--config", &path, "--defense", "dau"]), same, "its own stay");
         // What the same file or a flag says is not passed over.
         let (_place, path) = config("defense = \"ABL\"\nrounds = 3\n");
-        assert!(refusal(&["--config", &path]).starts_with("ABL has no option `rounds`"));
+        assert!(refusal(&["--config", &path]).starts_with(&format!("{path}: ABL has no option `rounds`")));
         assert!(refusal(&["--config", &path, "--defense", "ABL", "--rounds", "3"]).starts_with("ABL has no option `rounds`"));
     }
 
@@ -345,11 +351,11 @@ mod tests {
     #[test]
     fn a_wrong_type_or_damaged_file_is_named() {
         for (text, expected) in [
-            ("epochs = \"many\"", "`epochs` is \"many\", text; it takes a whole number from 0 on"),
-            ("epochs = 2.5", "`epochs` is 2.5, a number with a point; it takes a whole number from 0 on"),
+            ("epochs = \"many\"", "training: epochs `\"many\"` does not do: give a whole number from 1 to 1000000000"),
+            ("epochs = 2.5", "training: epochs `2.5` does not do: give a whole number from 1 to 1000000000"),
             ("seed = -1", "`seed` is -1, a whole number; it takes a whole number from 0 on"),
-            ("lr = \"0.1\"", "`lr` is \"0.1\", text; it takes a number"),
-            ("flip = 1", "`flip` is 1, a whole number; it takes true or false"),
+            ("lr = \"0.1\"", "training: lr `\"0.1\"` does not do: give a number above 0"),
+            ("flip = 1", "training: flip `1` does not do: give true or false"),
             ("data = 3", "`data` is 3, a whole number; it takes text in quotes"),
             ("limit_per_class = true", "`limit_per_class` is true, true or false; it takes a whole number from 0 on"),
             (
