@@ -184,7 +184,7 @@ mod tests {
         let alpha = || Options::from([("alpha", 0.1.into())]);
         assert_eq!(message("BadNets", alpha()), "BadNets has no option `alpha`; it takes pattern, patch");
         let text = Options::from([("alpha", "much".into())]);
-        assert_eq!(message("Blended", text), "Blended: alpha `much` does not do: give a weight above 0, at most 1");
+        assert_eq!(message("Blended", text), "Blended: alpha `\"much\"` does not do: give a weight above 0, at most 1");
     }
 
     #[test]

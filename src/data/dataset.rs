@@ -86,6 +86,12 @@ impl Dataset {
         }
     }
 
+    /// Sets `share` of each class's images aside, at least one of a class that has several, chosen by `seed`: (the rest, what is set aside).
+    pub fn set_aside(&self, share: f64, seed: u64) -> (Dataset, Dataset) {
+        let (rest, aside) = super::split::set_aside(&self.labels, self.classes.len(), share, seed);
+        (self.subset(&rest), self.subset(&aside))
+    }
+
     /// `[classes]`: how many images each class has.
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];

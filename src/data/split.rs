@@ -23,6 +23,22 @@ pub(super) fn choose_per_class(labels: &[u32], classes: usize, n: usize, seed: u
     chosen
 }
 
+/// Sets a share of each class aside, at least one image of a class of two or more, chosen by `seed`: (the rest, what is set aside),
+/// both ascending.
+pub(super) fn set_aside(labels: &[u32], classes: usize, share: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let mut rng = stream(seed, "set aside");
+    let (mut rest, mut aside) = (Vec::new(), Vec::new());
+    for mut class in members(labels, classes) {
+        shuffle(&mut rng, &mut class);
+        let count = ((share * class.len() as f64).round() as usize).max(1).min(class.len().saturating_sub(1));
+        aside.extend_from_slice(&class[..count]);
+        rest.extend_from_slice(&class[count..]);
+    }
+    rest.sort_unstable();
+    aside.sort_unstable();
+    (rest, aside)
+}
+
 /// Splits places into (training, test), both ascending, `test_of(n)` of a class's n images being test images. These lie
 /// evenly among the others: image j of n is one if floor(k (j+1) / n) > floor(k j / n), k = test_of(n). No seed: the
 /// split of a dataset is one and the same in every run.
@@ -58,6 +74,30 @@ pub(super) mod tests {
             labels: (0..n).map(|_| rng.random_range(0..classes as u32)).collect(),
             paths: (0..n).map(|i| format!("#{i}")).collect(),
         }
+    }
+
+    #[test]
+    fn a_share_of_each_class_is_set_aside() {
+        let labels: Vec<u32> = (0..203)
+            .map(|i| {
+                if i < 100 {
+                    0
+                } else if i < 140 {
+                    1
+                } else if i < 202 {
+                    2
+                } else {
+                    3
+                }
+            })
+            .collect();
+        let (rest, aside) = set_aside(&labels, 5, 0.05, 7);
+        let of = |part: &[usize]| (0..5).map(|class| part.iter().filter(|&&i| labels[i] == class).count()).collect::<Vec<_>>();
+        assert_eq!((of(&aside), of(&rest)), (vec![5, 2, 3, 0, 0], vec![95, 38, 59, 1, 0]));
+        let mut all = [rest, aside.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..203).collect::<Vec<_>>());
+        assert_ne!(set_aside(&labels, 5, 0.05, 8).1, aside, "another seed sets others aside");
     }
 
     proptest! {

@@ -126,7 +126,7 @@ impl Defense for Abl {
 
 /// A fresh network, trained so that what is learned easily stands out by its loss. Without augmentation, as the authors do.
 fn isolating(lab: &Lab, given: &Given) -> Result<Network, TrainError> {
-    let Given { train, victim } = given;
+    let Given { train, victim, .. } = given;
     let config = TrainConfig {
         stage: "isolate".into(),
         loss: isolation_loss(lab.options),

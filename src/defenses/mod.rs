@@ -7,9 +7,11 @@ mod abl;
 mod clp;
 mod clustering;
 pub mod dau;
+mod fine_tuning;
 mod lab;
 mod none;
 mod principal;
+mod retraining;
 mod spectral;
 mod split;
 
@@ -29,6 +31,8 @@ pub struct Given<'a> {
     pub train: &'a Dataset,
     /// A network that was trained on all of `train`.
     pub victim: &'a Network,
+    /// Further images, surely clean; there where the defense asks for some.
+    pub clean: Option<&'a Dataset>,
 }
 
 /// What a defense says of the training images.
@@ -54,6 +58,11 @@ pub trait Defense: Sync {
     /// Options of [`Defense::purify`].
     fn purify_options(&self) -> &'static [OptionSpec];
 
+    /// Whether it needs images that are surely clean.
+    fn needs_clean(&self) -> bool {
+        false
+    }
+
     /// Images of its largest step that cannot go through the device in parts; asked before anything is written.
     fn largest_batch(&self, options: &Options, training: &TrainConfig) -> usize;
 
@@ -76,6 +85,9 @@ pub static DEFENSES: &[&dyn Defense] = &[
     &abl::Abl,
     &clustering::ActivationClustering,
     &clp::ChannelLipschitz,
+    &fine_tuning::FinePruning,
+    &fine_tuning::FineTuning,
+    &retraining::Retraining,
     &spectral::SpectralSignatures,
     &none::Nothing,
 ];
@@ -94,7 +106,7 @@ fn by_class<'a>(data: &Dataset, features: &'a [f32]) -> Vec<(Vec<usize>, Vec<&'a
 
 /// A fresh network, trained as the victim was on what is not flagged; the victim where nothing is.
 fn retrained(lab: &Lab, given: &Given, split: &Split) -> Result<Network, TrainError> {
-    let Given { train, victim } = given;
+    let Given { train, victim, .. } = given;
     let kept: Vec<usize> = (0..train.len()).filter(|&i| !split.flagged[i]).collect();
     if kept.len() == train.len() {
         return victim.duplicate(lab.kernels);
@@ -140,7 +152,10 @@ mod tests {
             assert_eq!(find(&defense.name().to_lowercase()).expect("known").name(), defense.name());
         }
         let message = find("Mona").err().expect("not known").to_string();
-        assert_eq!(message, "unknown defense `Mona`; known are DAU, ABL, clustering, CLP, spectral, none");
+        assert_eq!(
+            message,
+            "unknown defense `Mona`; known are DAU, ABL, clustering, CLP, fine-pruning, fine-tuning, retraining, spectral, none"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub struct Experiment<'a> {
     protocol: &'a Protocol,
     kernels: &'a Kernels,
     train: &'a Dataset,
+    clean: Option<&'a Dataset>,
     store: &'a Store,
     observer: &'a dyn Observer,
     defense: &'static dyn Defense,
@@ -34,7 +35,13 @@ impl<'a> Experiment<'a> {
         observer: &'a dyn Observer,
     ) -> Result<Experiment<'a>> {
         let (defense, options, training) = (protocol.defense()?, protocol.defense_options(), protocol.train_config());
-        Ok(Experiment { protocol, kernels, train, store, observer, defense, options, training })
+        Ok(Experiment { protocol, kernels, train, clean: None, store, observer, defense, options, training })
+    }
+
+    /// The same with further images that are surely clean.
+    pub fn with_clean(mut self, clean: Option<&'a Dataset>) -> Experiment<'a> {
+        self.clean = clean;
+        self
     }
 
     /// The network that is trained on all images, kept in the store's `file`.
@@ -63,7 +70,7 @@ impl<'a> Experiment<'a> {
     /// # Errors
     /// What stops the search, or a disk that refuses.
     pub fn detect(&self, victim: &Network) -> Result<Detection> {
-        let given = Given { train: self.train, victim };
+        let given = self.given(victim);
         self.recorded(Subtask::AntiLearning, |observer| Ok(self.defense.detect(&self.lab(observer), &given)?))
     }
 
@@ -76,7 +83,7 @@ impl<'a> Experiment<'a> {
         let network = if path.is_file() {
             Network::load_as(self.kernels, &path, &victim.spec)?
         } else {
-            let given = Given { train: self.train, victim };
+            let given = self.given(victim);
             let network =
                 self.recorded(Subtask::Unlearning, |observer| Ok(self.defense.purify(&self.lab(observer), &given, split)?))?;
             network.save(&path)?;
@@ -101,6 +108,10 @@ impl<'a> Experiment<'a> {
     pub fn accuracy(&self, network: &Network, data: &Dataset, stage: &str) -> Result<Count> {
         let said = self.predict(network, data, stage)?.class;
         Ok(Count::of(said.iter().zip(&data.labels).map(|(said, label)| said == label)))
+    }
+
+    fn given<'b>(&'b self, victim: &'b Network) -> Given<'b> {
+        Given { train: self.train, victim, clean: self.clean }
     }
 
     fn lab<'b>(&'b self, observer: &'b dyn Observer) -> Lab<'b> {

@@ -1,18 +1,20 @@
 //! The images of an experiment: poisoned here, or by whoever made a folder of them.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use image::RgbImage;
 
 use super::surrogate::surrogate;
 use super::{Host, POISON, PoisonedFolder, Protocol, SURROGATE, Store};
 use crate::attacks::{self, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
-use crate::data::{self, LoadOptions, Remarks, Spec};
+use crate::data::{self, Dataset, LoadOptions, Remarks, Spec};
 use crate::train::Network;
 
 /// The images, and what was made with them where they were poisoned here.
 pub struct Images {
     /// Training and test images.
     pub folder: PoisonedFolder,
+    /// Training images that were set aside before any was poisoned; none unless asked for.
+    pub reserved: Option<Dataset>,
     /// The label of the target class.
     pub target: u32,
     /// Clean, triggered and difference images, for the eye.
@@ -34,11 +36,23 @@ impl Images {
             let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..load_options };
             let (folder, remarks) = PoisonedFolder::read(dir, spec, &options, protocol.target_mode, &protocol.target)?;
             let target = protocol.target.label(&folder.test.classes)?;
-            return Ok(Images { folder, target, preview: None, surrogate: None, remarks });
+            ensure!(
+                protocol.reserve()? == 0.0,
+                "{} needs images that are surely clean, and of images which are poisoned already none can be set aside: let `dau run` poison \
+                 them, or leave out --reserve",
+                protocol.defense
+            );
+            return Ok(Images { folder, reserved: None, target, preview: None, surrogate: None, remarks });
         }
         let Protocol { target_mode: mode, seed, image_size: size, .. } = *protocol;
         let entry = attacks::find(&protocol.attack)?;
-        let clean = data::load(spec, &load_options)?;
+        let mut clean = data::load(spec, &load_options)?;
+        let share = protocol.reserve()?;
+        let reserved = (share > 0.0).then(|| {
+            let (rest, reserved) = clean.train.set_aside(share, seed);
+            clean.train = rest;
+            reserved
+        });
         let target = protocol.target.label(&clean.train.classes)?;
         let options = protocol.poison_options(target);
         options.check(&clean.train)?;
@@ -60,6 +74,6 @@ impl Images {
         drop(attack);
         let preview = Some(contact_sheet(&clean.train, &poisoned));
         let folder = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
-        Ok(Images { folder, target, preview, surrogate: surrogate.map(|s| s.network), remarks: clean.remarks })
+        Ok(Images { folder, reserved, target, preview, surrogate: surrogate.map(|s| s.network), remarks: clean.remarks })
     }
 }

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::Asked;
 use super::channels::{Channels, normalisation};
-use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
+use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, RESERVE, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
 use crate::attacks::{self, ATTACKS, Draw, PoisonOptions, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::{self, DEFENSES, Defense, options_of};
@@ -26,6 +26,9 @@ pub(crate) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "t
 
 /// Settings, beside an attack's options, that describe images which are poisoned already.
 pub(crate) const DESCRIBING: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
+
+/// Share of the training images that is set aside for a defense that needs clean ones, unless another is chosen: BackdoorBench's.
+const RESERVED: f64 = 0.05;
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -218,6 +221,17 @@ impl Protocol {
             learns: vec![],
             seed: self.seed,
         }
+    }
+
+    /// Share of the training images that is set aside before any is poisoned.
+    ///
+    /// # Errors
+    /// A defense that is unknown.
+    pub fn reserve(&self) -> Result<f64> {
+        Ok(match self.options.number(&RESERVE) {
+            0.0 if self.defense()?.needs_clean() => RESERVED,
+            share => share,
+        })
     }
 
     /// Images a training step.

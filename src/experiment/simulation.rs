@@ -84,7 +84,8 @@ impl Simulation {
     }
 
     fn experiment<'a>(&'a self, store: &'a Store, observer: &'a dyn Observer) -> Result<Experiment<'a>> {
-        Experiment::new(&self.protocol, &self.kernels, self.train(), store, observer)
+        let experiment = Experiment::new(&self.protocol, &self.kernels, self.train(), store, observer)?;
+        Ok(experiment.with_clean(self.images.reserved.as_ref()))
     }
 
     /// What stage 1 left in `store`.

@@ -45,5 +45,12 @@ pub(super) const CROP_PAD: OptionSpec = OptionSpec {
 pub(super) const FLIP: OptionSpec =
     OptionSpec { name: "flip", help: "augmentation: mirror at random", kind: Kind::Flag { default: false } };
 
+pub(super) const RESERVE: OptionSpec = OptionSpec {
+    name: "reserve",
+    help: "share of the training images that is set aside before any is poisoned, for defenses that need images which are surely clean; 0: none, and .05 \
+           for such a defense",
+    kind: Kind::Number { default: 0.0, allowed: |x| (0.0..=0.5).contains(&x), words: "a share from 0 to .5" },
+};
+
 /// All of them.
-pub const TRAINING_OPTIONS: &[OptionSpec] = &[WIDTH, EPOCHS, BATCH, LR, MOMENTUM, WEIGHT_DECAY, CROP_PAD, FLIP];
+pub const TRAINING_OPTIONS: &[OptionSpec] = &[WIDTH, EPOCHS, BATCH, LR, MOMENTUM, WEIGHT_DECAY, CROP_PAD, FLIP, RESERVE];
