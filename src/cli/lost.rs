@@ -28,7 +28,7 @@ pub(super) fn outlast(command: &mut Command, global: &Global) -> Result<()> {
     })
 }
 
-fn is_loss(error: &anyhow::Error) -> bool {
+pub(super) fn is_loss(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(GpuError::Lost { .. })))
 }
 

@@ -23,6 +23,7 @@ mod run;
 mod scan;
 mod selftest;
 mod subtask;
+mod sweep;
 mod unlearn;
 
 use std::io::Write;
@@ -71,6 +72,8 @@ enum Command {
     Demo(flags::Flags),
     /// The whole job: poison, train, split, unlearn, test
     Run(flags::Flags),
+    /// Many runs at once: every combination of attacks, defenses, rates, seeds and other settings, and their table
+    Sweep(sweep::SweepArgs),
     /// Your own images, of unknown provenance: a clean network, and whether there was a backdoor, in words
     Defend(defend::DefendArgs),
     /// Looks for poison in images, with the network that was trained on them if there is one; trains nothing
@@ -104,6 +107,7 @@ impl Command {
         match self {
             Command::Demo(flags) => demo::run(flags, global),
             Command::Run(flags) => run::run(flags, global),
+            Command::Sweep(args) => sweep::run(args, global),
             Command::Defend(args) => defend::run(args, global),
             Command::Scan(args) => scan::run(args, global),
             Command::Unlearn(args) => unlearn::run(args, global),
@@ -127,6 +131,7 @@ impl Command {
             Command::Scan(args) => Some(&mut args.force),
             Command::Unlearn(args) => Some(&mut args.force),
             Command::Subtask(args) => Some(&mut args.flags.force),
+            Command::Sweep(args) => Some(&mut args.force),
             _ => None,
         }
     }

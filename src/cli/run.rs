@@ -11,8 +11,10 @@ use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
 use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, RESULTS, Record, Simulation, Store};
+use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::render;
+use crate::train::Observer;
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let Resolved { mut protocol, given } = resolve(&Table::new(), flags).refuse()?;
@@ -26,17 +28,22 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
 /// Each part takes from the store what the one before left there, as the subtasks do; what is there is not made again.
 pub(super) fn whole_job(protocol: Protocol, force: bool, global: &Global) -> Result<Record> {
     let progress = Progress::new();
-    let (experiment, store) = begin(protocol, force, global, &progress)?;
+    let (experiment, store) = begin(protocol, force, &|precision| global.open(precision), &progress)?;
     experiment.anti_learning(&store, &progress)?;
     experiment.unlearning(&store, experiment.stage_one(&store)?, &progress)?;
     experiment.test(&store, experiment.stage_two(&store)?, &progress)
 }
 
 /// An experiment in its own store: a new one, or the one that it goes on in.
-pub(super) fn begin(protocol: Protocol, force: bool, global: &Global, progress: &Progress) -> Result<(Simulation, Store)> {
+pub(super) fn begin(
+    protocol: Protocol,
+    force: bool,
+    open: &dyn Fn(Precision) -> Result<Kernels>,
+    observer: &dyn Observer,
+) -> Result<(Simulation, Store)> {
     let asked = Asked { force, ..Asked::of(&protocol).refuse()? };
     let earlier = Store::earlier(&protocol.out, &asked).refuse()?;
-    let experiment = prepare(protocol, earlier.as_ref().filter(|store| store.has(POISON)), global, progress).refuse()?;
+    let experiment = prepare(protocol, earlier.as_ref().filter(|store| store.has(POISON)), open, observer).refuse()?;
     let asked = experiment.asked(force).refuse()?;
     let store = store_of(&experiment.protocol.out, &asked, Some(&experiment.kernels), earlier).refuse()?;
     Ok((experiment, store))
@@ -70,8 +77,13 @@ pub(super) fn say_what_is_there(store: &Store, last: &str, and: &str) {
 ///
 /// # Errors
 /// As [`Simulation::prepare`].
-pub(super) fn prepare(protocol: Protocol, earlier: Option<&Store>, global: &Global, progress: &Progress) -> Result<Simulation> {
-    let experiment = Simulation::prepare(protocol, earlier, &host(&|precision| global.open(precision), progress))?;
+pub(super) fn prepare(
+    protocol: Protocol,
+    earlier: Option<&Store>,
+    open: &dyn Fn(Precision) -> Result<Kernels>,
+    observer: &dyn Observer,
+) -> Result<Simulation> {
+    let experiment = Simulation::prepare(protocol, earlier, &host(open, observer))?;
     let images = &experiment.images;
     note(&images.remarks, images.folder.poisoned.data.len() + images.folder.test.len());
     announce(&experiment.kernels);

@@ -43,9 +43,10 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let resolved = resolve(&Table::new(), &args.flags).refuse()?;
     let out = resolved.protocol.out.clone();
     let progress = Progress::new();
+    let open = |precision| global.open(precision);
     let force = args.flags.force;
     if args.subtask == Subtask::AntiLearning {
-        let (experiment, store) = begin(resolved.protocol, force, global, &progress)?;
+        let (experiment, store) = begin(resolved.protocol, force, &open, &progress)?;
         experiment.anti_learning(&store, &progress)?;
         say!("next: {}", command(Subtask::Unlearning));
         return Ok(());
@@ -57,7 +58,7 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let mut protocol = Protocol::from_run(stored, &store.path(RUN)).refuse()?;
     agree(&resolved.given, &protocol, &out).refuse()?;
     protocol.out = out.clone();
-    let experiment = prepare(protocol, Some(&store), global, &progress).refuse()?;
+    let experiment = prepare(protocol, Some(&store), &open, &progress).refuse()?;
     if force {
         let files = if args.subtask == Subtask::Unlearning { &[DEFENDED, SCRATCH, RESULTS][..] } else { &[RESULTS] };
         store.undo(files, args.subtask)?;

@@ -152,10 +152,8 @@ mod tests {
             assert_eq!(find(&defense.name().to_lowercase()).expect("known").name(), defense.name());
         }
         let message = find("Mona").err().expect("not known").to_string();
-        assert_eq!(
-            message,
-            "unknown defense `Mona`; known are DAU, ABL, clustering, CLP, fine-pruning, fine-tuning, retraining, spectral, none"
-        );
+        let known: Vec<&str> = DEFENSES.iter().map(|defense| defense.name()).collect();
+        assert_eq!(message, format!("unknown defense `Mona`; known are {}", known.join(", ")));
     }
 
     #[test]

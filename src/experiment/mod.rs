@@ -16,6 +16,7 @@ mod simulation;
 mod split_csv;
 mod store;
 mod surrogate;
+pub mod sweep;
 mod training;
 
 pub use cell::cell;

@@ -1,6 +1,7 @@
 //! `results.json`: the figures of a run, with what they are shares of.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -174,16 +175,29 @@ impl Record {
     /// # Errors
     /// A file that is missing or damaged; a record of another schema, naming both.
     pub fn read(store: &Store) -> Result<Record, StoreError> {
-        let value: Value = store.read_json(RESULTS)?;
+        Record::read_file(&store.path(RESULTS))
+    }
+
+    /// The same from any folder, which nobody need hold.
+    ///
+    /// # Errors
+    /// As [`Record::read`].
+    pub fn read_file(path: &Path) -> Result<Record, StoreError> {
+        let damaged = |why: String| StoreError::Damaged { path: path.into(), line: 1, why };
+        let text = std::fs::read_to_string(path).map_err(|e| damaged(e.to_string()))?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| StoreError::Damaged {
+            path: path.into(),
+            line: e.line(),
+            why: e.to_string(),
+        })?;
         // The first had no number.
-        let damaged = |why: String| StoreError::Damaged { path: store.path(RESULTS), line: 1, why };
         let Value::Object(fields) = &value else { return Err(damaged("it is no record".into())) };
         let was = match fields.get("schema") {
             None => 1,
             Some(was) => was.as_u64().ok_or_else(|| damaged(format!("`{was}` is no schema")))?,
         };
         if was != u64::from(SCHEMA) {
-            return Err(StoreError::Schema { path: store.path(RESULTS), was, now: SCHEMA });
+            return Err(StoreError::Schema { path: path.into(), was, now: SCHEMA });
         }
         serde_json::from_value(value.clone()).map_err(|e| damaged(e.to_string()))
     }

@@ -60,14 +60,11 @@ impl Simulation {
         Ok(Asked { given, force, ..Asked::of(&self.protocol)? })
     }
 
-    /// Stage 1: the backdoored network and the split. What `store` holds of either is not made again.
+    /// The backdoored network, unless `store` holds it, and what it was poisoned with.
     ///
     /// # Errors
     /// What stops training, or a disk that refuses.
-    pub fn anti_learning(&self, store: &Store, observer: &dyn Observer) -> Result<()> {
-        if store.has(SPLIT) {
-            return Ok(());
-        }
+    pub fn victim(&self, store: &Store, observer: &dyn Observer) -> Result<Network> {
         store.write(POISON, self.poisoned().manifest_csv().as_bytes())?;
         if let Some(preview) = &self.images.preview {
             let mut png = std::io::Cursor::new(Vec::new());
@@ -77,8 +74,19 @@ impl Simulation {
         if let Some(surrogate) = &self.images.surrogate {
             surrogate.save(&store.path(SURROGATE))?;
         }
-        let experiment = self.experiment(store, observer)?;
-        let detection = experiment.detect(&experiment.victim(BACKDOORED)?)?;
+        self.experiment(store, observer)?.victim(BACKDOORED)
+    }
+
+    /// Stage 1: the backdoored network and the split. What `store` holds of either is not made again.
+    ///
+    /// # Errors
+    /// What stops training, or a disk that refuses.
+    pub fn anti_learning(&self, store: &Store, observer: &dyn Observer) -> Result<()> {
+        if store.has(SPLIT) {
+            return Ok(());
+        }
+        let victim = self.victim(store, observer)?;
+        let detection = self.experiment(store, observer)?.detect(&victim)?;
         store.write_json(EVIDENCE, &detection.evidence)?;
         Ok(store.write(SPLIT, split_csv(&detection.split, &self.train().labels).as_bytes())?)
     }

@@ -3,9 +3,11 @@
 mod histogram;
 mod sheet;
 mod suspects;
+mod sweep;
 mod table;
 mod verdict;
 
 pub use suspects::{parse_suspects, write_findings};
+pub use sweep::{as_csv, as_markdown};
 pub use table::{columns, render};
 pub use verdict::{Accused, Verdict};
