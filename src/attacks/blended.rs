@@ -49,7 +49,7 @@ impl Attack for Blended {
 }
 
 /// K for images of `size` pixels a side, `[size, size, 3]`.
-fn picture(seed: u64, size: usize) -> Vec<u8> {
+pub(super) fn picture(seed: u64, size: usize) -> Vec<u8> {
     let mut rng = stream(seed, "blended picture");
     // A wave: periods across the picture in x and y, phase.
     let mut wave = || [f64::from(rng.random_range(-3..=3)), f64::from(rng.random_range(-3..=3)), rng.random::<f64>() * TAU];

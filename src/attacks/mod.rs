@@ -3,6 +3,7 @@
 //! An attack stamps a trigger on an image; whose images and which new labels is the protocol's business ([`poison`]).
 //! To add one: a file here, which declares its options too, and a line in [`ATTACKS`].
 
+mod adap_blend;
 mod additive;
 mod badnets;
 mod blended;
@@ -39,6 +40,11 @@ use rand_chacha::ChaCha8Rng;
 pub trait Attack: Send + Sync {
     /// Stamps the trigger on one image.
     fn apply(&self, image: &mut [u8]);
+
+    /// Stamps a poisoned training image, where it is another stamp than that of test images.
+    fn apply_in_training(&self, image: &mut [u8], _rng: &mut ChaCha8Rng) {
+        self.apply(image);
+    }
 
     /// What poisoned training images undergo before the trigger; their labels are still the true ones.
     ///
@@ -125,6 +131,7 @@ pub static ATTACKS: &[AttackEntry] = &[
     lc::ENTRY,
     trojannn::ENTRY,
     lf::ENTRY,
+    adap_blend::ENTRY,
 ];
 
 /// The attack called `name`; upper and lower case are the same.

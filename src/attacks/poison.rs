@@ -89,9 +89,9 @@ impl Poisoned {
         }
         data.pixels.par_chunks_exact_mut(bytes).enumerate().for_each(|(i, image)| match roles[i] {
             Role::Clean => {}
-            Role::Poisoned => attack.apply(image),
+            // A stream of its own for each image: what one gets does not hang on how many there are.
+            Role::Poisoned => attack.apply_in_training(image, &mut stream(seed, &format!("poisoned {i}"))),
             Role::Negative => {
-                // A stream of its own for each image: what one gets does not hang on how many there are.
                 let mut rng = stream(seed, &format!("negative {i}"));
                 let other = (i + rng.random_range(1..clean.len().max(2))) % clean.len();
                 attack.negative(image, clean.image(other), &mut rng);
