@@ -49,15 +49,16 @@ def augmented(x, crop, flip, rng):
 
 class Lab:
     def __init__(self, spec, seed):
-        self.spec, self.rng = spec, torch.Generator().manual_seed(seed)
+        # What a data set does not have otherwise is as in src/experiment/training.rs.
+        self.options, self.rng = {"weight_decay": 5e-4, **spec["options"]}, torch.Generator().manual_seed(seed)
         self.mean, self.std = (torch.tensor(spec[key]).view(3, 1, 1) for key in ("mean", "std"))
 
     def prepare(self, x):
         return (x.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
     def train(self, model, x, y, epochs, lr, loss_of, augment):
-        batch = self.spec["train"]["batch"]
-        decay = self.spec["train"]["weight_decay"]
+        batch = self.options["batch"]
+        decay = self.options["weight_decay"]
         optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=decay)
         steps, step = epochs * math.ceil(len(x) / batch), 0
         model.train()
@@ -67,7 +68,7 @@ class Lab:
                     group["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
                 given = self.prepare(x[part])
                 if augment:
-                    given = augmented(given, self.spec["crop_pad"], self.spec["flip"], self.rng)
+                    given = augmented(given, self.options["crop_pad"], self.options["flip"], self.rng)
                 optimizer.zero_grad()
                 loss_of(cross_entropy(model(given), y[part])).backward()
                 optimizer.step()
@@ -98,7 +99,7 @@ def main():
         poisoned = {row["path"] for row in csv.DictReader(file) if row["role"] == "poisoned"}
     poison = torch.tensor([path in poisoned for path in paths])
 
-    lr, epochs = spec["train"]["lr"], spec["train"]["epochs"]
+    lr, epochs = lab.options["lr"], lab.options["epochs"]
     model = build("resnet18", args.width, len(classes), x.shape[1])
     lab.train(model, x, y, 10, lr, lambda loss: (loss - 0.5).abs() + 0.5, augment=False)
     loss = cross_entropy(lab.logits(model, x), y, reduction="none")

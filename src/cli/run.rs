@@ -10,11 +10,15 @@ use super::inputs::{announce_target, note};
 use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
-use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, RESULTS, Record, Simulation, Store};
+use crate::defenses::Split;
+use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, RESULTS, Record, SPLIT, Simulation, Store, parse_split};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
-use crate::report::render;
-use crate::train::Observer;
+use crate::report::{render, run_page};
+use crate::train::{Network, Observer};
+
+/// What a run found, as one page.
+const REPORT: &str = "report.html";
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let Resolved { mut protocol, given } = resolve(&Table::new(), flags).refuse()?;
@@ -29,9 +33,32 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
 pub(super) fn whole_job(protocol: Protocol, force: bool, global: &Global) -> Result<Record> {
     let progress = Progress::new();
     let (experiment, store) = begin(protocol, force, &|precision| global.open(precision), &progress)?;
-    experiment.anti_learning(&store, &progress)?;
-    experiment.unlearning(&store, experiment.stage_one(&store)?, &progress)?;
-    experiment.test(&store, experiment.stage_two(&store)?, &progress)
+    stages(&experiment, &store, &progress)
+}
+
+/// All stages of an experiment, and their page.
+pub(super) fn stages(experiment: &Simulation, store: &Store, observer: &dyn Observer) -> Result<Record> {
+    experiment.anti_learning(store, observer)?;
+    experiment.unlearning(store, experiment.stage_one(store)?, observer)?;
+    tested(experiment, store, experiment.stage_two(store)?, observer)
+}
+
+/// The last stage, and the page of all.
+pub(super) fn tested(
+    experiment: &Simulation,
+    store: &Store,
+    networks: (Split, Network, Network),
+    observer: &dyn Observer,
+) -> Result<Record> {
+    let shown = store.has(RESULTS) && store.has(REPORT);
+    let record = experiment.test(store, networks, observer)?;
+    if !shown {
+        let poisoned = &experiment.images.folder.poisoned;
+        let split = parse_split(&store.read(SPLIT)?, &poisoned.data.labels, &store.path(SPLIT))?;
+        let page = run_page(&record, store, &poisoned.is_poison(), &split.score, &split.flagged)?;
+        store.write(REPORT, page.as_bytes())?;
+    }
+    Ok(record)
 }
 
 /// An experiment in its own store: a new one, or the one that it goes on in.

@@ -11,7 +11,7 @@ use toml::Table;
 use super::flags::{Flags, word};
 use super::layers::{agree, resolve};
 use super::progress::Progress;
-use super::run::{begin, prepare, say_what_is_there, show};
+use super::run::{begin, prepare, say_what_is_there, show, tested};
 use super::{Global, Refuse};
 use crate::defenses::SCRATCH;
 use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store, Subtask};
@@ -76,7 +76,7 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
             say_what_is_there(&store, RESULTS, "in its place");
         }
         let input = experiment.stage_two(&store).refuse()?;
-        show(&experiment.test(&store, input, &progress)?, &out, global)
+        show(&tested(&experiment, &store, input, &progress)?, &out, global)
     }
 }
 

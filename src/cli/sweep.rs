@@ -15,7 +15,7 @@ use super::flags::Flags;
 use super::layers::resolve;
 use super::lost::is_loss;
 use super::progress::Progress;
-use super::run::{begin, prepare};
+use super::run::{begin, prepare, stages};
 use super::{Global, Refuse, print, print_json};
 use crate::attacks;
 use crate::defenses::options_of;
@@ -24,7 +24,7 @@ use crate::experiment::{Asked, BACKDOORED, Protocol, Record, StoreError};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
-use crate::report::{as_csv, as_markdown};
+use crate::report::{as_csv, as_markdown, sweep_page};
 use crate::train::{EpochRecord, Observer, TrainError};
 
 #[derive(Args, Clone, Debug)]
@@ -55,7 +55,7 @@ struct Job {
 }
 
 /// The tables, in the sweep's folder.
-const TABLE: [&str; 3] = ["table.md", "table.csv", "table.json"];
+const TABLE: [&str; 4] = ["table.md", "table.csv", "table.json", "report.html"];
 
 pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
     let sweep = Sweep::read(&args.file).refuse()?;
@@ -81,7 +81,7 @@ pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
         }
     }
     let table = rows(&found);
-    let texts = [as_markdown(&table), as_csv(&table)?, serde_json::to_string_pretty(&table)? + "\n"];
+    let texts = [as_markdown(&table), as_csv(&table)?, serde_json::to_string_pretty(&table)? + "\n", sweep_page(&table)?];
     if sweep.out.is_dir() && args.cell.is_none() {
         for (file, text) in TABLE.iter().zip(&texts) {
             write_atomic(&sweep.out.join(file), text.as_bytes())?;
@@ -194,9 +194,7 @@ fn one(job: &Job, force: bool, open: &dyn Fn(Precision) -> Result<Kernels>, obse
             write_atomic(&network, &fs::read(store.path(BACKDOORED))?)?;
         }
     }
-    experiment.anti_learning(&store, observer)?;
-    experiment.unlearning(&store, experiment.stage_one(&store)?, observer)?;
-    experiment.test(&store, experiment.stage_two(&store)?, observer)
+    stages(&experiment, &store, observer)
 }
 
 /// A lock beside `path`, waited for; the system lets go of it when the process ends, however it ends.

@@ -1,12 +1,15 @@
 //! What was found, for people: the table ([`render`]), the verdict in words, suspects, contact sheet, histogram.
 
+mod charts;
 mod histogram;
+mod page;
 mod sheet;
 mod suspects;
 mod sweep;
 mod table;
 mod verdict;
 
+pub use page::{run_page, sweep_page};
 pub use suspects::{parse_suspects, write_findings};
 pub use sweep::{as_csv, as_markdown};
 pub use table::{columns, render};

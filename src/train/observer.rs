@@ -1,11 +1,11 @@
 //! Who watches a long job.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 
 /// What one epoch did: a line of `metrics.jsonl`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// The training, by the name that it was given.
     pub stage: String,
