@@ -289,6 +289,7 @@ fn a_run_leaves_its_folder_and_its_figures() {
         "metrics.jsonl",
         "poison.csv",
         "preview.png",
+        "report.html",
         "results.json",
         "run.toml",
         "split.csv",
@@ -448,4 +449,35 @@ fn devices_and_selftest_speak_json() {
     let tested: Value = serde_json::from_str(&succeed(place.path(), &["selftest", "--json"])).expect("json");
     assert_eq!((&tested["passed"], &tested["failed"]), (&true.into(), &0.into()));
     assert!(tested["rows"].as_array().is_some_and(|rows| rows.iter().all(|r| r["failures"] == Value::Array(vec![]))));
+}
+
+#[test]
+fn a_run_leaves_a_page_that_needs_no_network() {
+    let place = place();
+    let said = stderr(&dau(place.path(), &[&["run", "--out", "r", "--no-tune"], &TINY[..]].concat()));
+    assert!(said.contains("On images without the trigger its accuracy was"), "{said}");
+    let page = fs::read_to_string(place.path().join("r/report.html")).expect("report.html");
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    assert!(page.contains("BadNets on digits, defended by DAU") && page.contains("data:image/png;base64,"), "{}", &page[..900]);
+    // Nothing is fetched from anywhere: the only addresses are names of XML's.
+    let addresses = page.matches("http").count();
+    assert_eq!(addresses, page.matches("http://www.w3.org/2000/svg").count());
+    // Shown again, it stays as it is; gone, it is made again.
+    fs::remove_file(place.path().join("r/report.html")).expect("removed");
+    succeed(place.path(), &[&["run", "--out", "r", "--no-tune"], &TINY[..]].concat());
+    assert_eq!(fs::read_to_string(place.path().join("r/report.html")).expect("made again"), page);
+}
+
+#[test]
+fn images_are_set_aside_for_a_defense_that_needs_clean_ones_and_run_toml_says_so() {
+    let place = place();
+    let small = ["--width", "4", "--epochs", "2", "--limit-per-class", "20", "--batch", "32", "--no-tune", "--out", "r"];
+    let tuned = ["run", "--defense", "fine-tuning", "--tuning-epochs", "1"];
+    let table = succeed(place.path(), &[&tuned[..], &small].concat());
+    // Of 200 images one in twenty.
+    assert!(table.contains("/190"), "{table}");
+    let run = fs::read_to_string(place.path().join("r/run.toml")).expect("run.toml");
+    assert!(run.contains("reserve = 0.05"), "{run}");
+    let none = ["run", "--defense", "fine-tuning", "--reserve", "0"];
+    refused(place.path(), &none, &["fine-tuning needs images that are surely clean: give --reserve a share above 0"]);
 }

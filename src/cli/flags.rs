@@ -151,17 +151,32 @@ pub(super) fn read_config(path: &Path) -> Result<Table> {
     let known = known_keys();
     let mut config = Table::new();
     for (key, value) in table {
-        let name = key.replace('-', "_");
         if key == NO_SETTING && value.is_table() {
             continue;
         }
-        if !known.contains(&name) {
-            let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(&name, a).total_cmp(&strsim::jaro_winkler(&name, b)));
-            bail!("{shown}: unknown key `{key}`; the nearest known one is `{}`", nearest.map_or("", String::as_str));
-        }
+        let name = known_as(&key, &known).map_err(|e| anyhow!("{shown}: {e}"))?;
         ensure!(config.insert(name.clone(), value).is_none(), "{shown}: `{name}` is given twice");
     }
     Ok(config)
+}
+
+/// How near a known key must be to be named: `epoch` is near `epochs`, `json` is near nothing.
+const NEAR: f64 = 0.8;
+
+/// A key in the settings' spelling.
+///
+/// # Errors
+/// A key that is none of `known`, with the nearest one.
+pub(super) fn known_as(key: &str, known: &[String]) -> Result<String> {
+    let name = key.replace('-', "_");
+    if known.contains(&name) {
+        return Ok(name);
+    }
+    let near = known.iter().map(|known| (strsim::jaro_winkler(&name, known), known)).filter(|(near, _)| *near >= NEAR);
+    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((_, nearest)) => bail!("unknown key `{key}`; the nearest known one is `{nearest}`"),
+        None => bail!("unknown key `{key}`; keys are the flags of `dau run --help`, with `_` for `-`"),
+    }
 }
 
 /// The largest whole number that a configuration file can hold.

@@ -11,8 +11,8 @@ use super::inputs::poisoned_as;
 use crate::attacks::{self, ATTACKS};
 use crate::data::{Spec, shown};
 use crate::defenses::{DEFENSES, Defense, find, options_of};
-use crate::experiment::protocol::{one_line, to_table};
-use crate::experiment::{Protocol, TRAINING_OPTIONS, WIDTH};
+use crate::experiment::protocol::{RESERVED, one_line, to_table};
+use crate::experiment::{Protocol, RESERVE, TRAINING_OPTIONS, WIDTH};
 use crate::nn::MODELS;
 use crate::options::OptionError;
 
@@ -79,6 +79,9 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     if let (false, Some(model)) = (given.contains_key("width"), MODELS.iter().find(|m| m.name == protocol.model)) {
         let width = (protocol.options.count(&WIDTH) / model.unit).max(1);
         for_training.0.insert(WIDTH.name.into(), (width as f64).into());
+    }
+    if !given.contains_key(RESERVE.name) && poisoned.is_none() && defense.needs_clean() {
+        for_training.0.insert(RESERVE.name.into(), RESERVED.into());
     }
     let for_training = for_training.complete("training", TRAINING_OPTIONS).map_err(within)?;
     protocol.options = protocol.attack_options();

@@ -14,7 +14,7 @@ use crate::defenses::Split;
 use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, RESULTS, Record, SPLIT, Simulation, Store, parse_split};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
-use crate::report::{render, run_page};
+use crate::report::{render, run_page, sentences};
 use crate::train::{Network, Observer};
 
 /// What a run found, as one page.
@@ -134,6 +134,9 @@ pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
         (None, _) => ", without triggered test images: whether the attack implanted is not known".into(),
         _ => String::new(),
     };
+    for sentence in sentences(results) {
+        say!("{sentence}");
+    }
     say!("done{but}; files: {}", folder.display());
     Ok(())
 }

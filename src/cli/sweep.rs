@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,25 +12,39 @@ use clap::Args;
 use serde_json::json;
 use toml::Table;
 
-use super::flags::Flags;
+use super::flags::{Flags, known_as, known_keys};
 use super::layers::resolve;
 use super::lost::is_loss;
 use super::progress::Progress;
 use super::run::{begin, prepare, stages};
 use super::{Global, Refuse, print, print_json};
 use crate::attacks;
-use crate::defenses::options_of;
+use crate::defenses::{self, options_of};
+use crate::experiment::protocol::RESERVED;
 use crate::experiment::sweep::{Cell, Sweep, record, rows};
-use crate::experiment::{Asked, BACKDOORED, Protocol, Record, StoreError};
+use crate::experiment::{Asked, BACKDOORED, IMPLANTED, Protocol, RESERVE, Record, StoreError};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{as_csv, as_markdown, sweep_page};
 use crate::train::{EpochRecord, Observer, TrainError};
 
+const EXAMPLE: &str = "\
+A sweep's file; keys are the flags of `dau run --help`, with _ for -:
+  out = \"runs/my-sweep\"
+  [all]                      # settings of every cell
+  dataset = \"digits\"
+  epochs = 6
+  [vary]                     # every combination is a cell
+  attack = [\"BadNets\", { name = \"thin\", attack = \"BadNets\", poison_rate = 0.02 }]
+  defense = [\"DAU\", \"fine-tuning\", \"none\"]
+  seed = [0, 1, 2]           # the table has their mean
+Where one of the defenses needs clean images, a twentieth of them is set aside for all cells (`reserve`).";
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLE)]
 pub struct SweepArgs {
-    /// What to vary, and where to: see sweeps/quick.toml. Given again, it goes on
+    /// What to vary, and where to (an example is below). Given again, it goes on
     #[arg(value_name = "SWEEP.toml")]
     file: PathBuf,
     /// Do one cell only, by its number from 0 on: for the tasks of a job array
@@ -38,10 +53,10 @@ pub struct SweepArgs {
     /// List the cells, and which have ended; do nothing
     #[arg(long)]
     list: bool,
-    /// Print a Slurm job array, one cell a task; `dau sweep SWEEP.toml --list` gathers its table
+    /// Print a Slurm job array for sbatch, one task a cell that has not ended
     #[arg(long)]
     slurm: bool,
-    /// Begin cells anew that were asked otherwise before; their old folders are kept
+    /// Go on in the folder of another sweep
     #[arg(long)]
     pub(super) force: bool,
 }
@@ -57,32 +72,31 @@ struct Job {
 /// The tables, in the sweep's folder.
 const TABLE: [&str; 4] = ["table.md", "table.csv", "table.json", "report.html"];
 
+/// The sweep that a folder holds.
+const SWEEP: &str = "sweep.toml";
+
 pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
     let sweep = Sweep::read(&args.file).refuse()?;
     let jobs = jobs(&sweep).refuse()?;
     if args.slurm {
-        return print(&job_array(args, jobs.len()));
+        let left: Vec<usize> = (0..jobs.len()).filter(|n| !matches!(record(&jobs[*n].protocol.out), Ok(Some(_)))).collect();
+        let none = Err(anyhow!("all {} cells have ended: there is nothing for a job to do", jobs.len()));
+        return if left.is_empty() { none.refuse() } else { print(&job_array(&left)) };
     }
     let chosen: Vec<&Job> = match args.cell {
         None => jobs.iter().collect(),
         Some(n) => vec![jobs.get(n).ok_or_else(|| anyhow!("--cell {n}: there are {} cells, from 0 on", jobs.len())).refuse()?],
     };
-    let mut failed = BTreeMap::new();
-    if !args.list {
-        fs::create_dir_all(&sweep.out).map_err(|e| anyhow!("cannot make {}: {e}", sweep.out.display())).refuse()?;
-        failed = all(&chosen, args, global)?;
+    if args.list {
+        return list(&jobs, global);
     }
+    take_folder(&sweep, args).refuse()?;
+    let mut failed = all(&chosen, args, global)?;
     let (found, damaged) = ended(&jobs);
     failed.extend(damaged);
-    if args.list {
-        for (n, job) in jobs.iter().enumerate() {
-            let has = if found.iter().any(|(cell, _)| *cell == job.cell) { "ended" } else { "-" };
-            say!("{n:5} {has:6} {}", shown(&job.cell));
-        }
-    }
     let table = rows(&found);
     let texts = [as_markdown(&table), as_csv(&table)?, serde_json::to_string_pretty(&table)? + "\n", sweep_page(&table)?];
-    if sweep.out.is_dir() && args.cell.is_none() {
+    if args.cell.is_none() {
         for (file, text) in TABLE.iter().zip(&texts) {
             write_atomic(&sweep.out.join(file), text.as_bytes())?;
         }
@@ -92,6 +106,13 @@ pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
     } else {
         print(&texts[0])?;
     }
+    let weak = table.iter().filter(|row| row.implanted < row.seeds).count();
+    if weak > 0 {
+        say!(
+            "warning: in {weak} of {} rows an attack did not implant in every run (undefended ASR below {IMPLANTED} %): they say little",
+            table.len()
+        );
+    }
     for (cell, why) in &failed {
         say!("failed: {cell}: {why}");
     }
@@ -100,11 +121,61 @@ pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
     Ok(())
 }
 
+/// Says what each cell is and how far.
+fn list(jobs: &[Job], global: &Global) -> Result<()> {
+    let state = |job: &Job| match record(&job.protocol.out) {
+        Ok(Some(_)) => "ended",
+        Ok(None) if job.protocol.out.is_dir() => "begun",
+        Ok(None) => "-",
+        Err(_) => "damaged",
+    };
+    if global.json {
+        let cells: Vec<_> =
+            jobs.iter().map(|job| json!({ "cell": job.cell.axes, "state": state(job), "folder": job.protocol.out })).collect();
+        return print_json(&cells);
+    }
+    let lines = jobs.iter().enumerate().map(|(n, job)| format!("{n:5} {:8} {}\n", state(job), shown(&job.cell)));
+    print(&lines.collect::<String>())
+}
+
+/// Makes the sweep's folder, and refuses that of another sweep.
+fn take_folder(sweep: &Sweep, args: &SweepArgs) -> Result<()> {
+    let (folder, path) = (sweep.out.display(), sweep.out.join(SWEEP));
+    let text = fs::read(&args.file)?;
+    if let Ok(earlier) = fs::read(&path) {
+        let same = earlier == text || args.force;
+        ensure!(
+            same,
+            "{folder} holds another sweep, {}: give another `out`, or --force to go on there with cells of both",
+            path.display()
+        );
+    }
+    fs::create_dir_all(&sweep.out).map_err(|e| anyhow!("cannot make {folder}: {e}"))?;
+    Ok(write_atomic(&path, &text)?)
+}
+
 /// Every cell with its settings checked.
 fn jobs(sweep: &Sweep) -> Result<Vec<Job>> {
-    let job = |cell: Cell| -> Result<Job> {
-        let spelled = |(key, value): (&String, &toml::Value)| (key.replace('-', "_"), value.clone());
-        let preset: Table = cell.settings.iter().map(spelled).collect();
+    let known = known_keys();
+    let cells = sweep.cells()?;
+    let preset = |cell: &Cell| -> Result<Table> {
+        let spelled = |(key, value): (&String, &toml::Value)| Ok((known_as(key, &known)?, value.clone()));
+        cell.settings.iter().map(spelled).collect::<Result<Table>>().map_err(|e| anyhow!("{}: {e}", shown(cell)))
+    };
+    let presets = cells.iter().map(preset).collect::<Result<Vec<Table>>>()?;
+    // Where one defense needs clean images, all cells go without these: the others are to be compared with it.
+    let needy = |preset: &Table| {
+        preset
+            .get("defense")
+            .and_then(toml::Value::as_str)
+            .and_then(|name| defenses::find(name).ok())
+            .is_some_and(|d| d.needs_clean())
+    };
+    let reserve = presets.iter().any(needy);
+    let job = |(cell, mut preset): (Cell, Table)| -> Result<Job> {
+        if reserve {
+            preset.entry(RESERVE.name).or_insert(RESERVED.into());
+        }
         let resolved = resolve(&preset, &Flags::default()).map_err(|e| anyhow!("{}: {e}", shown(&cell)))?;
         let mut protocol = resolved.protocol;
         let name: Vec<&str> = cell.axes.values().map(String::as_str).collect();
@@ -118,20 +189,17 @@ fn jobs(sweep: &Sweep) -> Result<Vec<Job>> {
         protocol.out = Asked::of(&protocol)?.own_folder(&sweep.out.join("cells").join(name));
         Ok(Job { cell, protocol, victim })
     };
-    sweep.cells()?.into_iter().map(job).collect()
+    cells.into_iter().zip(presets).map(job).collect()
 }
 
 /// A path for what all share whose settings but the defense's, or `clean`, but the attack's too, are the same.
 fn shared(prefix: &Path, protocol: &Protocol, clean: bool) -> Result<PathBuf> {
     let mut asked = Asked::of(protocol)?;
-    let reserve = protocol.reserve()?;
     let defense = protocol.defense()?;
     options_of(defense).for_each(|option| drop(asked.settings.remove(option.name)));
     asked.settings.remove("defense");
-    asked.settings.insert("reserve".into(), reserve.into());
     if clean {
         asked.settings = protocol.without_poisoning()?.into_iter().filter(|(key, _)| asked.settings.contains_key(key)).collect();
-        asked.settings.insert("reserve".into(), reserve.into());
     }
     Ok(asked.own_folder(prefix))
 }
@@ -139,7 +207,7 @@ fn shared(prefix: &Path, protocol: &Protocol, clean: bool) -> Result<PathBuf> {
 /// Does what has not ended, one cell after the other; those that failed, and why.
 fn all(jobs: &[&Job], args: &SweepArgs, global: &Global) -> Result<BTreeMap<String, String>> {
     let progress = Progress::new();
-    let quiet = Quiet(&progress);
+    let watch = Watch { progress: &progress, loud: global.verbose > 0 || std::io::stderr().is_terminal() };
     // One device for all cells: what is compiled for one is there for the next.
     let opened: RefCell<Option<(Precision, Kernels)>> = RefCell::default();
     let open = |precision: Precision| -> Result<Kernels> {
@@ -154,11 +222,13 @@ fn all(jobs: &[&Job], args: &SweepArgs, global: &Global) -> Result<BTreeMap<Stri
     say!("{} of {} cells are left", left.len(), jobs.len());
     let (mut failed, start) = (BTreeMap::new(), Instant::now());
     for (n, job) in left.iter().enumerate() {
-        match one(job, args.force, &open, &quiet) {
+        match one(job, args.force, &open, &watch) {
             Ok(found) => say!("{} of {}: {}: {}", n + 1, left.len(), shown(&job.cell), in_a_line(&found)),
             Err(error) if matches!(error.downcast_ref(), Some(TrainError::Cancelled)) || is_loss(&error) => return Err(error),
             Err(error) if matches!(error.root_cause().downcast_ref(), Some(StoreError::Busy { .. })) => {
                 say!("{} of {}: {}: another process is at it", n + 1, left.len(), shown(&job.cell));
+                // The only one that was asked for has not been done.
+                ensure!(args.cell.is_none(), "another process is at cell {}", shown(&job.cell));
             }
             Err(error) => {
                 say!("{} of {}: {}: failed: {error}", n + 1, left.len(), shown(&job.cell));
@@ -242,26 +312,52 @@ fn span(time: Duration) -> String {
     }
 }
 
-/// `sbatch` takes it from stdin. A task that is requeued goes on where it was.
-fn job_array(args: &SweepArgs, cells: usize) -> String {
-    let file = args.file.display().to_string().replace('\'', "'\\''");
+/// `sbatch` takes it from stdin: one task for each cell that is `left`, with the flags of this command. A task that is requeued goes on
+/// where it was.
+fn job_array(left: &[usize]) -> String {
+    let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+    let quoted = |word: String| format!("'{}'", word.replace('\'', "'\\''"));
+    let program = std::env::current_exe().map_or_else(|_| "dau".into(), |path| path.display().to_string());
+    let words = std::env::args().skip(1).filter(|word| word != "--slurm").map(quoted);
+    let command: Vec<String> = std::iter::once(quoted(program)).chain(words).collect();
+    let command = command.join(" ");
     format!(
-        "#!/bin/sh\n#SBATCH --job-name=dau-sweep\n#SBATCH --array=0-{}\n#SBATCH --requeue\n#SBATCH --gres=gpu:1\n\
-         # One cell a task; afterwards: dau sweep '{file}' --list\nexec dau sweep '{file}' --cell \"$SLURM_ARRAY_TASK_ID\"\n",
-        cells.saturating_sub(1)
+        "#!/bin/sh\n#SBATCH --job-name=dau-sweep\n#SBATCH --array={}\n#SBATCH --requeue\n#SBATCH --gres=gpu:1\n\
+         # One cell a task; the same command without --cell makes the table once they have ended.\nexec {command} --cell \"$SLURM_ARRAY_TASK_ID\"\n",
+        left.join(",")
     )
 }
 
-/// Hears of a wish to stop, and shows nothing of what a single cell does.
-struct Quiet<'a>(&'a Progress);
+/// Shows what a cell does on a terminal or where more is asked for, and in a log the cells alone.
+struct Watch<'a> {
+    progress: &'a Progress,
+    loud: bool,
+}
 
-impl Observer for Quiet<'_> {
-    fn begin(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
-        Ok(())
+impl Observer for Watch<'_> {
+    fn begin(&self, stage: &str, images: u64) {
+        if self.loud {
+            self.progress.begin(stage, images);
+        }
     }
+
+    fn advance(&self, images: u64) {
+        if self.loud {
+            self.progress.advance(images);
+        }
+    }
+
+    fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError> {
+        if self.loud { self.progress.epoch(record) } else { Ok(()) }
+    }
+
+    fn end(&self) {
+        if self.loud {
+            self.progress.end();
+        }
+    }
+
     fn cancelled(&self) -> bool {
-        self.0.cancelled()
+        self.progress.cancelled()
     }
 }

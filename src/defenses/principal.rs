@@ -43,7 +43,7 @@ mod tests {
         for (n, d) in [(400, 6), (12, 40)] {
             let mut noise = rng::stream(3, "principal");
             let along: Vec<f64> = (0..n).map(|_| 3.0 * rng::normal(&mut noise)).collect();
-            let axis = |j: usize| if j % 2 == 0 { 1.0 } else { -1.0 } / (d as f64).sqrt();
+            let axis = |j: usize| (1.0 - 2.0 * (j % 2) as f64) / (d as f64).sqrt();
             let rows: Vec<Vec<f32>> = along
                 .iter()
                 .map(|a| (0..d).map(|j| (7.0 + a * axis(j) + 0.05 * rng::normal(&mut noise)) as f32).collect())

@@ -37,7 +37,7 @@ impl Images {
             let (folder, remarks) = PoisonedFolder::read(dir, spec, &options, protocol.target_mode, &protocol.target)?;
             let target = protocol.target.label(&folder.test.classes)?;
             ensure!(
-                protocol.reserve()? == 0.0,
+                protocol.reserve() == 0.0 && !protocol.defense()?.needs_clean(),
                 "{} needs images that are surely clean, and of images which are poisoned already none can be set aside: let `dau run` poison \
                  them, or leave out --reserve",
                 protocol.defense
@@ -47,7 +47,7 @@ impl Images {
         let Protocol { target_mode: mode, seed, image_size: size, .. } = *protocol;
         let entry = attacks::find(&protocol.attack)?;
         let mut clean = data::load(spec, &load_options)?;
-        let share = protocol.reserve()?;
+        let share = protocol.reserve();
         let reserved = (share > 0.0).then(|| {
             let (rest, reserved) = clean.train.set_aside(share, seed);
             clean.train = rest;

@@ -36,7 +36,7 @@ pub use store::{
 };
 
 pub use training::TRAINING_OPTIONS;
-pub(crate) use training::WIDTH;
+pub(crate) use training::{RESERVE, WIDTH};
 
 use std::path::PathBuf;
 

@@ -28,7 +28,7 @@ pub(crate) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "t
 pub(crate) const DESCRIBING: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
 
 /// Share of the training images that is set aside for a defense that needs clean ones, unless another is chosen: BackdoorBench's.
-const RESERVED: f64 = 0.05;
+pub(crate) const RESERVED: f64 = 0.05;
 
 /// Every setting of a job, resolved.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -149,6 +149,8 @@ impl Protocol {
         let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
         self.training_options().complete("training", TRAINING_OPTIONS)?;
+        let needy = self.reserve() == 0.0 && self.poisoned.is_none() && defense.needs_clean();
+        ensure!(!needy, "{} needs images that are surely clean: give --reserve a share above 0", defense.name());
         self.normalisation()?;
         let rate = self.poison_rate;
         ensure!((0.0..=1.0).contains(&rate), "--poison-rate {rate} is outside 0..1: give a share of the images, .1 for 10 %");
@@ -224,14 +226,8 @@ impl Protocol {
     }
 
     /// Share of the training images that is set aside before any is poisoned.
-    ///
-    /// # Errors
-    /// A defense that is unknown.
-    pub fn reserve(&self) -> Result<f64> {
-        Ok(match self.options.number(&RESERVE) {
-            0.0 if self.defense()?.needs_clean() => RESERVED,
-            share => share,
-        })
+    pub fn reserve(&self) -> f64 {
+        self.options.number(&RESERVE)
     }
 
     /// Images a training step.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -226,7 +227,15 @@ impl Store {
             Err(_) if root.join(RESULTS).is_file() => return Ok(Store { root: root.into(), lock: None }),
             opened => opened.map_err(|source| StoreError::Write { path: path.clone(), source })?,
         };
-        match lock.try_lock() {
+        // A process that was killed a moment ago may still be on its way out.
+        let tries = (0..10).map(|_| lock.try_lock()).find(|tried| {
+            let busy = matches!(tried, Err(TryLockError::WouldBlock));
+            if busy {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            !busy
+        });
+        match tries.unwrap_or(Err(TryLockError::WouldBlock)) {
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: root.into() }),
             // Some network file systems know no locks.
             Err(TryLockError::Error(e)) if e.kind() != std::io::ErrorKind::Unsupported => {

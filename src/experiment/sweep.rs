@@ -106,7 +106,7 @@ fn named(axis: &str, value: &Value) -> Result<(String, Table)> {
 pub struct Over {
     /// Their mean.
     pub mean: f64,
-    /// Half of the 95 % interval of the mean by Student's t; none of one seed.
+    /// Half of the 95 % interval of the mean by Student's t; none of fewer than three seeds, of which it would say nothing.
     pub half: Option<f64>,
 }
 
@@ -169,10 +169,10 @@ fn figure(record: &Record, name: &str) -> Option<f64> {
     }
 }
 
-/// What the defense took: all but training and testing.
+/// What the defense took: all but training and testing. (A sum of nothing is -0, and 0 with 0 added.)
 fn defending(record: &Record) -> f64 {
     let own = |name: &str| !["train", "total", "surrogate train"].contains(&name) && !name.starts_with("test ");
-    record.seconds.iter().filter(|(name, _)| own(name)).filter_map(|(_, seconds)| seconds.as_f64()).sum()
+    record.seconds.iter().filter(|(name, _)| own(name)).filter_map(|(_, seconds)| seconds.as_f64()).sum::<f64>() + 0.0
 }
 
 /// Student's t, .975, by degrees of freedom from 1 on.
@@ -184,7 +184,7 @@ const T: [f64; 20] = [
 fn over(values: &[f64]) -> Option<Over> {
     let n = values.len();
     let mean = values.iter().sum::<f64>() / n as f64;
-    let half = (n > 1).then(|| {
+    let half = (n > 2).then(|| {
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
         T.get(n - 2).copied().unwrap_or(1.96) * (variance / n as f64).sqrt()
     });
@@ -253,7 +253,11 @@ mod tests {
     fn the_interval_is_students() {
         let found = over(&[1.0, 4.0, 7.0]).unwrap();
         assert!((found.mean - 4.0).abs() < 1e-12 && (found.half.unwrap() - 7.4524).abs() < 1e-2, "{found:?}");
-        assert_eq!(over(&[3.0]), Some(Over { mean: 3.0, half: None }));
+        assert_eq!(
+            over(&[3.0, 5.0]),
+            Some(Over { mean: 4.0, half: None }),
+            "of two it would be 13 times as wide as they are apart"
+        );
         assert_eq!(over(&[]), None);
     }
 }

@@ -45,7 +45,7 @@ pub(super) const CROP_PAD: OptionSpec = OptionSpec {
 pub(super) const FLIP: OptionSpec =
     OptionSpec { name: "flip", help: "augmentation: mirror at random", kind: Kind::Flag { default: false } };
 
-pub(super) const RESERVE: OptionSpec = OptionSpec {
+pub(crate) const RESERVE: OptionSpec = OptionSpec {
     name: "reserve",
     help: "share of the training images that is set aside before any is poisoned, for defenses that need images which are surely clean; 0: none, and .05 \
            for such a defense",

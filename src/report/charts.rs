@@ -42,7 +42,13 @@ pub(super) fn lines(axes: &Axes, lines: &[Line]) -> anyhow::Result<String> {
             .x_label_area_size(38)
             .y_label_area_size(50)
             .build_cartesian_2d(axes.x[0]..axes.x[1], axes.y[0]..axes.y[1])?;
-        chart.configure_mesh().x_desc(&axes.names[0]).y_desc(&axes.names[1]).label_style(("sans-serif", 11)).draw()?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc(&axes.names[0])
+            .y_desc(&axes.names[1])
+            .label_style(("sans-serif", 11))
+            .draw()?;
         for (i, line) in lines.iter().enumerate() {
             let style = COLOURS[i % COLOURS.len()].stroke_width(2);
             let drawn = match i {
@@ -84,9 +90,8 @@ pub(super) fn heat(title: &str, rows: &[String], columns: &[String], values: &[V
         }
         for (row, name) in rows.iter().enumerate() {
             root.draw_text(name, &text(11, HPos::Right), (left as i32 - 8, middle(at(row, 0)).1))?;
-            for column in 0..columns.len() {
+            for (column, value) in values[row].iter().enumerate() {
                 let (x, y) = at(row, column);
-                let value = values[row][column];
                 let share = value.map_or(0.0, |v| v.clamp(0.0, 100.0) / 100.0);
                 // From white to blue, which print keeps apart.
                 let mix = |to: f64| (255.0 + (to - 255.0) * share) as u8;

@@ -9,7 +9,7 @@ mod sweep;
 mod table;
 mod verdict;
 
-pub use page::{run_page, sweep_page};
+pub use page::{run_page, sentences, sweep_page};
 pub use suspects::{parse_suspects, write_findings};
 pub use sweep::{as_csv, as_markdown};
 pub use table::{columns, render};

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::charts::{Axes, Line, heat, lines};
@@ -12,7 +13,6 @@ use super::sweep::as_markdown;
 use crate::data::shown;
 use crate::experiment::sweep::SweepRow;
 use crate::experiment::{Figures, METRICS, PREVIEW, Record, Store};
-use crate::train::EpochRecord;
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<style>\n\
 body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #111; }\n\
@@ -20,6 +20,14 @@ table { border-collapse: collapse; margin: 1em 0; } th, td { border: 1px solid #
 td.n { text-align: right; font-variant-numeric: tabular-nums; } .verdict { font-size: 1.15em; }\n\
 svg, img { max-width: 100%; height: auto; } img { image-rendering: pixelated; } details { margin: 1em 0; }\n\
 @media print { details { display: block; } }\n</style>\n";
+
+/// Of a line of a run's metrics what is shown.
+#[derive(Deserialize)]
+struct Epoch {
+    stage: String,
+    epoch: usize,
+    accuracy: f64,
+}
 
 /// What a run found, as a page. `poison`: who among the training images is poisoned; `score` and `flagged`: what the defense said of them.
 ///
@@ -38,7 +46,7 @@ pub fn run_page(record: &Record, store: &Store, poison: &[bool], score: &[f32], 
         page += &scores(poison, score)?;
         page += &roc(poison, score, record.split.auroc)?;
     }
-    let epochs: Vec<EpochRecord> = if store.has(METRICS) {
+    let epochs: Vec<Epoch> = if store.has(METRICS) {
         store.read(METRICS)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     } else {
         Vec::new()
@@ -122,7 +130,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// What the figures mean, for someone who does not know their names.
-fn sentences(record: &Record) -> Vec<String> {
+pub fn sentences(record: &Record) -> Vec<String> {
     let (before, after) = (&record.undefended, &record.defended);
     let goal = match record.poison.mode.as_str() {
         "all-to-all" => "the class after their own".to_string(),
@@ -141,7 +149,7 @@ fn sentences(record: &Record) -> Vec<String> {
         });
         said.push(format!("After the defense {left:.1} % are taken for {goal}, and {restored:.1} % for what they are."));
     }
-    said.push(format!("On images without the trigger the accuracy was {:.1} % and is {:.1} %.", before.acc, after.acc));
+    said.push(format!("On images without the trigger its accuracy was {:.1} % and is {:.1} %.", before.acc, after.acc));
     said
 }
 
@@ -233,7 +241,7 @@ fn roc(poison: &[bool], score: &[f32], auroc: f64) -> Result<String> {
 }
 
 /// Accuracy on what each training saw, by epoch.
-fn training(epochs: &[EpochRecord]) -> Result<String> {
+fn training(epochs: &[Epoch]) -> Result<String> {
     let mut stages: Vec<Line> = Vec::new();
     for epoch in epochs {
         let point = (epoch.epoch as f64, epoch.accuracy);

@@ -1,11 +1,11 @@
 //! Who watches a long job.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::TrainError;
 
 /// What one epoch did: a line of `metrics.jsonl`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct EpochRecord {
     /// The training, by the name that it was given.
     pub stage: String,
