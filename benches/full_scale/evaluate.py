@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -234,44 +235,13 @@ def table():
 def main():
     import numpy as np
     import torch
-    from torch import nn
     from torch.nn import functional as F
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "golden"))
+    from networks import build
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
-
-    class Block(nn.Module):
-        def __init__(self, inputs, outputs, stride):
-            super().__init__()
-            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(outputs)
-            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(outputs)
-            self.shortcut = nn.Sequential()
-            if stride != 1 or inputs != outputs:
-                self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-        def forward(self, x):
-            return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
-
-    class ResNet18(nn.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(width)
-            inputs = width
-            for stage in range(4):
-                outputs = width << stage
-                first = Block(inputs, outputs, 1 if stage == 0 else 2)
-                setattr(self, f"layer{stage + 1}", nn.Sequential(first, Block(outputs, outputs, 1)))
-                inputs = outputs
-            self.linear = nn.Linear(inputs, 10)
-
-        def forward(self, x):
-            x = F.relu(self.bn1(self.conv1(x)))
-            for stage in range(4):
-                x = getattr(self, f"layer{stage + 1}")(x)
-            return self.linear(x.mean((2, 3)))
 
     mean = torch.tensor([0.4914, 0.4822, 0.4465], device=device).view(1, 3, 1, 1)
     std = torch.tensor([0.2470, 0.2430, 0.2610], device=device).view(1, 3, 1, 1)
@@ -279,7 +249,7 @@ def main():
 
     def train(pixels, labels):
         torch.manual_seed(args.seed)
-        net = ResNet18(args.width).to(device, memory_format=torch.channels_last)
+        net = build("resnet18", args.width, 10, 32).to(device, memory_format=torch.channels_last)
         n, batch = len(labels), min(args.batch, len(labels))
         steps = args.epochs * (n // batch)
         weights = [w for w in net.parameters() if w.ndim > 1]

@@ -5,12 +5,11 @@
 //! behind it. Channels over the layer's mean by more than `clp_deviations` standard deviations are set to 0.
 
 use faer::{Mat, Side};
-use serde_json::Value;
 
-use super::{Defense, Detection, Given, Lab, Split};
+use super::{Defense, Given, Lab, Split};
 use crate::nn::ParamKind;
-use crate::options::{Kind, OptionSpec, Options};
-use crate::train::{Network, TrainConfig, TrainError};
+use crate::options::{Kind, OptionSpec};
+use crate::train::{Network, TrainError};
 
 /// The defense, as it is listed.
 pub struct ChannelLipschitz;
@@ -32,20 +31,8 @@ impl Defense for ChannelLipschitz {
         "channel Lipschitz pruning: switches sensitive channels off, without any data"
     }
 
-    fn detect_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
     fn purify_options(&self) -> &'static [OptionSpec] {
         &[DEVIATIONS]
-    }
-
-    fn largest_batch(&self, _: &Options, _: &TrainConfig) -> usize {
-        1
-    }
-
-    fn detect(&self, _: &Lab, given: &Given) -> Result<Detection, TrainError> {
-        Ok(Detection { split: Split::clean(given.train.len()), evidence: Value::Null })
     }
 
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {

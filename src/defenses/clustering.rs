@@ -11,9 +11,9 @@ use serde_json::json;
 
 use super::principal::projections;
 use super::{Defense, Detection, Given, Lab, Split, by_class, retrained};
-use crate::options::{Kind, OptionSpec, Options};
+use crate::options::{Kind, OptionSpec};
 use crate::rng;
-use crate::train::{Network, TrainConfig, TrainError, predict};
+use crate::train::{Network, TrainError, predict};
 
 /// The defense, as it is listed.
 pub struct ActivationClustering;
@@ -42,14 +42,6 @@ impl Defense for ActivationClustering {
 
     fn detect_options(&self) -> &'static [OptionSpec] {
         &[SMALL]
-    }
-
-    fn purify_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
-    fn largest_batch(&self, _: &Options, _: &TrainConfig) -> usize {
-        1
     }
 
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {

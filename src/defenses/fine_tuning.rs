@@ -1,12 +1,10 @@
 //! Fine-tuning on images that are surely clean, and fine-pruning (Liu, Dolan-Gavitt and Garg 2018), which first switches off the channels
 //! that clean images use least.
 
-use serde_json::Value;
-
-use super::{Defense, Detection, Given, Lab, Split};
+use super::{Defense, Given, Lab, Split};
 use crate::data::Dataset;
 use crate::nn::{Param, ParamKind};
-use crate::options::{Kind, OptionSpec, Options};
+use crate::options::{Kind, OptionSpec};
 use crate::train::{Network, Predictions, TrainConfig, TrainError, fit, predict};
 
 /// Fine-tuning, as it is listed.
@@ -44,24 +42,12 @@ impl Defense for FineTuning {
         "trains on, with images that are surely clean"
     }
 
-    fn detect_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
     fn purify_options(&self) -> &'static [OptionSpec] {
         &[EPOCHS, LR]
     }
 
     fn needs_clean(&self) -> bool {
         true
-    }
-
-    fn largest_batch(&self, _: &Options, _: &TrainConfig) -> usize {
-        1
-    }
-
-    fn detect(&self, _: &Lab, given: &Given) -> Result<Detection, TrainError> {
-        Ok(Detection { split: Split::clean(given.train.len()), evidence: Value::Null })
     }
 
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
@@ -79,24 +65,12 @@ impl Defense for FinePruning {
         "switches off what surely clean images use least, then trains on with these"
     }
 
-    fn detect_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
     fn purify_options(&self) -> &'static [OptionSpec] {
         &[LOST]
     }
 
     fn needs_clean(&self) -> bool {
         true
-    }
-
-    fn largest_batch(&self, _: &Options, _: &TrainConfig) -> usize {
-        1
-    }
-
-    fn detect(&self, _: &Lab, given: &Given) -> Result<Detection, TrainError> {
-        Ok(Detection { split: Split::clean(given.train.len()), evidence: Value::Null })
     }
 
     /// A channel of the last layer is switched off by its column of the classifier: features are means of its activations.

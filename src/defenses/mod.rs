@@ -53,10 +53,14 @@ pub trait Defense: Sync {
     fn summary(&self) -> &'static str;
 
     /// Options of [`Defense::detect`].
-    fn detect_options(&self) -> &'static [OptionSpec];
+    fn detect_options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
 
     /// Options of [`Defense::purify`].
-    fn purify_options(&self) -> &'static [OptionSpec];
+    fn purify_options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
 
     /// Whether it needs images that are surely clean.
     fn needs_clean(&self) -> bool {
@@ -64,13 +68,17 @@ pub trait Defense: Sync {
     }
 
     /// Images of its largest step that cannot go through the device in parts; asked before anything is written.
-    fn largest_batch(&self, options: &Options, training: &TrainConfig) -> usize;
+    fn largest_batch(&self, _options: &Options, _training: &TrainConfig) -> usize {
+        1
+    }
 
-    /// Says which images are poisoned.
+    /// Says which images are poisoned; of a defense that looks at no image, none.
     ///
     /// # Errors
     /// What stops training or prediction; a wish to stop; a disk that refuses.
-    fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError>;
+    fn detect(&self, _lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
+        Ok(Detection { split: Split::clean(given.train.len()), evidence: Value::Null })
+    }
 
     /// Makes a network without the backdoor, `split` being the verdict.
     ///

@@ -1,10 +1,7 @@
 //! No defense: what every other one is compared with.
 
-use serde_json::Value;
-
-use super::{Defense, Detection, Given, Lab, Split};
-use crate::options::{OptionSpec, Options};
-use crate::train::{Network, TrainConfig, TrainError};
+use super::{Defense, Given, Lab, Split};
+use crate::train::{Network, TrainError};
 
 /// The defense, as it is listed.
 pub struct Nothing;
@@ -16,22 +13,6 @@ impl Defense for Nothing {
 
     fn summary(&self) -> &'static str {
         "leaves the network as it is, for comparison"
-    }
-
-    fn detect_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
-    fn purify_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
-    fn largest_batch(&self, _: &Options, _: &TrainConfig) -> usize {
-        1
-    }
-
-    fn detect(&self, _: &Lab, given: &Given) -> Result<Detection, TrainError> {
-        Ok(Detection { split: Split::clean(given.train.len()), evidence: Value::Null })
     }
 
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {

@@ -2,8 +2,7 @@
 
 use super::dau::Dau;
 use super::{Defense, Detection, Given, Lab, Split, retrained};
-use crate::options::{OptionSpec, Options};
-use crate::train::{Network, TrainConfig, TrainError};
+use crate::train::{Network, TrainError};
 
 /// The defense, as it is listed.
 pub struct Retraining;
@@ -15,18 +14,6 @@ impl Defense for Retraining {
 
     fn summary(&self) -> &'static str {
         "DAU's split with its usual options, and a network trained anew on the clean part"
-    }
-
-    fn detect_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
-    fn purify_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
-    fn largest_batch(&self, _: &Options, _: &TrainConfig) -> usize {
-        1
     }
 
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {

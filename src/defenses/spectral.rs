@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::principal::projections;
 use super::{Defense, Detection, Given, Lab, Split, by_class, retrained};
-use crate::options::{Kind, OptionSpec, Options};
-use crate::train::{Network, TrainConfig, TrainError, predict};
+use crate::options::{Kind, OptionSpec};
+use crate::train::{Network, TrainError, predict};
 
 /// The defense, as it is listed.
 pub struct SpectralSignatures;
@@ -30,14 +30,6 @@ impl Defense for SpectralSignatures {
 
     fn detect_options(&self) -> &'static [OptionSpec] {
         &[SHARE]
-    }
-
-    fn purify_options(&self) -> &'static [OptionSpec] {
-        &[]
-    }
-
-    fn largest_batch(&self, _: &Options, _: &TrainConfig) -> usize {
-        1
     }
 
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
