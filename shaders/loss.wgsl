@@ -8,10 +8,12 @@
 //   KIND 3  local ascent      sign(CE - level) CE         the sign taken as a constant; sign(0) = 0
 // Flooding, |sum_i weight_i CE_i - level| + level: `evaluate` for CE, then `find_side`: side = sign(sum - level), then `flip`:
 // gradient *= side.
+// Reweighed, sum_i s_i CE_i with s_i = r_i / sum_j r_j and r_i = weight_i / (weight_i + CE_i) as constants: `evaluate` for CE, then
+// `find_total`: side = sum_j r_j, then `reweigh`: gradient_i /= (weight_i + CE_i) side.
 //
 // logits, grad: [n][k]; labels (u32), weight, loss: [n]; side: [1]. loss is not weighted. A row of weight 0 or with a label >= k
 // has gradient 0 whatever its logits are; the latter has loss 0.
-// evaluate: an invocation owns a row. find_side: one workgroup, fixed order. flip: an invocation owns an element.
+// evaluate: an invocation owns a row. find_side, find_total: one workgroup, fixed order. flip, reweigh: an invocation owns an element.
 //: include index
 const KIND = 0u;
 
@@ -97,13 +99,8 @@ fn evaluate(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u,
 
 var<workgroup> sums: array<f32, 64>;
 
-@compute @workgroup_size(64)
-fn find_side(@builtin(local_invocation_index) l: u32) {
-    var sum = 0.0;
-    for (var i = l; i < p.n; i += 64u) {
-        let share = weight[i];
-        sum += select(share * loss[i], 0.0, share == 0.0);
-    }
+// The sum over the workgroup, in sums[0] for invocation 0.
+fn add_up(sum: f32, l: u32) {
     sums[l] = sum;
     for (var half = 32u; half > 0u; half /= 2u) {
         workgroupBarrier();
@@ -111,9 +108,43 @@ fn find_side(@builtin(local_invocation_index) l: u32) {
             sums[l] += sums[l + half];
         }
     }
+}
+
+@compute @workgroup_size(64)
+fn find_side(@builtin(local_invocation_index) l: u32) {
+    var sum = 0.0;
+    for (var i = l; i < p.n; i += 64u) {
+        let share = weight[i];
+        sum += select(share * loss[i], 0.0, share == 0.0);
+    }
+    add_up(sum, l);
     if l == 0u {
         side[0] = sign(sums[0] - p.level);
     }
+}
+
+@compute @workgroup_size(64)
+fn find_total(@builtin(local_invocation_index) l: u32) {
+    var sum = 0.0;
+    for (var i = l; i < p.n; i += 64u) {
+        let share = weight[i];
+        sum += select(share / (share + loss[i]), 0.0, share == 0.0);
+    }
+    add_up(sum, l);
+    if l == 0u {
+        side[0] = sums[0];
+    }
+}
+
+@compute @workgroup_size(64)
+fn reweigh(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
+    let i = linear_index(g, ng, l, 64u);
+    if i >= p.n * p.k {
+        return;
+    }
+    let share = weight[i / p.k];
+    // A row of weight 0 has gradient 0 already.
+    grad[i] /= select((share + loss[i / p.k]) * side[0], 1.0, share == 0.0);
 }
 
 @compute @workgroup_size(64)

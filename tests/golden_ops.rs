@@ -236,6 +236,7 @@ fn losses_agree_with_pytorch() {
             "gga" => LossKind::GradientAscent,
             "lga" => LossKind::LocalAscent { level: 0.5 },
             "flooding_above" | "flooding_below" => LossKind::Flooding { level: 0.5 },
+            "reweighed" => LossKind::Reweighed,
             _ => panic!("unknown loss {case}"),
         };
         let mut bench = Bench::new();

@@ -10,13 +10,14 @@ const ALLOWED: f64 = 1e-6;
 const STEP: f64 = 1e-5;
 /// No ReLU's input may be nearer to zero than this, or a step might cross the kink.
 const CLEARANCE: f64 = 1e-3;
-const KINDS: [LossKind; 6] = [
+const KINDS: [LossKind; 7] = [
     LossKind::CrossEntropy,
     LossKind::Complementary,
     LossKind::GradientAscent,
     LossKind::LocalAscent { level: 0.5 },
     LossKind::Flooding { level: 0.25 },
     LossKind::Flooding { level: 20.0 },
+    LossKind::Reweighed,
 ];
 
 /// A graph that ends in a loss, and values for its inputs.
@@ -84,14 +85,19 @@ impl Setup {
     fn check(mut self, what: &str, kind: LossKind, logits: Value, wrt: &[Value]) {
         let [loss, seed, weight] = self.loss(kind, logits);
         let grads = self.graph.backward(&[(logits, seed)], wrt).unwrap();
+        let at = self.run(None);
+        // Constants of the objective: each sample's share by its loss where the slopes are taken.
+        let shares: Vec<f64> = at.get(loss).data.iter().zip(&at.get(weight).data).map(|(l, w)| w / (w + l)).collect();
+        let all: f64 = shares.iter().sum();
         let objective = |run: &Interpreter| {
-            let sum: f64 = run.get(loss).data.iter().zip(&run.get(weight).data).map(|(l, w)| l * w).sum();
+            let losses = &run.get(loss).data;
+            let sum: f64 = losses.iter().zip(&run.get(weight).data).map(|(l, w)| l * w).sum();
             match kind {
                 LossKind::Flooding { level } => (sum - f64::from(level)).abs() + f64::from(level),
+                LossKind::Reweighed => losses.iter().zip(&shares).map(|(l, share)| l * share / all).sum(),
                 _ => sum,
             }
         };
-        let at = self.run(None);
         for value in wrt {
             let found = at.get(grads[value]);
             let slope = |i| {

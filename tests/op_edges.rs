@@ -54,7 +54,7 @@ fn every_op_agrees_with_its_oracle_when_work_is_dealt_out_as_for_a_gpu() {
 #[test]
 fn garbage_that_weighs_nothing_gives_no_gradient() {
     let kernels = common::kernels();
-    for kind in [LossKind::CrossEntropy, LossKind::Complementary, LossKind::Flooding { level: 0.5 }] {
+    for kind in [LossKind::CrossEntropy, LossKind::Complementary, LossKind::Flooding { level: 0.5 }, LossKind::Reweighed] {
         let mut graph = Graph::new();
         let logits = graph.input("logits", Shape::f32(&[3, 2]));
         let labels = graph.input("labels", Shape::u32(&[3]));

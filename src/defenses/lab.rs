@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::files::write_atomic;
 use crate::kernel::Kernels;
 use crate::options::Options;
-use crate::train::{Network, Observer, TrainConfig, TrainError, fit};
+use crate::train::{Network, Observer, TrainConfig, TrainError, Trainer};
 
 /// The folder of scratch files, in [`Lab::folder`].
 pub const SCRATCH: &str = "work";
@@ -88,13 +88,32 @@ impl Lab<'_> {
         data: &Dataset,
         config: &TrainConfig,
     ) -> Result<Network, TrainError> {
+        self.trained_weighed(name, start, data, None, config)
+    }
+
+    /// The same with a weight for each sample, where there are some ([`Trainer::weighed`]).
+    ///
+    /// # Errors
+    /// As [`Lab::trained`]; a weight that is negative or not finite.
+    pub fn trained_weighed(
+        &self,
+        name: &str,
+        start: impl FnOnce() -> Result<Network, TrainError>,
+        data: &Dataset,
+        weights: Option<Vec<f32>>,
+        config: &TrainConfig,
+    ) -> Result<Network, TrainError> {
         let path = self.scratch(&format!("{name}.safetensors"))?;
         if path.is_file() {
             return Network::load(self.kernels, &path);
         }
         let network = start()?;
         let state = self.scratch(&format!("{name}.state.safetensors"))?;
-        fit(self.kernels, &network, data, config, self.observer, Some(&state))?;
+        let mut trainer = Trainer::new(self.kernels, &network, data, config)?;
+        if let Some(weights) = weights {
+            trainer = trainer.weighed(weights)?;
+        }
+        trainer.finish(self.observer, Some(&state))?;
         network.save(&path)?;
         Ok(network)
     }

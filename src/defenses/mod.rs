@@ -4,9 +4,11 @@
 //! To add one: a file here, which declares its options too, and a line in [`DEFENSES`].
 
 mod abl;
+mod cbd;
 mod clp;
 mod clustering;
 pub mod dau;
+mod entropy_pruning;
 mod fine_tuning;
 mod lab;
 mod none;
@@ -91,8 +93,10 @@ pub trait Defense: Sync {
 pub static DEFENSES: &[&dyn Defense] = &[
     &dau::Dau,
     &abl::Abl,
+    &cbd::Cbd,
     &clustering::ActivationClustering,
     &clp::ChannelLipschitz,
+    &entropy_pruning::EntropyPruning,
     &fine_tuning::FinePruning,
     &fine_tuning::FineTuning,
     &retraining::Retraining,

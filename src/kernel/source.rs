@@ -38,6 +38,7 @@ shaders![
     "conv2d_strip",
     "conv2d_tile",
     "conv2d_weights",
+    "extremes",
     "global_avg_pool",
     "linear",
     "loss",

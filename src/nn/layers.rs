@@ -1,6 +1,6 @@
 //! Layers that name their parameters as PyTorch does.
 
-use super::{Param, ParamKind};
+use super::{Built, Outputs, Param, ParamKind};
 use crate::graph::{Graph, GraphError, Shape, Value};
 use crate::ops::{BatchNorm, BatchNormEval, Conv2d, Linear};
 
@@ -11,6 +11,7 @@ pub struct Builder<'g> {
     scope: String,
     params: Vec<Param>,
     activations: Vec<(String, Value)>,
+    normalised: Vec<(String, Value)>,
 }
 
 /// Batch normalisation as PyTorch defaults it.
@@ -21,12 +22,13 @@ impl<'g> Builder<'g> {
     /// Adds to `graph`; batch norms are [`BatchNorm`] where `train`, else [`BatchNormEval`]. The graph's variables are called as the
     /// parameters are, with `scope` before it.
     pub fn new(graph: &'g mut Graph, train: bool, scope: &str) -> Builder<'g> {
-        Builder { graph, train, scope: scope.into(), params: Vec::new(), activations: Vec::new() }
+        let (params, activations, normalised) = (Vec::new(), Vec::new(), Vec::new());
+        Builder { graph, train, scope: scope.into(), params, activations, normalised }
     }
 
-    /// Parameters in PyTorch's order, and what each layer gave, by the layer's name.
-    pub(super) fn finish(self) -> (Vec<Param>, Vec<(String, Value)>) {
-        (self.params, self.activations)
+    /// The network that was added, which gives `outputs`.
+    pub(super) fn finish(self, outputs: Outputs) -> Built {
+        Built { outputs, params: self.params, activations: self.activations, normalised: self.normalised }
     }
 
     fn gave(&mut self, name: &str, y: Value) -> Value {
@@ -65,6 +67,7 @@ impl<'g> Builder<'g> {
     /// Batch normalisation, then + `residual`, then ReLU, as asked.
     pub fn batch_norm(&mut self, name: &str, x: Value, residual: Option<Value>, relu: bool) -> Result<Value, GraphError> {
         let channels = self.graph.shape(x).last();
+        self.normalised.push((name.into(), x));
         let mut inputs = vec![x];
         inputs.push(self.param(format!("{name}.weight"), ParamKind::Scale(channels)));
         inputs.push(self.param(format!("{name}.bias"), ParamKind::Bias(channels)));

@@ -88,6 +88,8 @@ pub struct Built {
     pub params: Vec<Param>,
     /// What each layer gives, by the layer's name (`layer1.0.bn1`), in the order of running: of a batch norm after what it adds and its ReLU.
     pub activations: Vec<(String, Value)>,
+    /// What goes into each batch norm [N, H, W, C], by the batch norm's name, in the order of running.
+    pub normalised: Vec<(String, Value)>,
 }
 
 impl ModelEntry {
@@ -145,7 +147,6 @@ impl ModelSpec {
         }
         let mut builder = Builder::new(graph, train, scope);
         let outputs = (entry.build)(&mut builder, self, images)?;
-        let (params, activations) = builder.finish();
-        Ok(Built { outputs, params, activations })
+        Ok(builder.finish(outputs))
     }
 }

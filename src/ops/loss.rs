@@ -25,6 +25,9 @@ pub enum LossKind {
         /// The weighted sum of cross-entropies, in nats, below which all are raised and not lowered.
         level: f32,
     },
+    /// sum_i s_i CE_i with s_i = r_i / sum_j r_j, r_i = weight_i / (weight_i + CE_i), taken as constants, where weights are the
+    /// cross-entropies of another network: what that network finds hard counts most (CBD, Zhang et al. 2023). The loss of a sample is its CE.
+    Reweighed,
 }
 
 /// Inputs logits [N, K], labels u32 [N], weight [N]; outputs loss [N], each sample's own and not weighted, and grad [N, K] =
@@ -38,10 +41,19 @@ pub struct Loss {
 }
 
 impl LossKind {
+    /// Why a batch cannot go through in parts, where it cannot.
+    pub fn needs_whole_batch(self) -> Option<&'static str> {
+        match self {
+            LossKind::Flooding { .. } => Some("flooding asks for the mean loss of a whole batch"),
+            LossKind::Reweighed => Some("weights are shared out over a whole batch"),
+            _ => None,
+        }
+    }
+
     /// The shader's KIND and level.
     fn code(self) -> (u32, f32) {
         match self {
-            LossKind::CrossEntropy => (0, 0.0),
+            LossKind::CrossEntropy | LossKind::Reweighed => (0, 0.0),
             LossKind::Complementary => (1, 0.0),
             LossKind::GradientAscent => (2, 0.0),
             LossKind::LocalAscent { level } => (3, level),
@@ -83,11 +95,21 @@ impl Op for Loss {
             vec![("logits", Slot::In(0)), ("labels", Slot::In(1)), weight, loss, grad],
             groups(n, 64),
         );
-        let LossKind::Flooding { .. } = self.kind else { return evaluate.into() };
         let side = ("side", Slot::Scratch(0));
-        let find_side = launch(KernelId::new("loss", "find_side"), vec![weight, loss, side], [1, 1, 1]);
-        let flip = launch(KernelId::new("loss", "flip"), vec![grad, side], groups(n * k, 64));
-        Lowered { scratch: vec![Shape::f32(&[1])], launches: vec![evaluate, find_side, flip] }
+        let one = [1, 1, 1];
+        let launches = match self.kind {
+            LossKind::Flooding { .. } => {
+                let find_side = launch(KernelId::new("loss", "find_side"), vec![weight, loss, side], one);
+                vec![evaluate, find_side, launch(KernelId::new("loss", "flip"), vec![grad, side], groups(n * k, 64))]
+            }
+            LossKind::Reweighed => {
+                let find_total = launch(KernelId::new("loss", "find_total"), vec![weight, loss, side], one);
+                let bind = vec![weight, loss, grad, side];
+                vec![evaluate, find_total, launch(KernelId::new("loss", "reweigh"), bind, groups(n * k, 64))]
+            }
+            _ => return evaluate.into(),
+        };
+        Lowered { scratch: vec![Shape::f32(&[1])], launches }
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -106,7 +128,7 @@ impl Op for Loss {
             let sum: f64 = (0..k).filter(others).map(|j| (z[j] - top).exp()).sum();
             let t = z[label] - top - sum.ln();
             let (value, force) = match self.kind {
-                LossKind::CrossEntropy | LossKind::Flooding { .. } => (softplus(-t), sigmoid(-t)),
+                LossKind::CrossEntropy | LossKind::Flooding { .. } | LossKind::Reweighed => (softplus(-t), sigmoid(-t)),
                 LossKind::Complementary => (softplus(t), -sigmoid(t)),
                 LossKind::GradientAscent => (-softplus(-t), -sigmoid(-t)),
                 LossKind::LocalAscent { level } => {
@@ -126,6 +148,13 @@ impl Op for Loss {
             let total: f64 = loss.iter().zip(&weight.data).filter(|(_, w)| **w != 0.0).map(|(l, w)| l * w).sum();
             let side = sign(total - f64::from(level));
             grad.iter_mut().for_each(|g| *g *= side);
+        }
+        if self.kind == LossKind::Reweighed {
+            let sums: Vec<f64> = loss.iter().zip(&weight.data).map(|(l, w)| w + l).collect();
+            let total: f64 = sums.iter().zip(&weight.data).filter(|(_, w)| **w > 0.0).map(|(sum, w)| w / sum).sum();
+            grad.chunks_exact_mut(k)
+                .zip(&sums)
+                .for_each(|(row, sum)| row.iter_mut().for_each(|g| *g /= (sum * total).max(1e-30)));
         }
         vec![Tensor::new(weight.shape.clone(), loss), Tensor::new(logits.shape.clone(), grad)]
     }
@@ -153,6 +182,7 @@ pub(super) fn cases() -> Vec<Case> {
         LossKind::LocalAscent { level: 0.5 },
         LossKind::Flooding { level: 0.5 },
         LossKind::Flooding { level: 5000.0 },
+        LossKind::Reweighed,
     ];
     let mut cases = Vec::new();
     for kind in kinds {

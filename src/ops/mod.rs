@@ -8,6 +8,7 @@ mod batch_norm;
 mod batch_norm_eval;
 mod case;
 mod conv2d;
+mod extremes;
 mod global_avg_pool;
 mod linear;
 mod loss;
@@ -25,6 +26,7 @@ pub use batch_norm::{BatchNorm, BatchNormGrad};
 pub use batch_norm_eval::{BatchNormEval, BatchNormEvalAffineGrad, BatchNormEvalGrad};
 pub use case::{Case, CaseResult, Fill, check};
 pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad, matrices_add_up};
+pub use extremes::Extremes;
 pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
 pub use linear::{Linear, LinearGrad, LinearInputGrad};
 pub use loss::{Loss, LossKind};
@@ -53,6 +55,7 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "batch_norm_eval", cases: batch_norm_eval::cases },
     OpEntry { name: "batch_norm_eval_grad", cases: batch_norm_eval::grad_cases },
     OpEntry { name: "batch_norm_eval_affine_grad", cases: batch_norm_eval::affine_grad_cases },
+    OpEntry { name: "extremes", cases: extremes::cases },
     OpEntry { name: "global_avg_pool", cases: global_avg_pool::cases },
     OpEntry { name: "global_avg_pool_grad", cases: global_avg_pool::grad_cases },
     OpEntry { name: "max_pool", cases: max_pool::cases },

@@ -2,6 +2,7 @@
 
 mod batch;
 mod checkpoint;
+mod extremes;
 mod input_gradient;
 mod network;
 mod observer;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 pub use batch::{Batch, Part};
 pub(crate) use batch::{stream, stream_until};
 pub use checkpoint::Checkpoint;
+pub use extremes::{LayerExtremes, extremes};
 pub use input_gradient::{InputGradient, Scalar};
 pub use network::{Network, Normalisation};
 #[cfg(test)]

@@ -109,9 +109,10 @@ fn learning(params: Vec<Param>, learns: &[String]) -> Result<Vec<Param>, TrainEr
 fn step_graph(network: (&ModelSpec, [f32; 3], [f32; 3]), config: &StepConfig) -> Result<StepGraph, TrainError> {
     let (spec, mean, std) = network;
     let StepConfig { at_once: batch, losses, sgd, .. } = config;
-    if config.in_parts() && losses.iter().any(|loss| matches!(loss, LossKind::Flooding { .. })) {
+    let whole = losses.iter().find_map(|loss| loss.needs_whole_batch()).filter(|_| config.in_parts());
+    if let Some(need) = whole {
         let advice = "Choose a batch that fits".to_string();
-        let why = format!("flooding asks for the mean loss of a whole batch, and only {batch} images fit at once");
+        let why = format!("{need}, and only {batch} images fit at once");
         return Err(TrainError::Batch { batch: config.batch, why, advice });
     }
     let batch = *batch;

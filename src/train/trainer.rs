@@ -186,7 +186,8 @@ impl<'a> Trainer<'a> {
         observer.begin(&format!("{} {}/{}", config.stage, epoch + 1, config.epochs), left.len() as u64);
         let start = Instant::now();
         let batches = left.chunks(config.batch).map(|indices| {
-            let weight = 1.0 / indices.len() as f32;
+            // Reweighed shares a batch out itself, by weights as they are.
+            let weight = if config.loss == LossKind::Reweighed { 1.0 } else { 1.0 / indices.len() as f32 };
             Batch::new(data, &[Part { indices, weight }]).weighed(0, |sample| weights.get(sample).copied().unwrap_or(1.0))
         });
         let submit = |index: usize, batch: &Batch| {
@@ -227,13 +228,33 @@ impl<'a> Trainer<'a> {
         }
         Ok(())
     }
+
+    /// Trains until all epochs are over. With `state`, a file, it goes on from there if the file exists, and saves itself there after
+    /// every epoch and every minute.
+    ///
+    /// # Errors
+    /// A loss that is not finite, naming epoch and step; a wish to stop, once the state is saved; a disk that refuses; the driver's.
+    pub fn finish(mut self, observer: &dyn Observer, state: Option<&Path>) -> Result<(), TrainError> {
+        if let Some(path) = state.filter(|path| path.is_file()) {
+            self.load(path)?;
+        }
+        while !self.done() {
+            self.advance(SAVED_EVERY, observer)?;
+            if let Some(path) = state {
+                self.save(path)?;
+            }
+            if observer.cancelled() {
+                return Err(TrainError::Cancelled);
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Trains `network` on all of `data`. With `state`, a file, it goes on from there if the file exists, and saves itself
-/// there after every epoch and every minute.
+/// Trains `network` on all of `data`, as [`Trainer::finish`] does.
 ///
 /// # Errors
-/// A loss that is not finite, naming epoch and step; a wish to stop, once the state is saved; a disk that refuses; the driver's.
+/// As there; a batch over the adapter's limits.
 pub fn fit(
     kernels: &Kernels,
     network: &Network,
@@ -242,20 +263,7 @@ pub fn fit(
     observer: &dyn Observer,
     state: Option<&Path>,
 ) -> Result<(), TrainError> {
-    let mut trainer = Trainer::new(kernels, network, data, config)?;
-    if let Some(path) = state.filter(|path| path.is_file()) {
-        trainer.load(path)?;
-    }
-    while !trainer.done() {
-        trainer.advance(SAVED_EVERY, observer)?;
-        if let Some(path) = state {
-            trainer.save(path)?;
-        }
-        if observer.cancelled() {
-            return Err(TrainError::Cancelled);
-        }
-    }
-    Ok(())
+    Trainer::new(kernels, network, data, config)?.finish(observer, state)
 }
 
 #[cfg(test)]

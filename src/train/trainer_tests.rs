@@ -319,3 +319,36 @@ fn an_epoch_that_cannot_be_recorded_is_not_saved_as_done() {
     let done = fit(&kernels, &network, &noise(24), &config(2, 8, 0.05, PLAIN), &Full, Some(&state));
     assert!(done.is_err_and(|e| e.to_string() == "no room") && !state.exists());
 }
+
+/// By an image's share of a batch its gradient moves the network: by hand, from what each image does alone and its loss. Batch norm sees
+/// the whole batch in either case.
+#[test]
+fn reweighed_images_count_by_how_hard_another_network_finds_them() {
+    let (kernels, data) = (kernels(), noise(8));
+    let start = network(&kernels);
+    let from = trained(&start);
+    let biased: Vec<f32> = (0..8).map(|i| 0.1 + 0.4 * i as f32).collect();
+    let moved = |loss: LossKind, weights: Vec<f32>| {
+        let network = start.duplicate(&kernels).unwrap();
+        let config = TrainConfig { loss, ..config(1, 8, 0.05, PLAIN) };
+        let trainer = Trainer::new(&kernels, &network, &data, &config).unwrap().weighed(weights).unwrap();
+        trainer.finish(&Silent, None).unwrap();
+        trained(&network).iter().zip(&from).map(|(to, from)| to - from).collect::<Vec<f64>>()
+    };
+    let mut step =
+        TrainStep::new(&kernels, &start.duplicate(&kernels).unwrap(), &StepConfig::new(8, &[LossKind::CrossEntropy], &PLAIN))
+            .unwrap();
+    let all: Vec<usize> = (0..8).collect();
+    let batch = Batch::new(&data, &[Part { indices: &all, weight: 0.0 }]);
+    let parts = step.run(&start, &batch, 0.0, 0).unwrap().wait(kernels.gpu()).unwrap();
+    let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);
+    let shares: Vec<f32> = biased.iter().zip(&losses).map(|(b, c)| b / (b + c)).collect();
+    let total: f32 = shares.iter().sum();
+    let found = moved(LossKind::Reweighed, biased);
+    // Cross-entropy's mean over the batch divides by 8.
+    let by_hand = moved(LossKind::CrossEntropy, shares.iter().map(|share| 8.0 * share / total).collect());
+    let alike = moved(LossKind::CrossEntropy, vec![1.0; 8]);
+    let none = vec![0.0; found.len()];
+    let [right, wrong] = [&by_hand, &alike].map(|other| apart(&found, other, &none));
+    assert!(right < 1e-3 && wrong > 0.1, "{right} from the shares by hand, {wrong} from equal ones");
+}

@@ -240,6 +240,9 @@ def losses(golden):
         if case.startswith("flooding"):
             assert (total > FLOOD) == (case == "flooding_above") and abs(total - FLOOD) > 0.1
             total = (total - FLOOD).abs() + FLOOD
+        if case == "reweighed":
+            share = (weight / (weight + per_sample)).detach()
+            total = (share / share.sum() * per_sample).sum()
         total.backward()
         golden.add(
             f"losses/{case}", logits=logits, labels=labels.int(), weight=weight, loss=per_sample, dlogits=logits.grad
@@ -268,6 +271,7 @@ def losses(golden):
         ("lga", lga, n // 2),
         ("flooding_above", ce, 0),
         ("flooding_below", ce, n),
+        ("reweighed", ce, n // 2),
     ]:
         made = first_draw(f"losses/{case}", accept, lambda draw: sample(draw, confident))
         add(case, loss, *made)
