@@ -95,6 +95,10 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     pub purify: DeclaredFlags<PurifyOptions>,
+    /// For measuring how a defense bears poor filtering: this share of the flagged images changes places with images that are not flagged,
+    /// before a clean network is made [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = DEFENSE)]
+    pub corrupt_split: Option<f64>,
     /// Run folder; a run that was stopped there goes on [default: runs/DATASET-ATTACK-SEED, and of `run` a code for its settings]
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     pub out: Option<PathBuf>,

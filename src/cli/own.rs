@@ -16,7 +16,7 @@ use crate::defenses::Defense;
 use crate::defenses::dau::Dau;
 use crate::experiment::Protocol;
 use crate::experiment::evaluate::Count;
-use crate::experiment::protocol::POISONING;
+use crate::experiment::protocol::SIMULATING;
 use crate::experiment::{Asked, RESULTS, Store};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
@@ -30,7 +30,7 @@ use crate::train::Network;
 pub(super) fn settings<const N: usize>(flags: &Flags, prefix: &str, given: [(&str, String); N]) -> Result<(Protocol, Asked)> {
     let resolved = resolve(&toml! { dataset = "folder" }, flags)?;
     let options = ATTACKS.iter().flat_map(|entry| entry.options).map(|option| option.name);
-    let stray = POISONING.into_iter().chain(options).find(|key| resolved.given.contains_key(*key));
+    let stray = SIMULATING.into_iter().chain(options).find(|key| resolved.given.contains_key(*key));
     ensure!(stray.is_none(), "nothing is poisoned here: leave out `{}`", stray.unwrap_or_default());
     let mut settings = resolved.protocol;
     let verdicts = Dau.name();

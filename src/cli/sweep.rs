@@ -20,7 +20,7 @@ use super::run::{begin, prepare, stages};
 use super::{Global, Refuse, print, print_json};
 use crate::attacks;
 use crate::defenses::{self, options_of};
-use crate::experiment::protocol::RESERVED;
+use crate::experiment::protocol::{CORRUPT_SPLIT, RESERVED};
 use crate::experiment::sweep::{Cell, Sweep, record, rows};
 use crate::experiment::{Asked, BACKDOORED, IMPLANTED, Protocol, RESERVE, Record, StoreError};
 use crate::files::write_atomic;
@@ -197,7 +197,7 @@ fn shared(prefix: &Path, protocol: &Protocol, clean: bool) -> Result<PathBuf> {
     let mut asked = Asked::of(protocol)?;
     let defense = protocol.defense()?;
     options_of(defense).for_each(|option| drop(asked.settings.remove(option.name)));
-    asked.settings.remove("defense");
+    asked.settings.retain(|key, _| !["defense", CORRUPT_SPLIT].contains(&key));
     if clean {
         asked.settings = protocol.without_poisoning()?.into_iter().filter(|(key, _)| asked.settings.contains_key(key)).collect();
     }

@@ -21,8 +21,12 @@ use crate::ops::LossKind;
 use crate::options::Options;
 use crate::train::{Normalisation, SgdConfig, TrainConfig};
 
-/// Settings, beside an attack's options, that say how images are poisoned.
-pub(crate) const POISONING: [&str; 7] = ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate"];
+/// Settings, beside an attack's options, of a simulation: how images are poisoned, and how a verdict is made worse.
+pub(crate) const SIMULATING: [&str; 8] =
+    ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate", CORRUPT_SPLIT];
+
+/// What a network that is trained on all images has nothing to do with.
+pub(crate) const CORRUPT_SPLIT: &str = "corrupt_split";
 
 /// Settings, beside an attack's options, that describe images which are poisoned already.
 pub(crate) const DESCRIBING: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
@@ -74,6 +78,9 @@ pub struct Protocol {
     pub std: Channels,
     /// The defense, by name.
     pub defense: String,
+    /// Share of the flagged images that change places with images that are not flagged, before a clean network is made: for measuring.
+    #[serde(default)]
+    pub corrupt_split: f64,
     /// The run folder.
     pub out: PathBuf,
 }
@@ -108,6 +115,7 @@ impl Protocol {
             mean: spec.mean.into(),
             std: spec.std.into(),
             defense: DEFENSES[0].name().into(),
+            corrupt_split: 0.0,
             out: PathBuf::new(),
         }
     }
@@ -154,6 +162,8 @@ impl Protocol {
         self.normalisation()?;
         let rate = self.poison_rate;
         ensure!((0.0..=1.0).contains(&rate), "--poison-rate {rate} is outside 0..1: give a share of the images, .1 for 10 %");
+        let corrupt = self.corrupt_split;
+        ensure!((0.0..=1.0).contains(&corrupt), "--corrupt-split {corrupt} is outside 0..1: give a share of the flagged images");
         let (pad, size) = (self.options.count(&CROP_PAD), self.image_size);
         ensure!(pad < size.max(1), "--crop-pad {pad} does not do for images of {size} pixels: give less than that");
         Ok(())
@@ -202,7 +212,7 @@ impl Protocol {
     pub fn without_poisoning(&self) -> Result<Table> {
         let mut table = to_table(self)?;
         let options = self.attack_options();
-        table.retain(|key, _| !(POISONING.contains(&key) || options.0.contains_key(key)));
+        table.retain(|key, _| !(SIMULATING.contains(&key) || options.0.contains_key(key)));
         Ok(table)
     }
 

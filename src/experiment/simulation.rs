@@ -15,6 +15,7 @@ use crate::data::{Dataset, Spec};
 use crate::defenses::Split;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
+use crate::rng;
 use crate::train::{Network, Observer};
 
 /// Inputs that have been checked: nothing is written before these are at hand.
@@ -88,7 +89,8 @@ impl Simulation {
         let victim = self.victim(store, observer)?;
         let detection = self.experiment(store, observer)?.detect(&victim)?;
         store.write_json(EVIDENCE, &detection.evidence)?;
-        Ok(store.write(SPLIT, split_csv(&detection.split, &self.train().labels).as_bytes())?)
+        let split = corrupted(detection.split, self.protocol.corrupt_split, self.protocol.seed);
+        Ok(store.write(SPLIT, split_csv(&split, &self.train().labels).as_bytes())?)
     }
 
     fn experiment<'a>(&'a self, store: &'a Store, observer: &'a dyn Observer) -> Result<Experiment<'a>> {
@@ -196,5 +198,48 @@ impl Simulation {
         let triggered_class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
         let triggered = TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: &triggered.goal };
         Ok(model_metrics(&clean_class, &clean.labels, Some(triggered), target))
+    }
+}
+
+/// `split` with `share` of its flagged samples changing places with others, drawn by `seed`: each takes over the other's verdict and score.
+fn corrupted(mut split: Split, share: f64, seed: u64) -> Split {
+    let (mut flagged, mut others): (Vec<usize>, Vec<usize>) = (0..split.flagged.len()).partition(|&i| split.flagged[i]);
+    let mut draw = rng::stream(seed, "corrupt split");
+    rng::shuffle(&mut draw, &mut flagged);
+    rng::shuffle(&mut draw, &mut others);
+    let count = (share * flagged.len() as f64).round() as usize;
+    for (a, b) in flagged.into_iter().take(count).zip(others) {
+        split.flagged.swap(a, b);
+        split.score.swap(a, b);
+    }
+    split
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_flagged_changes_places() {
+        let flagged: Vec<bool> = (0..50).map(|i| i % 5 == 0).collect();
+        let score = (0..50).map(|i| if i % 5 == 0 { 0.9 } else { 0.01 * i as f32 }).collect();
+        let split = Split { flagged, score };
+        let sorted = |split: &Split| {
+            let mut scores = split.score.clone();
+            scores.sort_by(f32::total_cmp);
+            scores
+        };
+        for (share, moved) in [(0.0, 0), (0.3, 3), (1.0, 10)] {
+            let found = corrupted(split.clone(), share, 7);
+            let left = (0..50).filter(|&i| split.flagged[i] && !found.flagged[i]).count();
+            let came = (0..50).filter(|&i| !split.flagged[i] && found.flagged[i]).count();
+            assert_eq!((left, came), (moved, moved), "of {share}");
+            assert!((0..50).all(|i| found.flagged[i] == (found.score[i] == 0.9)), "a score goes with its verdict");
+            assert_eq!(sorted(&found), sorted(&split));
+        }
+        assert_ne!(corrupted(split.clone(), 0.3, 8), corrupted(split.clone(), 0.3, 7));
+        // More flagged than not: no more can change places than there are others.
+        let most = Split { flagged: vec![true, true, true, false], score: vec![0.9, 0.8, 0.7, 0.1] };
+        assert_eq!(corrupted(most, 1.0, 1).flagged.iter().filter(|f| **f).count(), 3);
     }
 }

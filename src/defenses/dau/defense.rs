@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::super::{Defense, Detection, Given, Lab, Split};
+use super::recut::recut;
 use super::{Border, DiscriminatorConfig, Findings, StageOneConfig, UnlearnConfig, UnlearnLoss, scan, unlearn};
 use crate::options::{Kind, OptionSpec, Options};
-use crate::train::{Network, TrainConfig, TrainError};
+use crate::train::{Network, TrainConfig, TrainError, predict};
 
 /// The defense, as it is listed.
 pub struct Dau;
@@ -56,6 +57,12 @@ const RESTORE: OptionSpec = OptionSpec {
     kind: Kind::Flag { default: true },
 };
 
+const RECUT: OptionSpec = OptionSpec {
+    name: "unlearn_recut",
+    help: "first draw the border between flagged and other images anew, from the split that is there: for splits that may be poor",
+    kind: Kind::Flag { default: false },
+};
+
 impl StageOneConfig {
     /// What the options say.
     pub fn of(options: &Options, training: &TrainConfig) -> StageOneConfig {
@@ -104,7 +111,7 @@ impl Defense for Dau {
     }
 
     fn purify_options(&self) -> &'static [OptionSpec] {
-        &[LOSS, STEPS, LR, BATCH_CLEAN, BATCH_POISON, LAMBDA, RESTORE]
+        &[LOSS, STEPS, LR, BATCH_CLEAN, BATCH_POISON, LAMBDA, RESTORE, RECUT]
     }
 
     fn largest_batch(&self, options: &Options, training: &TrainConfig) -> usize {
@@ -123,6 +130,15 @@ impl Defense for Dau {
 
     fn purify(&self, lab: &Lab, given: &Given, split: &Split) -> Result<Network, TrainError> {
         let config = UnlearnConfig::of(lab.options, lab.training);
+        let anew;
+        let split = if lab.options.flag(&RECUT) && split.flagged.contains(&true) {
+            let Given { train, victim, .. } = given;
+            let features = predict(lab.kernels, victim, train, lab.training.batch, lab.observer, "features")?.features;
+            anew = recut(train, &features, split, lab.observer)?;
+            &anew
+        } else {
+            split
+        };
         // Where there are suspects alone, nothing clean is at hand.
         let batch_clean = if split.flagged.contains(&false) { config.batch_clean } else { 0 };
         let network = given.victim.duplicate(lab.kernels)?;
