@@ -3,7 +3,8 @@
     dau poison --dataset digits --attack BadNets --seed 0 --out SET
     python benches/peers/abl.py SET datasets/digits.toml --width 16 --seed 0
 
-Written from the paper's formulas (Li et al. 2021) and the settings of src/defenses/abl.rs: flooding at .5 for 10 epochs without augmentation
+Written from the paper's formulas (Li et al. 2021) and the settings of src/defenses/abl.rs, with initial values as in src/nn/init.rs (under batch norm
+the size of a kernel sets how far a step goes): flooding at .5 for 10 epochs without augmentation
 from fresh weights, the 1 % of least loss isolated, the network trained on the rest as the victim is, then 5 epochs of gradient ascent
 on the isolated images at 5e-4. SGD with Nesterov momentum .9 and a cosine schedule in each. Prints one row of a Markdown table.
 """
@@ -101,6 +102,9 @@ def main():
 
     lr, epochs = lab.options["lr"], lab.options["epochs"]
     model = build("resnet18", args.width, len(classes), x.shape[1])
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     lab.train(model, x, y, 10, lr, lambda loss: (loss - 0.5).abs() + 0.5, augment=False)
     loss = cross_entropy(lab.logits(model, x), y, reduction="none")
     isolated = torch.zeros(len(x), dtype=torch.bool)

@@ -10,6 +10,7 @@ mod clustering;
 pub mod dau;
 mod entropy_pruning;
 mod fine_tuning;
+mod flare;
 mod lab;
 mod none;
 mod principal;
@@ -99,6 +100,7 @@ pub static DEFENSES: &[&dyn Defense] = &[
     &entropy_pruning::EntropyPruning,
     &fine_tuning::FinePruning,
     &fine_tuning::FineTuning,
+    &flare::Flare,
     &retraining::Retraining,
     &spectral::SpectralSignatures,
     &none::Nothing,
