@@ -113,7 +113,7 @@ scancel --batch --signal=USR1 "${array}_1"
 says 2 '^train\|^features\|^test' 1
 job=$(squeue -h -r -o %A -j "${array}_2")
 for pid in $(scontrol listpids "$job" | sed '1d; s/ .*//'); do
-    [ "$(cat "/proc/$pid/comm")" != dau ] || kill -KILL "$pid"
+    [ "$(cat "/proc/$pid/comm")" = slurm_script ] || kill -KILL "$pid"
 done
 drain
 "$dau" sweep slurm.toml --list

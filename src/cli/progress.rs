@@ -65,7 +65,7 @@ fn ignores_hang_ups() -> bool {
     use nix::sys::signal::{SigHandler, Signal, signal};
     // SAFETY: to ignore a signal is no handler, of which nix asks that it does nothing but what a handler may.
     let before = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
-    before == Ok(SigHandler::SigIgn)
+    matches!(before, Ok(SigHandler::SigIgn))
 }
 
 #[cfg(not(unix))]

@@ -68,7 +68,7 @@ pub struct SweepArgs {
     /// Stop when stdin ends, and leave the tables to the process at its other end
     #[arg(long, hide = true, requires = "cell")]
     leashed: bool,
-    /// Go on in the folder of another sweep
+    /// Go on in the folder of another sweep; cells that were begun and have not ended begin anew
     #[arg(long)]
     pub(super) force: bool,
 }

@@ -53,9 +53,10 @@ pub fn submit(sweep: &Sweep, jobs: &[Job], args: &SweepArgs, global: &Global) ->
         })?);
     }
     say!(
-        "submitted as job {}: {} cells, one a task. dau sweep {} --list says how far they are",
+        "submitted as job {}: {} of {} cells, one a task. dau sweep {} --list says how far they are",
         submitted.join(", "),
         left.len(),
+        jobs.len(),
         args.file.display()
     );
     if global.json { print_json(&json!({ "jobs": submitted, "cells": left })) } else { Ok(()) }
