@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::program::{command, dau, place, refused, stderr, succeed};
+use common::program::{command, dau, files as every_file, place, refused, stderr, succeed};
+use rand::RngExt;
 use serde_json::Value;
 
 const SWEEP: &str = "
@@ -66,16 +67,26 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     assert_eq!(files(&place.join("whole/victims"), ".safetensors").len(), 4);
     assert_eq!(fs::read_dir(place.join("whole/cells")).unwrap().count(), 8);
 
-    // Killed again and again, each time a little later.
-    for tenths in [4, 9, 15] {
-        let mut child =
-            command(place, &["sweep", "k.toml", "--no-tune"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(100 * tenths));
-        let _ = child.kill();
+    // Killed five times, now one after the other and now two at once, when it has made some files more and at any moment after that.
+    let mut rng = dau::rng::stream(u64::from(std::process::id()), "kill");
+    let ways: [&[&str]; 2] = [&["sweep", "k.toml", "--no-tune"], &["sweep", "k.toml", "--no-tune", "--jobs", "2"]];
+    fs::create_dir(place.join("killed")).unwrap();
+    for kill in 0..5 {
+        let enough = every_file(&place.join("killed")).len() + rng.random_range(3..14);
+        let mut child = command(place, ways[kill % 2]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while every_file(&place.join("killed")).len() < enough {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before kill {kill}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..500)));
+        child.kill().unwrap();
         child.wait().unwrap();
     }
-    succeed(place, &["sweep", "k.toml", "--no-tune"]);
+    let ended = succeed(place, &["sweep", "k.toml", "--list"]).matches(" ended ").count();
+    println!("killed five times, and {ended} cells had ended");
+    succeed(place, ways[1]);
     assert_eq!(table(place, "killed"), rows);
+    assert_eq!(files(&place.join("killed/victims"), ".safetensors").len(), 4);
 
     // What has ended is not done again.
     let says = |args: &[&str]| stderr(&dau(place, args));
@@ -87,12 +98,16 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     refused(place, &["sweep", "k.toml", "--slurm"], &["all 8 cells have ended"]);
     // Another sweep in the same folder: what is left of it, and no word of the first one lost.
     write(place, "k.toml", &SWEEP.replace("OUT", "killed").replace("seed = [1, 2]", "seed = [2, 3]"));
-    let array = succeed(place, &["sweep", "k.toml", "--slurm", "--no-tune"]);
-    assert!(array.contains("#SBATCH --array=4,5,6,7\n"), "{array}");
-    assert!(array.contains("'sweep' 'k.toml' '--no-tune' --cell \"$SLURM_ARRAY_TASK_ID\""), "{array}");
     let listed = succeed(place, &["sweep", "k.toml", "--list"]);
     assert_eq!((listed.matches(" ended ").count(), listed.matches(" - ").count()), (4, 4), "{listed}");
-    refused(place, &["sweep", "k.toml"], &["killed holds another sweep", "--force to go on there"]);
+    for how in [["--no-tune"].as_slice(), &["--jobs", "2"], &["--table"], &["--slurm", "--dry-run"]] {
+        let args = [&["sweep", "k.toml"], how].concat();
+        refused(place, &args, &["killed holds another sweep", "--force to go on there"]);
+    }
+    // The tables can be made anew from what is there.
+    write(place, "k.toml", &SWEEP.replace("OUT", "killed"));
+    fs::remove_file(place.join("killed/table.md")).unwrap();
+    succeed(place, &["sweep", "k.toml", "--table"]);
     assert_eq!(fs::read(place.join("killed/table.md")).unwrap(), tables);
     let page = fs::read_to_string(place.join("killed/report.html")).unwrap();
     assert!(page.contains("DER, percent") && page.matches("<tr>").count() == 5, "{page}");
@@ -115,6 +130,206 @@ fn a_cell_that_fails_is_listed_and_ends_nothing() {
     assert!(stderr(&done).contains("failed: attack no, defense none, seed 1: "), "{}", stderr(&done));
     assert!(stderr(&done).contains("2 of 3 cells have ended"), "{}", stderr(&done));
     assert_eq!(table(place, "o").len(), 2);
+    let listed = succeed(place, &["sweep", "s.toml", "--list"]);
+    assert!(listed.starts_with("    0 failed   attack no, defense none, seed 1: poison rate 0.9 asks for"), "{listed}");
+    assert_eq!(listed.matches(" ended ").count(), 2);
+    let rows = table(place, "o");
+
+    // The same in processes of their own: what has ended stays, what failed is tried again.
+    let done = dau(place, &["sweep", "s.toml", "--no-tune", "--jobs", "2", "--json"]);
+    assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
+    assert!(stderr(&done).contains("1 of 3 cells are left, 2 at once"), "{}", stderr(&done));
+    let found: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(found["failed"]["attack no, defense none, seed 1"].as_str().unwrap().starts_with("poison rate 0.9"), "{found}");
+    assert_eq!((&found["cells"], &found["ended"]), (&Value::from(3), &Value::from(2)));
+    assert_eq!(table(place, "o"), rows);
+}
+
+/// Processes and their signals.
+#[cfg(target_os = "linux")]
+mod processes {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Trainings so long that they are met at work.
+    fn long(place: &Path) {
+        write(place, "s.toml", &SWEEP.replace("OUT", "o").replace("epochs = 2", "epochs = 2000"));
+    }
+
+    /// The children of a process, at least `n` of which are at work in the sweep `o`.
+    fn children(of: u32, n: usize, place: &Path) -> Vec<u32> {
+        let parent = |pid: u32| -> Option<u32> {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+        };
+        let until = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < until {
+            let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+            let found: Vec<u32> = all.filter(|pid| parent(*pid) == Some(of)).collect();
+            let runs = fs::read_dir(place.join("o/cells")).map_or_else(|_| Vec::new(), |runs| runs.flatten().collect());
+            if found.len() >= n && runs.iter().filter(|run| run.path().join("metrics.jsonl").is_file()).count() >= n {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{n} cells were never at work");
+    }
+
+    fn signal(pid: u32, signal: &str) {
+        assert!(std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    }
+
+    /// A process that has ended and is not waited for is none.
+    fn at_work(pid: u32) -> bool {
+        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    fn start(place: &Path) -> std::process::Child {
+        let log = fs::File::create(place.join("stderr")).unwrap();
+        command(place, &["sweep", "s.toml", "--no-tune", "--jobs", "2"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// The same as under `nohup`.
+    fn start_without_hang_ups(place: &Path) -> std::process::Child {
+        let log = fs::File::create(place.join("stderr")).unwrap();
+        let dau = command(place, &["sweep", "s.toml", "--no-tune", "--jobs", "2"]);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(dau.get_program()).args(dau.get_args()).current_dir(place);
+        shell.envs(dau.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    #[test]
+    fn a_cell_that_is_killed_is_listed_and_the_others_stop_with_the_sweep() {
+        let place = place();
+        let place = place.path();
+        long(place);
+        let mut sweep = start(place);
+        let first = children(sweep.id(), 2, place);
+        assert_eq!(first.len(), 2);
+        signal(first[0], "-KILL");
+        // Another cell takes its place.
+        let (listed, both) = loop {
+            let listed = succeed(place, &["sweep", "s.toml", "--list"]);
+            let now = children(sweep.id(), 2, place);
+            if listed.matches(" running ").count() == 2 && listed.contains(" failed ") && now.len() == 2 {
+                break (listed, now);
+            }
+        };
+        let why = listed.lines().find(|line| line.contains(" failed ")).expect("a failed cell");
+        assert!(why.contains("signal: 9 (SIGKILL); what it said: o/logs/"), "{why}");
+
+        signal(sweep.id(), "-TERM");
+        assert_eq!(sweep.wait().unwrap().code(), Some(130));
+        assert!(!both.iter().any(|pid| at_work(*pid)), "they were waited for");
+        let said = fs::read_to_string(place.join("stderr")).unwrap();
+        assert!(said.contains("1 of 8: attack ") && said.contains(": failed: signal: 9"), "{said}");
+        let listed = succeed(place, &["sweep", "s.toml", "--list"]);
+        assert!(!listed.contains(" running ") && listed.matches(" stopped ").count() == 2, "{listed}");
+
+        // A sweep that is killed itself can tell them nothing.
+        let mut sweep = start_without_hang_ups(place);
+        let both = children(sweep.id(), 2, place);
+        for pid in [sweep.id(), both[0], both[1]] {
+            signal(pid, "-HUP");
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        assert!([sweep.id(), both[0], both[1]].iter().all(|pid| at_work(*pid)), "nohup is heeded");
+        sweep.kill().unwrap();
+        sweep.wait().unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while both.iter().any(|pid| at_work(*pid)) {
+            assert!(Instant::now() < until, "they are still at work");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stands in for `sbatch` and `scontrol`; scripts/try_slurm.sh has the real ones.
+    fn slurm(place: &Path) -> std::ffi::OsString {
+        use std::os::unix::fs::PermissionsExt;
+        let bin = place.join("bin");
+        fs::create_dir(&bin).unwrap();
+        for (name, does) in [
+            (
+                "sbatch",
+                "[ \"$1\" = --version ] && exit\nn=$(ls job* 2>/dev/null | wc -l)\ncat >job$n\ngrep -q refuse job$n && { rm job$n; echo 'sbatch: error: no such partition' >&2; exit 1; }\necho \"7$n;cluster\"",
+            ),
+            ("scontrol", "[ \"$1\" = requeue ] && echo $2 >>requeued || echo 'MaxArraySize            = 5'"),
+        ] {
+            fs::write(bin.join(name), format!("#!/bin/sh\n{does}\n")).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap()))).unwrap()
+    }
+
+    #[test]
+    fn a_job_array_has_a_task_for_each_cell_and_goes_back_into_the_queue_when_its_time_is_up() {
+        let place = place();
+        let place = place.path();
+        long(place);
+        let path = slurm(place);
+        let submit = |args: &[&str]| {
+            command(place, &[&["sweep", "s.toml", "--no-tune"], args].concat()).env("PATH", &path).output().unwrap()
+        };
+        let none = command(place, &["sweep", "s.toml", "--slurm"]).env("PATH", place).output().unwrap();
+        assert_eq!(none.status.code(), Some(2));
+        assert!(stderr(&none).contains("cannot start sbatch") && stderr(&none).contains("--dry-run"), "{}", stderr(&none));
+        assert!(!place.join("o").exists());
+        let refused = submit(&["--slurm", "--", "--partition=refuse"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            stderr(&refused).contains("sbatch refuses the job: no such partition. Arguments for sbatch go behind --"),
+            "{}",
+            stderr(&refused)
+        );
+
+        let printed = submit(&["--slurm", "--dry-run", "--", "--gpus=2", "--comment=it's"]);
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        assert!(!place.join("job0").exists());
+        assert!(printed.contains("#SBATCH '--gpus=2' '--comment=it'\\''s'\n") && !printed.contains("gres"), "{printed}");
+
+        // Eight cells are more than an array of five holds.
+        let done = submit(&["--slurm", "--", "--time=9"]);
+        assert!(stderr(&done).contains("submitted as job 70, 71: 8 of 8 cells"), "{}", stderr(&done));
+        let scripts = ["job0", "job1"].map(|job| fs::read_to_string(place.join(job)).unwrap());
+        assert!(scripts[0].contains("#SBATCH --array=0-4\n") && scripts[0].contains("#SBATCH '--time=9'\n"), "{}", scripts[0]);
+        assert!(scripts[0].contains("#SBATCH --gres=gpu:1\n") && scripts[0].contains("#SBATCH --requeue\n"), "{}", scripts[0]);
+        assert!(scripts[1].contains("#SBATCH --array=0-2\n"), "{}", scripts[1]);
+
+        let task = |job: &str, n: &str| {
+            let mut task = std::process::Command::new("sh");
+            task.arg(job).current_dir(place).env("PATH", &path).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+            task.env("SLURM_ARRAY_TASK_ID", n).env("SLURM_JOB_ID", format!("7{n}")).env("SLURM_CPUS_ON_NODE", "1");
+            task.stdout(Stdio::null()).stderr(fs::File::create(place.join("stderr")).unwrap());
+            task
+        };
+        // The sixth cell is the first of the second array. Told that its time is up it saves, and its task is queued again.
+        let mut shell = task("job1", "1").spawn().unwrap();
+        let process = children(shell.id(), 1, place);
+        let listed = succeed(place, &["sweep", "s.toml", "--list"]);
+        assert!(listed.lines().nth(6).unwrap().contains(" running "), "{listed}");
+        signal(shell.id(), "-USR1");
+        assert_eq!(shell.wait().unwrap().code(), Some(0));
+        assert!(!at_work(process[0]));
+        assert_eq!(fs::read_to_string(place.join("requeued")).unwrap(), "71\n");
+        // Told to end, as by scancel, it saves and is not.
+        let mut shell = task("job1", "1").spawn().unwrap();
+        let process = children(shell.id(), 1, place);
+        while !fs::read_to_string(place.join("stderr")).unwrap().contains("it goes on") {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        signal(shell.id(), "-TERM");
+        signal(process[0], "-TERM");
+        assert_eq!(shell.wait().unwrap().code(), Some(130));
+        assert_eq!(fs::read_to_string(place.join("requeued")).unwrap(), "71\n");
+
+        // One that ends leaves the tables.
+        write(place, "s.toml", &SWEEP.replace("OUT", "short"));
+        assert!(submit(&["--slurm"]).status.success());
+        assert!(task("job2", "0").status().unwrap().success(), "{}", fs::read_to_string(place.join("stderr")).unwrap());
+        assert_eq!(table(place, "short").len(), 1);
+    }
 }
 
 #[test]

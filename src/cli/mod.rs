@@ -184,6 +184,21 @@ fn staging() -> impl TypedValueParser<Value = Staging> {
 }
 
 impl Global {
+    /// These flags for another process, but for the adapter and the form of output.
+    fn words(&self) -> Vec<String> {
+        let backend = self.backend.and_then(|backend| backend.to_possible_value());
+        let limits = self.limits.to_possible_value().filter(|_| matches!(self.limits, Limits::Default));
+        let named = |flag: &str, name: &str| [flag.to_string(), name.to_string()];
+        let chosen = [
+            backend.map(|backend| named("--backend", backend.get_name())),
+            limits.map(|limits| named("--limits", limits.get_name())),
+            self.staging.map(|staging| named("--staging", staging.name())),
+        ];
+        let bare = [("--no-tune", usize::from(self.no_tune)), ("-v", self.verbose.into())];
+        let bare = bare.into_iter().flat_map(|(flag, times)| std::iter::repeat_n(flag.to_string(), times));
+        chosen.into_iter().flatten().flatten().chain(bare).collect()
+    }
+
     /// The adapter that the flags ask for.
     pub fn choice(&self) -> AdapterChoice {
         AdapterChoice {
@@ -317,6 +332,14 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn another_process_is_given_the_same_flags() {
+        let words = ["--backend", "gl", "--limits", "default", "--staging", "workgroup-tile", "--no-tune", "-v", "-v"];
+        let of = |words: &[&str]| Cli::try_parse_from([&["dau", "devices"], words].concat()).expect("parsed").global.words();
+        assert_eq!(of(&words), words);
+        assert!(of(&["--adapter", "1", "--json"]).is_empty());
     }
 
     #[test]

@@ -38,10 +38,39 @@ fn watch_interrupts() {
             }
             say!("stopping after this step; once more stops at once");
         };
+        let hang_ups = ignores_hang_ups();
         if let Err(e) = ctrlc::set_handler(handler) {
             log::warn!("Ctrl-C will stop at once, not after a batch: {e}");
         }
+        if hang_ups {
+            // Under nohup a job is to outlast its terminal, and the handler asks it to stop.
+            ignores_hang_ups();
+        }
     });
+}
+
+/// From here on the end of stdin asks jobs to stop, too: whoever holds its other end has let go of it, or has died.
+pub fn stop_with_stdin() {
+    std::thread::spawn(|| {
+        // An error is an end, too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        INTERRUPTED.store(true, Ordering::SeqCst);
+    });
+}
+
+/// Whether a hang-up was ignored, as under `nohup`; from here on it is.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn ignores_hang_ups() -> bool {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: to ignore a signal is no handler, of which nix asks that it does nothing but what a handler may.
+    let before = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
+    matches!(before, Ok(SigHandler::SigIgn))
+}
+
+#[cfg(not(unix))]
+fn ignores_hang_ups() -> bool {
+    false
 }
 
 impl Progress {

@@ -31,8 +31,8 @@ pub use recorder::Recorder;
 pub use simulation::Simulation;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
 pub use store::{
-    Asked, BACKDOORED, CLASSES, DEFENDED, EVIDENCE, HISTOGRAM, METRICS, POISON, PREVIEW, Provenance, RESULTS, RUN, SHEET, SPLIT,
-    SURROGATE, SUSPECTS, StageTime, Store, Subtask, TRAINING, UNDEFENDED, VERDICT,
+    Asked, BACKDOORED, CLASSES, DEFENDED, EVIDENCE, HISTOGRAM, LOCK, METRICS, POISON, PREVIEW, Provenance, RESULTS, RUN, SHEET,
+    SPLIT, SURROGATE, SUSPECTS, StageTime, Store, Subtask, TRAINING, UNDEFENDED, VERDICT,
 };
 
 pub use training::TRAINING_OPTIONS;

@@ -49,7 +49,7 @@ pub const EVIDENCE: &str = "evidence.json";
 /// What a training under way needs to go on; removed when the network is there.
 pub const TRAINING: &str = "training.safetensors";
 /// Held by the process that works here.
-const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 
 /// The parts of a job in their order, by the original's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

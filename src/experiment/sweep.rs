@@ -31,8 +31,17 @@ pub struct Cell {
     pub settings: Table,
 }
 
+/// `attack SIG, defense DAU, seed 0`.
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.axes.iter().map(|(axis, value)| format!("{axis} {value}")).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// The axis over which means are taken.
 pub const SEED: &str = "seed";
+/// The axis that is read across: a table has its values below each other.
+const DEFENSE: &str = "defense";
 
 impl Sweep {
     /// # Errors
@@ -52,16 +61,16 @@ impl Sweep {
         Ok(sweep)
     }
 
-    /// Every combination, the last axis changing fastest; seeds change slowest, so that a first answer is there early.
+    /// Every combination, the last axis changing fastest. Seeds change slowest, so that a first answer is there early. Defenses come next:
+    /// cells that share a network are far apart, and those that are done at once do not wait for each other.
     ///
     /// # Errors
     /// A table of settings without a name, two of the same name.
     pub fn cells(&self) -> Result<Vec<Cell>> {
         let mut cells = vec![Cell { axes: BTreeMap::new(), settings: self.all.clone() }];
         let (seeds, others): (Vec<_>, Vec<_>) = self.vary.iter().partition(|(name, _)| *name == SEED);
-        // A defense last: its cells share a network.
-        let (defenses, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(name, _)| *name == "defense");
-        for (axis, values) in seeds.into_iter().chain(others).chain(defenses) {
+        let (defenses, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(name, _)| *name == DEFENSE);
+        for (axis, values) in seeds.into_iter().chain(defenses).chain(others) {
             let mut next = Vec::new();
             for cell in &cells {
                 let mut names = Vec::new();
@@ -127,15 +136,22 @@ pub struct SweepRow {
 pub const FIGURES: [&str; 12] =
     ["acc before", "asr before", "ra before", "t before", "acc", "asr", "ra", "t", "der", "precision", "recall", "seconds"];
 
-/// The rows of what has ended, from the records alone.
-pub fn rows(records: &[(Cell, Record)]) -> Vec<SweepRow> {
+/// The rows of what has ended, from the records alone: defenses against the same attack below each other.
+pub fn rows<'a>(records: impl IntoIterator<Item = (&'a Cell, &'a Record)>) -> Vec<SweepRow> {
     let mut rows: Vec<(BTreeMap<String, String>, Vec<&Record>)> = Vec::new();
     for (cell, record) in records {
         let mut axes = cell.axes.clone();
         axes.remove(SEED);
         match rows.iter_mut().find(|(known, _)| *known == axes) {
             Some((_, records)) => records.push(record),
-            None => rows.push((axes, vec![record])),
+            None => {
+                let others = |axes: &BTreeMap<String, String>| {
+                    let others = axes.iter().filter(|(name, _)| *name != DEFENSE);
+                    others.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
+                };
+                let below = rows.iter().rposition(|(known, _)| others(known) == others(&axes));
+                rows.insert(below.map_or(rows.len(), |row| row + 1), (axes, vec![record]));
+            }
         }
     }
     let row = |(axes, records): (_, Vec<&Record>)| {
@@ -212,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_is_a_cell_and_seeds_change_slowest() {
+    fn every_combination_is_a_cell_and_cells_of_one_network_are_far_apart() {
         let sweep = sweep(
             "out = \"o\"\n[all]\nepochs = 2\n[vary]\ndefense = [\"DAU\", \"none\"]\nseed = [0, 1]\n\
              attack = [\"SIG\", { attack = \"BadNets\", pattern = \"grid\" }, { name = \"thin\", attack = \"BadNets\", poison_rate = 0.01 }]\n",
@@ -222,7 +238,7 @@ mod tests {
         let shown: Vec<String> =
             cells.iter().map(|cell| ["seed", "attack", "defense"].map(|axis| cell.axes[axis].as_str()).join("/")).collect();
         assert_eq!(shown.len(), 12);
-        assert_eq!(shown[..4], ["0/SIG/DAU", "0/SIG/none", "0/BadNets grid/DAU", "0/BadNets grid/none"]);
+        assert_eq!(shown[..4], ["0/SIG/DAU", "0/BadNets grid/DAU", "0/thin/DAU", "0/SIG/none"]);
         assert_eq!(shown[11], "1/thin/none");
         let thin = &cells[11].settings;
         assert_eq!(
@@ -230,6 +246,28 @@ mod tests {
             (Some(2), Some(0.01), Some(1))
         );
         assert!(!thin.contains_key("name"));
+    }
+
+    #[test]
+    fn defenses_against_the_same_attack_are_below_each_other() {
+        let sweep =
+            sweep("out = \"o\"\n[vary]\ndefense = [\"DAU\", \"none\"]\nseed = [0, 1]\nattack = [\"SIG\", \"LF\"]\n").unwrap();
+        let cells = sweep.cells().unwrap();
+        let figures = serde_json::json!({"acc": 90.0, "asr": 99.0, "ra": 1.0, "t": 90.0, "counts": {}});
+        let record: Record = serde_json::from_value(serde_json::json!({
+            "schema": 2, "version": "", "commit": "", "defense": "", "adapter": "", "seed": 0, "implanted": true, "der": 50.0,
+            "dataset": {"name": "", "train": 1, "test": 1, "left_out": 0, "checksum": ""},
+            "poison": {"attack": "", "mode": "", "target": 0, "target_name": "", "rate": 1.0, "count": 1, "negatives": 0, "dirty_rate": null},
+            "undefended": figures, "defended": figures, "seconds": {}, "kernels": {}, "warnings": [], "evidence": null, "config": null,
+            "split": {"precision": 1.0, "recall": 1.0, "fpr": 0.0, "auroc": 1.0, "flagged": 1, "counts": {}},
+        }))
+        .unwrap();
+        let shown = |cells: &[Cell]| -> Vec<String> {
+            let rows = rows(cells.iter().map(|cell| (cell, &record)));
+            rows.iter().map(|row| format!("{}/{} {}", row.axes["attack"], row.axes["defense"], row.seeds)).collect()
+        };
+        assert_eq!(shown(&cells), ["SIG/DAU 2", "SIG/none 2", "LF/DAU 2", "LF/none 2"]);
+        assert_eq!(shown(&cells[1..4]), ["LF/DAU 1", "LF/none 1", "SIG/none 1"], "what is not there has no row");
     }
 
     #[test]

@@ -247,6 +247,22 @@ pub fn list(backend: Option<wgpu::Backend>) -> Vec<AdapterRow> {
         .collect()
 }
 
+/// The adapters, by index, that work can be shared out over: all of the best one's type and back end, each device once however many
+/// drivers it has, in the order of the bus, which is that of other tools.
+pub fn alike(adapters: &[wgpu::AdapterInfo]) -> Vec<usize> {
+    let Some(best) = adapters.first() else { return Vec::new() };
+    let same = |info: &wgpu::AdapterInfo| (info.device_type, info.backend) == (best.device_type, best.backend);
+    let place = |index: usize| adapters[index].device_pci_bus_id.as_str();
+    let mut found: Vec<usize> = Vec::new();
+    for index in (0..adapters.len()).filter(|index| same(&adapters[*index])) {
+        if place(index).is_empty() || !found.iter().any(|known| place(*known) == place(index)) {
+            found.push(index);
+        }
+    }
+    found.sort_by_key(|index| place(*index));
+    found
+}
+
 impl Gpu {
     /// Opens the chosen adapter.
     ///
@@ -436,5 +452,35 @@ impl AdapterRow {
             .map(|m| format!("matrix {}x{}x{} {} + {}", m.m_size, m.n_size, m.k_size, scalar(m.ab_type), scalar(m.cr_type)));
         let named = known.into_iter().filter(|(_, feature)| self.features.contains(*feature)).map(|(name, _)| name.to_string());
         named.chain(matrices).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_shared_out_over_devices_like_the_best_one_and_over_each_once() {
+        let adapter = |kind, backend, place: &str| {
+            let mut info = wgpu::AdapterInfo::new(kind, backend);
+            info.device_pci_bus_id = place.into();
+            info
+        };
+        use wgpu::Backend::{Gl, Vulkan};
+        use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu};
+        let found = [
+            adapter(DiscreteGpu, Vulkan, "0000:5e:00.0"),
+            adapter(DiscreteGpu, Vulkan, "0000:3b:00.0"),
+            adapter(DiscreteGpu, Vulkan, "0000:5e:00.0"),
+            adapter(DiscreteGpu, Gl, "0000:5e:00.0"),
+            adapter(IntegratedGpu, Vulkan, "0000:00:02.0"),
+            adapter(Cpu, Vulkan, ""),
+        ];
+        assert_eq!(alike(&found), [1, 0]);
+        assert_eq!(alike(&found[5..]), [0]);
+        // Where the bus is not known, none is taken for another.
+        let unknown = [adapter(DiscreteGpu, Vulkan, ""), adapter(DiscreteGpu, Vulkan, "")];
+        assert_eq!(alike(&unknown), [0, 1]);
+        assert!(alike(&[]).is_empty());
     }
 }
