@@ -38,13 +38,9 @@ fn watch_interrupts() {
             }
             say!("stopping after this step; once more stops at once");
         };
-        let hang_ups = ignores_hang_ups();
+        heed_nohup();
         if let Err(e) = ctrlc::set_handler(handler) {
             log::warn!("Ctrl-C will stop at once, not after a batch: {e}");
-        }
-        if hang_ups {
-            // Under nohup a job is to outlast its terminal, and the handler asks it to stop.
-            ignores_hang_ups();
         }
     });
 }
@@ -58,20 +54,25 @@ pub fn stop_with_stdin() {
     });
 }
 
-/// Whether a hang-up was ignored, as under `nohup`; from here on it is.
-#[cfg(unix)]
-#[allow(unsafe_code)]
-fn ignores_hang_ups() -> bool {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: to ignore a signal is no handler, of which nix asks that it does nothing but what a handler may.
-    let before = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
-    matches!(before, Ok(SigHandler::SigIgn))
+/// Where a hang-up was ignored, as under `nohup`, a job is to outlast its terminal, and the handler would ask it to stop: neither this
+/// thread nor one that it starts takes the signal.
+#[cfg(target_os = "linux")]
+fn heed_nohup() {
+    use nix::sys::signal::{SigSet, Signal};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    if ignored >> (Signal::SIGHUP as u32 - 1) & 1 == 1 {
+        let mut hang_up = SigSet::empty();
+        hang_up.add(Signal::SIGHUP);
+        if let Err(e) = hang_up.thread_block() {
+            log::warn!("a hang-up will stop this job in spite of nohup: {e}");
+        }
+    }
 }
 
-#[cfg(not(unix))]
-fn ignores_hang_ups() -> bool {
-    false
-}
+#[cfg(not(target_os = "linux"))]
+fn heed_nohup() {}
 
 impl Progress {
     pub fn new() -> Progress {
