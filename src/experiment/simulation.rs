@@ -218,9 +218,11 @@ impl Simulation {
             (true, false) => "poisoned, not flagged",
             (false, true) => "clean but flagged",
             (false, false) if target == Some(self.train().labels[i]) => "clean, of the target class",
-            (false, false) => "clean, of other classes",
+            (false, false) if target.is_some() => "clean, of other classes",
+            (false, false) => "clean",
         };
         let names = [
+            "clean",
             "clean, of other classes",
             "clean, of the target class",
             "clean but flagged",

@@ -18,9 +18,10 @@ pub fn defended_groups(data: &Dataset, split: &Split) -> Vec<(&'static str, Vec<
     let named = |i: usize| match (split.flagged[i], accused[data.labels[i] as usize]) {
         (true, _) => "flagged",
         (false, true) => "of the same class, not flagged",
-        (false, false) => "of other classes",
+        (false, false) if accused.contains(&true) => "of other classes",
+        (false, false) => "not flagged",
     };
-    let names = ["of other classes", "of the same class, not flagged", "flagged"];
+    let names = ["not flagged", "of other classes", "of the same class, not flagged", "flagged"];
     names.into_iter().map(|name| (name, (0..data.len()).filter(|&i| named(i) == name).collect())).collect()
 }
 
@@ -35,9 +36,12 @@ pub fn defend_page(store: &Store, words: &str, seen: &Projection, results: &Valu
         let _ = writeln!(page, "<p{class}>{}</p>", prose(line));
     }
     let sheet = embedded(&std::fs::read(store.path(SHEET))?, "the most suspicious images of each class");
+    let names = results["classes"].as_array().into_iter().flatten().enumerate();
+    let names: Vec<String> = names.map(|(label, name)| format!("{label} is `{}`", plain(name))).collect();
     let _ = writeln!(
         page,
-        "<h2>The most suspicious images</h2>\n<p>A row a class, by its number, the most suspicious first; flagged ones have a red frame.</p>\n{sheet}"
+        "<h2>The most suspicious images</h2>\n<p>A row a class, by its number, the most suspicious first; flagged ones have a red frame.</p>\n{sheet}\n<p>{}.</p>",
+        prose(&names.join(", "))
     );
     page += "<h2>All training images</h2>\n";
     page += &figure(&store.read(HISTOGRAM)?, "");
@@ -69,8 +73,14 @@ mod tests {
             paths: vec![String::new(); 4],
         };
         let split = Split { flagged: vec![false, true, false, false], score: vec![0.0; 4] };
+        let groups = |split: &Split| {
+            let mut groups = defended_groups(&data, split);
+            groups.retain(|(_, images)| !images.is_empty());
+            groups
+        };
         let expected = [("of other classes", vec![0, 3]), ("of the same class, not flagged", vec![2]), ("flagged", vec![1])];
-        assert_eq!(defended_groups(&data, &split), expected);
+        assert_eq!(groups(&split), expected);
+        assert_eq!(groups(&Split { flagged: vec![false; 4], ..split }), [("not flagged", vec![0, 1, 2, 3])]);
     }
 
     #[test]
@@ -83,12 +93,14 @@ mod tests {
             explained: [0.75, 0.2],
             clouds: vec![Cloud { name: "flagged".into(), of: 7, points: vec![[1.0, 2.0], [0.0, -1.0]] }],
         };
-        let results = json!({"dataset": {"name": "<b>"}, "config": {"data": "<i>"}, "seconds": {"train": 1.5}});
+        let results =
+            json!({"dataset": {"name": "<b>"}, "classes": ["<s>", "dog"], "config": {"data": "<i>"}, "seconds": {"train": 1.5}});
         let page = defend_page(&store, "A backdoor in class `<u>`.\n\nMore.\n", &seen, &results).unwrap();
         for part in [
             "<p class=\"verdict\">A backdoor in class <code>&lt;u&gt;</code>.</p>",
             "<p>More.</p>",
             "&lt;b&gt;",
+            "0 is <code>&lt;s&gt;</code>, 1 is <code>dog</code>.",
             "&lt;i&gt;",
             "flagged (2 of 7)",
             "principal component 1: 75 % of the variance",
@@ -97,7 +109,7 @@ mod tests {
         ] {
             assert!(page.contains(part), "`{part}` is not in\n{page}");
         }
-        assert!(!["<b>", "<i>", "<u>"].iter().any(|tag| page.contains(tag)), "{page}");
+        assert!(!["<b>", "<i>", "<s>", "<u>"].iter().any(|tag| page.contains(tag)), "{page}");
         assert_eq!(page.matches("<polygon").count(), 3, "two flagged images and the legend's");
     }
 }

@@ -17,7 +17,7 @@ const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\"
 body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #111; }\n\
 h2 { margin: 1.6em 0 .4em; } p { max-width: 46em; }\n\
 table { border-collapse: collapse; margin: 1em 0; } th, td { border: 1px solid #bbb; padding: .2em .6em; text-align: left; }\n\
-td.n { text-align: right; font-variant-numeric: tabular-nums; } .verdict { font-size: 1.15em; margin: .4em 0; }\n\
+.wide { font-size: .8em; } td.n { text-align: right; font-variant-numeric: tabular-nums; } .verdict { font-size: 1.15em; margin: .4em 0; }\n\
 svg, img { max-width: 100%; height: auto; } img { image-rendering: pixelated; vertical-align: middle; } details { margin: 1em 0; }\n\
 figure { margin: 0; break-inside: avoid; } figcaption { font-size: .9em; color: #333; max-width: 30em; }\n\
 .charts { display: flex; flex-wrap: wrap; gap: 1em; } .charts figure { max-width: 440px; }\n\
@@ -111,6 +111,7 @@ pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
         names
     };
     let (attacks, defenses) = (of("attack"), of("defense"));
+    page += "<div class=\"charts\">\n";
     if attacks.len() > 1 && defenses.len() > 1 && rows.len() == attacks.len() * defenses.len() {
         for (name, title) in [("der", "DER, percent"), ("asr", "ASR after, percent"), ("acc", "ACC after, percent")] {
             let cell = |attack: &String, defense: &String| {
@@ -132,12 +133,10 @@ pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
             Some(Spread { name: shown(&axes.join(", ")), values: over.values.clone(), mean: over.mean, half: over.half })
         };
         let rows: Vec<Spread> = rows.iter().filter_map(spread).collect();
-        page += &figure(
-            &spreads(title, &rows)?,
-            "A ring a seed, a bar at their mean; a line is the 95 % interval of the mean, of three seeds and more.",
-        );
+        page += &figure(&spreads(title, &rows)?, "");
     }
-    page += "<table>\n";
+    page += "</div>\n<p>Below each other: a ring a seed, a bar at their mean; a line is the 95 % interval of the mean, of three seeds and more.</p>\n\
+             <table class=\"wide\">\n";
     for (i, line) in as_markdown(rows).lines().enumerate().filter(|(i, _)| *i != 1) {
         let tag = if i == 0 { "th" } else { "td" };
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
