@@ -167,13 +167,10 @@ fn goes_on(points: &[&CurvePoint]) -> bool {
 }
 
 fn stage_chart(stage: &str, points: &[&CurvePoint]) -> Result<String> {
-    let begin = points[0].steps;
     // A fresh network's steps count from nothing.
-    let begin = if points[0].stage == START { begin } else { 0 };
-    let (at, name): (Box<dyn Fn(&CurvePoint) -> f64>, _) = match stage {
-        TRAIN => (Box::new(|point| point.epoch as f64), "epoch"),
-        _ => (Box::new(move |point| (point.steps - begin) as f64), "step"),
-    };
+    let begin = if points[0].stage == START { points[0].steps } else { 0 };
+    let name = if stage == TRAIN { "epoch" } else { "step" };
+    let at = |point: &CurvePoint| if stage == TRAIN { point.epoch as f64 } else { (point.steps - begin) as f64 };
     let line = |name: &str, of: &dyn Fn(&CurvePoint) -> Option<Count>| {
         let points: Vec<_> = points.iter().filter_map(|point| Some((at(point), of(point)?.percent()))).collect();
         Line { name: name.into(), points }
