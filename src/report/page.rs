@@ -20,7 +20,7 @@ table { border-collapse: collapse; margin: 1em 0; } th, td { border: 1px solid #
 .wide { font-size: .8em; } td.n { text-align: right; font-variant-numeric: tabular-nums; } .verdict { font-size: 1.15em; margin: .4em 0; }\n\
 svg, img { max-width: 100%; height: auto; } img { image-rendering: pixelated; vertical-align: middle; } details { margin: 1em 0; }\n\
 figure { margin: 0; break-inside: avoid; } figcaption { font-size: .9em; color: #333; max-width: 30em; }\n\
-.charts { display: flex; flex-wrap: wrap; gap: 1em; } .charts figure { max-width: 440px; }\n\
+.charts { display: flex; flex-wrap: wrap; gap: 1em; } .charts figure { max-width: 440px; } .charts > p { flex-basis: 100%; margin: 0; }\n\
 .looks { display: flex; flex-wrap: wrap; gap: 1em 2em; } .looks > div { display: flex; gap: 4px; break-inside: avoid; } .looks figure { width: 136px; }\n\
 h2 { break-after: avoid; } @page { margin: 12mm; }\n\
 @media print { body { margin: 0; max-width: none; font-size: 12px; } details::details-content { content-visibility: visible; block-size: auto; } \
@@ -47,9 +47,9 @@ pub fn run_page(record: &Record, store: &Store, poison: &[bool], score: &[f32], 
     }
     page += &figures(record);
     let inspection: Option<Inspection> = if store.has(INSPECTION) { Some(store.read_json(INSPECTION)?) } else { None };
-    page += "<h2>The training images</h2>\n";
-    let _ = writeln!(page, "<p>{}</p>\n<div class=\"charts\">", prose(&split(record)));
+    page += "<h2>The training images</h2>\n<div class=\"charts\">\n";
     if flagged.contains(&true) || score.iter().any(|s| *s > 0.0) {
+        let _ = writeln!(page, "<p>{}</p>", prose(&split(record)));
         page += &figure(&scores(poison, score, flagged)?, "");
         page += &figure(&roc(poison, score, record.split.auroc)?, "");
     }
@@ -135,7 +135,7 @@ pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
         let rows: Vec<Spread> = rows.iter().filter_map(spread).collect();
         page += &figure(&spreads(title, &rows)?, "");
     }
-    page += "</div>\n<p>Below each other: a ring a seed, a bar at their mean; a line is the 95 % interval of the mean, of three seeds and more.</p>\n\
+    page += "</div>\n<p>In the charts of rows a ring is a seed and a bar the mean; a line is the 95 % interval of the mean, of three seeds and more.</p>\n\
              <table class=\"wide\">\n";
     for (i, line) in as_markdown(rows).lines().enumerate().filter(|(i, _)| *i != 1) {
         let tag = if i == 0 { "th" } else { "td" };
