@@ -282,9 +282,11 @@ fn a_run_leaves_its_folder_and_its_figures() {
         fs::read_dir(&folder).expect("r").flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     let expected = [
         "backdoored.safetensors",
+        "curve.jsonl",
         "defended.safetensors",
         "evidence.json",
         "findings.json",
+        "inspection.json",
         "lock",
         "metrics.jsonl",
         "poison.csv",
@@ -307,6 +309,17 @@ fn a_run_leaves_its_folder_and_its_figures() {
             assert!((results[model][figure].as_f64().expect("a share") - percent).abs() < 1e-9, "{model} {figure}");
         }
     }
+    // Each row of a confusion matrix is the test images of a class; its diagonal is what ACC counts.
+    let inspection: Value = serde_json::from_str(&read("inspection.json")).expect("json");
+    for (matrix, model) in [(0, "undefended"), (1, "defended")] {
+        let rows: Vec<Vec<u64>> = serde_json::from_value(inspection["confusion"][matrix].clone()).expect("counts");
+        assert!(rows.len() == 10 && rows.iter().all(|row| row.iter().sum::<u64>() == 50), "{rows:?}");
+        assert_eq!((0..10).map(|k| rows[k][k]).sum::<u64>(), results[model]["counts"]["acc"][0], "{model}");
+    }
+    let points: Vec<&Value> = results["curve"].as_array().expect("a curve").iter().collect();
+    assert_eq!(points.iter().filter(|p| p["stage"] == "train").map(|p| p["epoch"].clone()).collect::<Vec<_>>(), [2]);
+    assert!(points.iter().all(|p| p["acc"]["of"] == 100 && p["asr"]["of"] == 100), "{points:?}");
+    assert_eq!(read("curve.jsonl").lines().count(), points.len());
     let split = &results["split"];
     assert_eq!((&split["counts"]["recall"][1], &split["counts"]["fpr"][1]), (&20.into(), &180.into()));
     assert_eq!(split["flagged"], split["counts"]["precision"][1]);

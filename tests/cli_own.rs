@@ -80,6 +80,11 @@ fn defend_finds_the_class_and_the_images_and_says_so_in_words() {
     let sheet = image::open(place.join("r/suspects.png")).expect("a picture").to_rgb8();
     assert!(sheet.pixels().any(|p| p.0 == [220, 30, 30]), "flagged images are framed");
     assert!(text(place.join("r/scores.svg")).contains(&format!("{} of 800 training images flagged", found.len())));
+    let page = text(place.join("r/report.html"));
+    let first = words.lines().next().expect("a line").replace("`0`", "<code>0</code>");
+    assert!(page.contains(&format!("<p class=\"verdict\">{first}</p>")), "{first}");
+    assert!(page.contains(&format!("flagged ({})", found.len())) && page.contains("suspicious images"), "{}", found.len());
+    assert_eq!(page.matches("http").count(), page.matches("http://www.w3.org/2000/svg").count(), "nothing is fetched");
     assert_ne!(bytes(place.join("r/undefended.safetensors")), bytes(place.join("r/defended.safetensors")));
     assert_eq!(results["undefended"]["counts"]["acc"][1], 500);
     // Nothing tells of a poisoning that did not take place.

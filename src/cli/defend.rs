@@ -15,8 +15,8 @@ use super::{Global, Refuse, announce, host};
 use crate::data::Splits;
 use crate::defenses::dau::{FINDINGS, Findings};
 use crate::experiment::evaluate::Count;
-use crate::experiment::{COMMIT, DatasetFacts, Experiment, RESULTS, Store, UNDEFENDED, open_for, seconds};
-use crate::report::{Verdict, write_findings};
+use crate::experiment::{COMMIT, DatasetFacts, Experiment, REPORT, RESULTS, Store, UNDEFENDED, open_for, seconds};
+use crate::report::{Verdict, defend_page, defended_groups, write_findings};
 use crate::train::Network;
 
 /// Arguments of `dau defend`.
@@ -33,8 +33,8 @@ pub struct DefendArgs {
     detect: DeclaredFlags<DauDetectOptions>,
     #[command(flatten)]
     purify: DeclaredFlags<DauPurifyOptions>,
-    /// Where to write the networks, suspects.csv, suspects.png, scores.svg, verdict.txt and results.json [default: runs/defend
-    /// and a code for the settings]
+    /// Where to write the networks, suspects.csv, suspects.png, scores.svg, verdict.txt, results.json and report.html [default:
+    /// runs/defend and a code for the settings]
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     out: Option<PathBuf>,
     /// Begin anew where the folder holds a run; the old folder is kept beside it
@@ -77,6 +77,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
     };
     let given_before = given(&network, "flagged undefended")?;
     let before = experiment.accuracy(&network, &test, "test undefended")?;
+    let seen = experiment.projection(&network, defended_groups(&train, &findings.split), settings.seed)?;
     // With nothing flagged the network stays as it was trained.
     let network = experiment.purify(&network, &findings.split)?;
     let given_after = given(&network, "flagged defended")?;
@@ -114,6 +115,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
         "seed": settings.seed,
         "config": settings.without_poisoning()?,
     });
+    store.write(REPORT, defend_page(&store, &words, &seen, &results)?.as_bytes())?;
     store.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
     show(&words, &results, &store, global)
 }

@@ -11,14 +11,11 @@ use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
 use crate::defenses::Split;
-use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, RESULTS, Record, SPLIT, Simulation, Store, parse_split};
+use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, REPORT, RESULTS, Record, SPLIT, Simulation, Store, parse_split};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{render, run_page, sentences};
 use crate::train::{Network, Observer};
-
-/// What a run found, as one page.
-const REPORT: &str = "report.html";
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let Resolved { mut protocol, given } = resolve(&Table::new(), flags).refuse()?;

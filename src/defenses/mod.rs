@@ -19,6 +19,7 @@ mod spectral;
 mod split;
 
 pub use lab::{Lab, SCRATCH};
+pub(crate) use principal::projections;
 pub use split::Split;
 
 use serde_json::Value;

@@ -8,7 +8,7 @@ use crate::train::TrainError;
 ///
 /// # Errors
 /// Features that are not finite.
-pub(super) fn projections(rows: &[&[f32]], count: usize) -> Result<Mat<f64>, TrainError> {
+pub(crate) fn projections(rows: &[&[f32]], count: usize) -> Result<Mat<f64>, TrainError> {
     let (n, d) = (rows.len(), rows.first().map_or(0, |row| row.len()));
     let mean: Vec<f64> = (0..d).map(|j| rows.iter().map(|row| f64::from(row[j])).sum::<f64>() / n.max(1) as f64).collect();
     let centred = Mat::from_fn(n, d, |i, j| f64::from(rows[i][j]) - mean[j]);

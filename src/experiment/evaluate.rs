@@ -77,6 +77,13 @@ pub fn model_metrics(
     }
 }
 
+/// `[classes][classes]`: how many images of each true class (a row) a network takes for each class (a column).
+pub fn confusion(classes: usize, truth: &[u32], said: &[u32]) -> Vec<Vec<usize>> {
+    let mut counts = vec![vec![0; classes]; classes];
+    truth.iter().zip(said).for_each(|(truth, said)| counts[*truth as usize][*said as usize] += 1);
+    counts
+}
+
 /// `score`: higher is more likely poisoned.
 pub fn split_metrics(flagged: &[bool], score: &[f32], is_poison: &[bool]) -> SplitMetrics {
     let both = || flagged.iter().copied().zip(is_poison.iter().copied());
@@ -126,6 +133,12 @@ mod tests {
         assert_eq!(m.asr, Some(Count { hits: 2, of: 4 }));
         assert_eq!(m.ra, Some(Count { hits: 1, of: 4 }));
         assert_eq!(m.t, Some(Count { hits: 1, of: 1 }));
+    }
+
+    #[test]
+    fn a_row_of_the_confusion_matrix_is_a_true_class() {
+        let counts = confusion(3, &[0, 0, 0, 1, 1, 2], &[0, 2, 2, 1, 0, 2]);
+        assert_eq!(counts, [[1, 0, 2], [1, 1, 0], [0, 0, 1]]);
     }
 
     #[test]

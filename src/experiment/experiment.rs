@@ -9,7 +9,9 @@ use crate::defenses::{Defense, Detection, Given, Lab, SCRATCH, Split};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::options::Options;
-use crate::train::{Network, Observer, Predictions, TrainConfig, check_batch, fit, images_at_once, predict};
+use crate::train::{
+    Attention, Network, Observer, Predictions, TrainConfig, attention, check_batch, fit, images_at_once, predict,
+};
 
 /// A defense on training images. Each stage takes from the store what the one before left there; what is there is not made again.
 pub struct Experiment<'a> {
@@ -99,6 +101,19 @@ impl<'a> Experiment<'a> {
     /// What stops prediction, or a disk that refuses.
     pub fn predict(&self, network: &Network, data: &Dataset, stage: &str) -> Result<Predictions> {
         self.recorded(Subtask::Test, |observer| Ok(predict(self.kernels, network, data, self.protocol.batch(), observer, stage)?))
+    }
+
+    /// Where `network` looks in images of `data`, a stage called `stage`.
+    ///
+    /// # Errors
+    /// As [`Experiment::predict`].
+    pub(super) fn attention(&self, network: &Network, data: &Dataset, stage: &str) -> Result<Attention> {
+        self.recorded(Subtask::Test, |observer| Ok(attention(self.kernels, network, data, observer, stage)?))
+    }
+
+    /// The training images.
+    pub(super) fn train(&self) -> &'a Dataset {
+        self.train
     }
 
     /// The images of `data` that `network` gives their label.

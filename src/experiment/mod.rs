@@ -3,11 +3,13 @@
 
 mod cell;
 mod channels;
+mod curve;
 pub mod evaluate;
 #[expect(clippy::module_inception, reason = "the noun of the folder")]
 mod experiment;
 mod image_list;
 mod images;
+mod inspection;
 mod poisoned_folder;
 pub(crate) mod protocol;
 mod record;
@@ -21,9 +23,11 @@ mod training;
 
 pub use cell::cell;
 pub use channels::{Channels, normalisation};
+pub use curve::{CurvePoint, START, TRAIN};
 pub use experiment::{Experiment, open_for};
 pub use image_list::{ImageList, Places};
 pub use images::Images;
+pub use inspection::{Cloud, Inspection, Look, Projection};
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use protocol::Protocol;
 pub use record::{COMMIT, DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SCHEMA, SplitFigures, seconds};
@@ -31,8 +35,8 @@ pub use recorder::Recorder;
 pub use simulation::Simulation;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
 pub use store::{
-    Asked, BACKDOORED, CLASSES, DEFENDED, EVIDENCE, HISTOGRAM, LOCK, METRICS, POISON, PREVIEW, Provenance, RESULTS, RUN, SHEET,
-    SPLIT, SURROGATE, SUSPECTS, StageTime, Store, Subtask, TRAINING, UNDEFENDED, VERDICT,
+    Asked, BACKDOORED, CLASSES, CURVE, DEFENDED, EVIDENCE, HISTOGRAM, INSPECTION, LOCK, METRICS, POISON, PREVIEW, Provenance,
+    REPORT, RESULTS, RUN, SHEET, SPLIT, SURROGATE, SUSPECTS, StageTime, Store, Subtask, TRAINING, UNDEFENDED, VERDICT,
 };
 
 pub use training::TRAINING_OPTIONS;

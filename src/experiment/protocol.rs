@@ -9,9 +9,9 @@ use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::Asked;
 use super::channels::{Channels, normalisation};
 use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, RESERVE, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
+use super::{Asked, TRAIN};
 use crate::attacks::{self, ATTACKS, Draw, PoisonOptions, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::{self, DEFENSES, Defense, options_of};
@@ -224,7 +224,7 @@ impl Protocol {
     /// The training of the network that is attacked.
     pub fn train_config(&self) -> TrainConfig {
         TrainConfig {
-            stage: "train".into(),
+            stage: TRAIN.into(),
             loss: LossKind::CrossEntropy,
             epochs: self.options.count(&EPOCHS),
             batch: self.batch(),

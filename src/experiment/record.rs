@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::evaluate::{Count, ModelMetrics, SplitMetrics};
-use super::{RESULTS, StageTime, Store, StoreError};
+use super::{CurvePoint, RESULTS, StageTime, Store, StoreError};
 
-/// The form of [`Record`]; it changes when a field does.
+/// The form of [`Record`]; it changes when a field is renamed, goes or means something else. A new one has a default.
 pub const SCHEMA: u32 = 2;
 /// The commit that the program was built from, with a `+` where files were changed; `unknown` without git.
 pub const COMMIT: &str = env!("DAU_COMMIT");
@@ -51,6 +51,9 @@ pub struct Record {
     pub seed: u64,
     /// What to know before these figures are used; empty most often.
     pub warnings: Vec<String>,
+    /// Figures on a few test images while networks were trained; earlier versions measured none.
+    #[serde(default)]
+    pub curve: Vec<CurvePoint>,
     /// What the defense saw; DAU: of each class, as [`crate::defenses::dau::ClassEvidence`].
     pub evidence: Value,
     /// Every setting.
@@ -270,6 +273,14 @@ mod tests {
             kernels: BTreeMap::from([("otherwise".into(), "strip".into())]),
             seed: u64::MAX,
             warnings: vec!["w".into()],
+            curve: vec![CurvePoint {
+                stage: "train".into(),
+                epoch: 2,
+                steps: 8,
+                acc: count(1, 3),
+                asr: None,
+                ra: Some(count(0, 7)),
+            }],
             evidence: json!([{"class": 2, "separation": 0.1 + 0.2}]),
             config: json!({"lr": 0.03}),
         };
@@ -277,6 +288,9 @@ mod tests {
         assert_eq!(Record::read(&store).expect("read"), record);
 
         let mut older = serde_json::to_value(&record).expect("json");
+        older.as_object_mut().expect("an object").remove("curve");
+        store.write_json(RESULTS, &older).expect("written");
+        assert_eq!(Record::read(&store).expect("one without a curve"), Record { curve: Vec::new(), ..record });
         for (schema, was) in [(Some(json!(SCHEMA - 1)), SCHEMA - 1), (None, 1), (Some(json!(SCHEMA + 1)), SCHEMA + 1)] {
             let fields = older.as_object_mut().expect("an object");
             fields.remove("schema");

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::Instant;
 
 use super::{Store, StoreError, Subtask};
-use crate::train::{EpochRecord, Observer, TrainError};
+use crate::train::{EpochRecord, Network, Observer, TrainError};
 
 /// Keeps what an observer sees, and passes all of it on.
 pub struct Recorder<'a> {
@@ -70,6 +70,16 @@ impl Observer for Recorder<'_> {
         self.observer.epoch(record)
     }
 
+    fn look(&self, record: &EpochRecord, network: &Network) -> Result<(), TrainError> {
+        let from = Instant::now();
+        self.observer.look(record, network)?;
+        // What looking takes is none of the stage's time.
+        if let Some((_, began)) = &mut self.state.borrow_mut().stage {
+            *began += from.elapsed();
+        }
+        Ok(())
+    }
+
     fn end(&self) {
         self.end_stage();
         self.observer.end();
@@ -83,8 +93,13 @@ impl Observer for Recorder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::experiment::{Asked, METRICS};
-    use crate::train::Silent;
+    use crate::gpu::{AdapterChoice, Gpu};
+    use crate::kernel::Kernels;
+    use crate::nn::ModelSpec;
+    use crate::train::{Normalisation, Silent};
 
     #[test]
     fn rounds_and_epochs_of_a_stage_go_by_one_name() {
@@ -124,5 +139,37 @@ mod tests {
         assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["train", "features", "test defended"]);
         let line = store.read(METRICS).expect("metrics");
         assert!(line.starts_with("{\"stage\":\"train\",\"epoch\":1,"), "{line}");
+    }
+
+    #[test]
+    fn looking_takes_none_of_a_stages_time() {
+        struct Slow;
+        impl Observer for Slow {
+            fn begin(&self, _: &str, _: u64) {}
+            fn advance(&self, _: u64) {}
+            fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+                Ok(())
+            }
+            fn look(&self, _: &EpochRecord, _: &Network) -> Result<(), TrainError> {
+                std::thread::sleep(Duration::from_millis(400));
+                Ok(())
+            }
+            fn cancelled(&self) -> bool {
+                false
+            }
+        }
+        let place = tempfile::tempdir().expect("a folder");
+        let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");
+        let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"));
+        let norm = Normalisation { mean: [0.5; 3], std: [0.5; 3] };
+        let network = Network::new(&kernels, &ModelSpec::new("resnet18", 4, 2, 8), &norm, 1).expect("made");
+        let recorder = Recorder::new(&store, Subtask::AntiLearning, &Slow);
+        recorder.begin("train 1/1", 20);
+        let (stage, loss, accuracy, lr, seconds, images_per_second) = ("train".into(), 0.5, 90.0, 0.1, 1.0, 20.0);
+        let record = EpochRecord { stage, epoch: 1, epochs: 1, loss, accuracy, lr, seconds, images_per_second };
+        recorder.look(&record, &network).expect("looked at");
+        recorder.finish().expect("finished");
+        let seconds = store.read_run().expect("read").1.stages[0].seconds;
+        assert!((0.0..0.3).contains(&seconds), "{seconds} s");
     }
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use image::ImageFormat;
 
-use super::evaluate::{ModelMetrics, TriggeredClasses, der, model_metrics, split_metrics};
+use super::curve::Gauge;
+use super::evaluate::{ModelMetrics, TriggeredClasses, confusion, der, model_metrics, split_metrics};
 use super::{
-    Asked, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host, Images, POISON, PREVIEW, PoisonFacts,
-    Protocol, RESULTS, Record, SCHEMA, SPLIT, SURROGATE, SplitFigures, Store, open_for, parse_split, seconds, split_csv,
+    Asked, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host, INSPECTION, Images, Inspection,
+    POISON, PREVIEW, PoisonFacts, Protocol, RESULTS, Record, SCHEMA, SPLIT, SURROGATE, SplitFigures, Store, Subtask, open_for,
+    parse_split, seconds, split_csv,
 };
 use crate::attacks::{Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
@@ -75,7 +77,7 @@ impl Simulation {
         if let Some(surrogate) = &self.images.surrogate {
             surrogate.save(&store.path(SURROGATE))?;
         }
-        self.experiment(store, observer)?.victim(BACKDOORED)
+        self.experiment(store, &self.gauge(store, Subtask::AntiLearning, observer))?.victim(BACKDOORED)
     }
 
     /// Stage 1: the backdoored network and the split. What `store` holds of either is not made again.
@@ -87,7 +89,7 @@ impl Simulation {
             return Ok(());
         }
         let victim = self.victim(store, observer)?;
-        let detection = self.experiment(store, observer)?.detect(&victim)?;
+        let detection = self.experiment(store, &self.gauge(store, Subtask::AntiLearning, observer))?.detect(&victim)?;
         store.write_json(EVIDENCE, &detection.evidence)?;
         let split = corrupted(detection.split, self.protocol.corrupt_split, self.protocol.seed);
         Ok(store.write(SPLIT, split_csv(&split, &self.train().labels).as_bytes())?)
@@ -96,6 +98,13 @@ impl Simulation {
     fn experiment<'a>(&'a self, store: &'a Store, observer: &'a dyn Observer) -> Result<Experiment<'a>> {
         let experiment = Experiment::new(&self.protocol, &self.kernels, self.train(), store, observer)?;
         Ok(experiment.with_clean(self.images.reserved.as_ref()))
+    }
+
+    /// Observes for `observer`, and measures as it does.
+    fn gauge<'a>(&'a self, store: &'a Store, part: Subtask, observer: &'a dyn Observer) -> Gauge<'a> {
+        let folder = &self.images.folder;
+        let (images, settings) = ((&folder.test, folder.triggered.as_ref()), (self.protocol.batch(), self.protocol.seed));
+        Gauge::new(&self.kernels, images, settings, (store, part), observer)
     }
 
     /// What stage 1 left in `store`.
@@ -113,7 +122,11 @@ impl Simulation {
     /// # Errors
     /// What stops training, or a disk that refuses.
     pub fn unlearning(&self, store: &Store, (network, split): (Network, Split), observer: &dyn Observer) -> Result<()> {
-        self.experiment(store, observer)?.purify(&network, &split)?;
+        let gauge = self.gauge(store, Subtask::Unlearning, observer);
+        if !store.has(DEFENDED) {
+            gauge.start(&network)?;
+        }
+        self.experiment(store, &gauge)?.purify(&network, &split)?;
         Ok(())
     }
 
@@ -141,8 +154,17 @@ impl Simulation {
             return Ok(Record::read(store)?);
         }
         let experiment = self.experiment(store, observer)?;
-        let before = self.measure(&experiment, &backdoored, "test undefended")?;
-        let after = self.measure(&experiment, &defended, "test defended")?;
+        let (before, confused_before) = self.measure(&experiment, &backdoored, "test undefended")?;
+        let (after, confused_after) = self.measure(&experiment, &defended, "test defended")?;
+        let triggered = self.images.folder.triggered.as_ref().map(|triggered| &triggered.data);
+        let looks = |images| experiment.looks([&backdoored, &defended], images, self.protocol.seed);
+        let inspection = Inspection {
+            classes: self.train().classes.clone(),
+            confusion: [confused_before, confused_after],
+            projection: experiment.projection(&backdoored, self.groups(&split), self.protocol.seed)?,
+            looks: triggered.map_or(Ok(Vec::new()), looks)?,
+        };
+        store.write_json(INSPECTION, &inspection)?;
         let found = split_metrics(&split.flagged, &split.score, &self.poisoned().is_poison());
 
         let (protocol, train) = (&self.protocol, self.train());
@@ -179,6 +201,7 @@ impl Simulation {
             kernels: self.kernels.choices(),
             seed: protocol.seed,
             warnings: Vec::new(),
+            curve: store.curve()?,
             evidence: store.read_json(EVIDENCE)?,
             config: serde_json::to_value(protocol)?,
         };
@@ -187,17 +210,44 @@ impl Simulation {
         Ok(results)
     }
 
-    /// ACC, ASR, RA and T of one network.
-    fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<ModelMetrics> {
-        let target = Some(self.images.target).filter(|_| self.protocol.target_mode != TargetMode::AllToAll);
-        let clean = &self.images.folder.test;
+    /// The training images by what they are and what the defense says of them.
+    fn groups(&self, split: &Split) -> Vec<(&'static str, Vec<usize>)> {
+        let (poison, target) = (self.poisoned().is_poison(), self.target());
+        let named = |i: usize| match (poison[i], split.flagged[i]) {
+            (true, true) => "poisoned and flagged",
+            (true, false) => "poisoned, not flagged",
+            (false, true) => "clean but flagged",
+            (false, false) if target == Some(self.train().labels[i]) => "clean, of the target class",
+            (false, false) if target.is_some() => "clean, of other classes",
+            (false, false) => "clean",
+        };
+        let names = [
+            "clean",
+            "clean, of other classes",
+            "clean, of the target class",
+            "clean but flagged",
+            "poisoned, not flagged",
+            "poisoned and flagged",
+        ];
+        names.into_iter().map(|name| (name, (0..poison.len()).filter(|&i| named(i) == name).collect())).collect()
+    }
+
+    /// The label that triggered images are to be taken for, if it is one.
+    fn target(&self) -> Option<u32> {
+        Some(self.images.target).filter(|_| self.protocol.target_mode != TargetMode::AllToAll)
+    }
+
+    /// ACC, ASR, RA and T of one network, and its confusion matrix on clean images.
+    fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<(ModelMetrics, Vec<Vec<usize>>)> {
+        let (clean, target) = (&self.images.folder.test, self.target());
         let clean_class = experiment.predict(network, clean, &format!("{stage} 1/2"))?.class;
+        let confused = confusion(clean.classes.len(), &clean.labels, &clean_class);
         let Some(triggered) = &self.images.folder.triggered else {
-            return Ok(model_metrics(&clean_class, &clean.labels, None, target));
+            return Ok((model_metrics(&clean_class, &clean.labels, None, target), confused));
         };
         let triggered_class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
         let triggered = TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: &triggered.goal };
-        Ok(model_metrics(&clean_class, &clean.labels, Some(triggered), target))
+        Ok((model_metrics(&clean_class, &clean.labels, Some(triggered), target), confused))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::StoreError;
+use super::{CurvePoint, StoreError};
 use crate::files::{sweep, write_atomic};
 use crate::train::EpochRecord;
 
@@ -22,6 +22,10 @@ pub const POISON: &str = "poison.csv";
 pub const PREVIEW: &str = "preview.png";
 /// One JSON object a line and epoch.
 pub const METRICS: &str = "metrics.jsonl";
+/// One [`CurvePoint`] a line, as JSON.
+pub const CURVE: &str = "curve.jsonl";
+/// What pictures of the networks are made of, [`super::Inspection`].
+pub const INSPECTION: &str = "inspection.json";
 /// The verdict on every training image: index, label, score, verdict.
 pub const SPLIT: &str = "split.csv";
 /// The clean network that the attack was made with, if it was.
@@ -44,6 +48,8 @@ pub const BACKDOORED: &str = "backdoored.safetensors";
 pub const DEFENDED: &str = "defended.safetensors";
 /// The figures, [`super::Record`].
 pub const RESULTS: &str = "results.json";
+/// What was found, as one page.
+pub const REPORT: &str = "report.html";
 /// What the defense saw, for [`RESULTS`].
 pub const EVIDENCE: &str = "evidence.json";
 /// What a training under way needs to go on; removed when the network is there.
@@ -268,12 +274,12 @@ impl Store {
         files.iter().try_for_each(|file| self.remove(file))?;
         let (settings, mut run) = self.read_run()?;
         let (kept, gone): (Vec<_>, Vec<_>) = run.stages.into_iter().partition(|stage| stage.part < part);
-        if self.has(METRICS) {
+        for file in [METRICS, CURVE].into_iter().filter(|file| self.has(file)) {
             let other = |line: &&str| {
                 serde_json::from_str::<Tag>(line).is_ok_and(|tag| !gone.iter().any(|stage| stage.name == tag.stage))
             };
-            let kept: String = self.read(METRICS)?.lines().filter(other).map(|line| format!("{line}\n")).collect();
-            self.write(METRICS, kept.as_bytes())?;
+            let kept: String = self.read(file)?.lines().filter(other).map(|line| format!("{line}\n")).collect();
+            self.write(file, kept.as_bytes())?;
         }
         run.stages = kept;
         self.write_run(&settings, &run)
@@ -317,15 +323,35 @@ impl Store {
     /// # Errors
     /// A disk that refuses.
     pub fn append_metrics(&self, record: &EpochRecord) -> Result<(), StoreError> {
-        let path = self.path(METRICS);
-        let line = serde_json::to_string(record).map_err(|e| StoreError::Encode { path: path.clone(), why: e.to_string() })?;
-        let said = if self.has(METRICS) { self.read(METRICS)? } else { String::new() };
-        let other = |line: &&str| {
-            let tag = serde_json::from_str::<Tag>(line);
-            tag.is_ok_and(|tag| (tag.stage.as_str(), tag.epoch) != (record.stage.as_str(), record.epoch))
-        };
+        self.append(METRICS, record, &record.stage, record.epoch)
+    }
+
+    /// Adds a line to [`CURVE`], as [`Store::append_metrics`] does.
+    ///
+    /// # Errors
+    /// A disk that refuses.
+    pub fn append_point(&self, point: &CurvePoint) -> Result<(), StoreError> {
+        self.append(CURVE, point, &point.stage, point.epoch)
+    }
+
+    /// All of [`CURVE`]; nothing where nobody measured.
+    ///
+    /// # Errors
+    /// A damaged line.
+    pub fn curve(&self) -> Result<Vec<CurvePoint>, StoreError> {
+        let text = if self.has(CURVE) { self.read(CURVE)? } else { String::new() };
+        let damaged = |line, e: serde_json::Error| StoreError::Damaged { path: self.path(CURVE), line, why: e.to_string() };
+        (1..).zip(text.lines()).map(|(line, text)| serde_json::from_str(text).map_err(|e| damaged(line, e))).collect()
+    }
+
+    fn append(&self, file: &str, record: &impl Serialize, stage: &str, epoch: usize) -> Result<(), StoreError> {
+        let failed = |e: serde_json::Error| StoreError::Encode { path: self.path(file), why: e.to_string() };
+        let line = serde_json::to_string(record).map_err(failed)?;
+        let said = if self.has(file) { self.read(file)? } else { String::new() };
+        let other =
+            |line: &&str| serde_json::from_str::<Tag>(line).is_ok_and(|tag| (tag.stage.as_str(), tag.epoch) != (stage, epoch));
         let kept: String = said.lines().filter(other).map(|line| format!("{line}\n")).collect();
-        self.write(METRICS, format!("{kept}{line}\n").as_bytes())
+        self.write(file, format!("{kept}{line}\n").as_bytes())
     }
 
     /// Adds to what `stage` has taken in `part`. What it took in another part is forgotten: a stage that is run again counts once.

@@ -117,6 +117,8 @@ pub struct Over {
     pub mean: f64,
     /// Half of the 95 % interval of the mean by Student's t; none of fewer than three seeds, of which it would say nothing.
     pub half: Option<f64>,
+    /// Of each seed.
+    pub values: Vec<f64>,
 }
 
 /// A row of a sweep's table: cells that differ in their seed alone.
@@ -204,7 +206,7 @@ fn over(values: &[f64]) -> Option<Over> {
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
         T.get(n - 2).copied().unwrap_or(1.96) * (variance / n as f64).sqrt()
     });
-    (n > 0).then_some(Over { mean, half })
+    (n > 0).then(|| Over { mean, half, values: values.to_vec() })
 }
 
 /// The record of a cell that has ended.
@@ -293,7 +295,7 @@ mod tests {
         assert!((found.mean - 4.0).abs() < 1e-12 && (found.half.unwrap() - 7.4524).abs() < 1e-2, "{found:?}");
         assert_eq!(
             over(&[3.0, 5.0]),
-            Some(Over { mean: 4.0, half: None }),
+            Some(Over { mean: 4.0, half: None, values: vec![3.0, 5.0] }),
             "of two it would be 13 times as wide as they are apart"
         );
         assert_eq!(over(&[]), None);

@@ -73,6 +73,8 @@ pub static MODELS: &[ModelEntry] = &[
 /// What a network gives for a batch of N images.
 #[derive(Clone, Copy, Debug)]
 pub struct Outputs {
+    /// What the last stage gives, [N, H, W, D]: the features are its means over places.
+    pub maps: Value,
     /// Penultimate features [N, D], after global average pooling.
     pub features: Value,
     /// [N, classes].

@@ -15,7 +15,7 @@ pub(super) fn preact_resnet18(b: &mut Builder, spec: &ModelSpec, images: Value) 
     }
     let features = b.graph().apply(GlobalAvgPool, &[x])?[0];
     let logits = b.linear("linear", features, spec.classes)?;
-    Ok(Outputs { features, logits })
+    Ok(Outputs { maps: x, features, logits })
 }
 
 fn preact_block(b: &mut Builder, name: &str, x: Value, out: usize, stride: usize) -> Result<Value, GraphError> {

@@ -35,7 +35,7 @@ fn basic(b: &mut Builder, spec: &ModelSpec, images: Value, blocks: [usize; 4]) -
     }
     let features = b.graph().apply(GlobalAvgPool, &[x])?[0];
     let logits = b.linear(classifier, features, spec.classes)?;
-    Ok(Outputs { features, logits })
+    Ok(Outputs { maps: x, features, logits })
 }
 
 fn basic_block(b: &mut Builder, name: &str, shortcut: &str, x: Value, out: usize, stride: usize) -> Result<Value, GraphError> {

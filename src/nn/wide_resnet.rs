@@ -33,7 +33,7 @@ fn wide(b: &mut Builder, spec: &ModelSpec, images: Value, blocks: usize) -> Resu
     let x = b.batch_norm("bn1", x, None, true)?;
     let features = b.graph().apply(GlobalAvgPool, &[x])?[0];
     let logits = b.linear("fc", features, spec.classes)?;
-    Ok(Outputs { features, logits })
+    Ok(Outputs { maps: x, features, logits })
 }
 
 fn wide_block(b: &mut Builder, name: &str, x: Value, out: usize, stride: usize) -> Result<Value, GraphError> {

@@ -3,23 +3,29 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::charts::{Axes, Line, heat, lines};
+use super::charts::{Axes, Heat, Line, Spread, heat, lines, spreads};
+use super::networks;
 use super::sweep::as_markdown;
 use crate::data::shown;
 use crate::experiment::sweep::SweepRow;
-use crate::experiment::{Figures, METRICS, PREVIEW, Record, Store};
+use crate::experiment::{Figures, INSPECTION, Inspection, METRICS, PREVIEW, Record, Store};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<style>\n\
 body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #111; }\n\
+h2 { margin: 1.6em 0 .4em; } p { max-width: 46em; }\n\
 table { border-collapse: collapse; margin: 1em 0; } th, td { border: 1px solid #bbb; padding: .2em .6em; text-align: left; }\n\
-td.n { text-align: right; font-variant-numeric: tabular-nums; } .verdict { font-size: 1.15em; }\n\
-svg, img { max-width: 100%; height: auto; } img { image-rendering: pixelated; } details { margin: 1em 0; }\n\
-@media print { details { display: block; } }\n</style>\n";
+.wide { font-size: .8em; } td.n { text-align: right; font-variant-numeric: tabular-nums; } .verdict { font-size: 1.15em; margin: .4em 0; }\n\
+svg, img { max-width: 100%; height: auto; } img { image-rendering: pixelated; vertical-align: middle; } details { margin: 1em 0; }\n\
+figure { margin: 0; break-inside: avoid; } figcaption { font-size: .9em; color: #333; max-width: 30em; }\n\
+.charts { display: flex; flex-wrap: wrap; gap: 1em; } .charts figure { max-width: 440px; } .charts > p { flex-basis: 100%; margin: 0; }\n\
+.looks { display: flex; flex-wrap: wrap; gap: 1em 2em; } .looks > div { display: flex; gap: 4px; break-inside: avoid; } .looks figure { width: 136px; }\n\
+h2 { break-after: avoid; } @page { margin: 12mm; }\n\
+@media print { body { margin: 0; max-width: none; font-size: 12px; } details::details-content { content-visibility: visible; block-size: auto; } \
+.charts figure { max-width: 48%; } img { max-height: 9cm; } .looks { gap: .6em 1.2em; } .looks figure { width: 100px; } }\n\
+</style>\n";
 
 /// Of a line of a run's metrics what is shown.
 #[derive(Deserialize)]
@@ -37,42 +43,54 @@ pub fn run_page(record: &Record, store: &Store, poison: &[bool], score: &[f32], 
     let title = format!("{} on {}, defended by {}", record.poison.attack, record.dataset.name, record.defense);
     let mut page = begin(&title);
     for sentence in sentences(record) {
-        let _ = writeln!(page, "<p class=\"verdict\">{}</p>", text(&sentence));
+        let _ = writeln!(page, "<p class=\"verdict\">{}</p>", prose(&sentence));
     }
     page += &figures(record);
+    let inspection: Option<Inspection> = if store.has(INSPECTION) { Some(store.read_json(INSPECTION)?) } else { None };
+    page += "<h2>The training images</h2>\n<div class=\"charts\">\n";
     if flagged.contains(&true) || score.iter().any(|s| *s > 0.0) {
-        page += "<h2>The training images</h2>\n";
-        let _ = writeln!(page, "<p>{}</p>", text(&split(record)));
-        page += &scores(poison, score)?;
-        page += &roc(poison, score, record.split.auroc)?;
+        let _ = writeln!(page, "<p>{}</p>", prose(&split(record)));
+        page += &figure(&scores(poison, score, flagged)?, "");
+        page += &figure(&roc(poison, score, record.split.auroc)?, "");
     }
+    if let Some(inspection) = &inspection {
+        page += &networks::projection(&inspection.projection)?;
+    }
+    page += "</div>\n";
     let epochs: Vec<Epoch> = if store.has(METRICS) {
         store.read(METRICS)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     } else {
         Vec::new()
     };
-    if epochs.len() > 1 {
-        page += "<h2>Training</h2>\n";
-        page += &training(&epochs)?;
+    let trained = if epochs.len() > 1 { figure(&training(&epochs)?, "") } else { String::new() };
+    page += &networks::curves(&record.curve, &trained)?;
+    if let Some(inspection) = &inspection {
+        page += &networks::confusion(inspection)?;
     }
     if store.has(PREVIEW) {
-        let png = STANDARD.encode(std::fs::read(store.path(PREVIEW))?);
-        let _ = writeln!(
-            page,
-            "<h2>The trigger</h2>\n<p>Clean images, the same with the trigger, and the difference.</p>\n\
-             <img alt=\"clean and triggered images\" src=\"data:image/png;base64,{png}\">"
-        );
+        let png = networks::embedded(&std::fs::read(store.path(PREVIEW))?, "clean and triggered images");
+        let _ =
+            writeln!(page, "<h2>The trigger</h2>\n<p>Clean images, the same with the trigger, and the difference.</p>\n{png}");
+    }
+    if let Some(inspection) = &inspection {
+        page += &networks::looks(inspection)?;
     }
     let facts = [("dau", format!("{}, commit {}", record.version, record.commit)), ("adapter", record.adapter.clone())];
     let seconds = record.seconds.iter().map(|(stage, s)| (format!("seconds: {stage}"), plain(s)));
-    let settings = record.config.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), plain(value)));
-    let rows = facts.map(|(name, value)| (name.to_string(), value)).into_iter().chain(seconds).chain(settings);
-    page += "<details><summary>Settings, times and where it ran</summary>\n<table>\n";
-    for (name, value) in rows {
-        let _ = writeln!(page, "<tr><th>{}</th><td>{}</td></tr>", text(&name), text(&value));
-    }
-    page += "</table></details>\n</html>\n";
+    let asked = record.config.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), plain(value)));
+    let rows = facts.map(|(name, value)| (name.to_string(), value)).into_iter().chain(seconds).chain(asked);
+    page += &settings(rows);
+    page += "</html>\n";
     Ok(page)
+}
+
+/// What a run was asked and where it ran, to be opened.
+pub(super) fn settings(rows: impl Iterator<Item = (String, String)>) -> String {
+    let rows = rows.map(|(name, value)| format!("<tr><th>{}</th><td>{}</td></tr>\n", text(&name), text(&value)));
+    format!(
+        "<details><summary>Settings, times and where it ran</summary>\n<table>\n{}</table></details>\n",
+        rows.collect::<String>()
+    )
 }
 
 /// A sweep's table, and a heat map of attacks by defenses where both were varied.
@@ -93,19 +111,32 @@ pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
         names
     };
     let (attacks, defenses) = (of("attack"), of("defense"));
+    page += "<div class=\"charts\">\n";
     if attacks.len() > 1 && defenses.len() > 1 && rows.len() == attacks.len() * defenses.len() {
-        for (figure, title) in [("der", "DER, percent"), ("asr", "ASR after, percent"), ("acc", "ACC after, percent")] {
-            let value = |attack: &String, defense: &String| {
+        for (name, title) in [("der", "DER, percent"), ("asr", "ASR after, percent"), ("acc", "ACC after, percent")] {
+            let cell = |attack: &String, defense: &String| {
                 let row =
                     rows.iter().find(|row| row.axes.get("attack") == Some(attack) && row.axes.get("defense") == Some(defense));
-                row.and_then(|row| row.figures.get(figure)).map(|over| over.mean)
+                let over = row.and_then(|row| row.figures.get(name));
+                over.map_or((0.0, "-".to_string()), |over| (over.mean / 100.0, format!("{:.1}", over.mean)))
             };
-            let values: Vec<Vec<_>> =
-                attacks.iter().map(|attack| defenses.iter().map(|defense| value(attack, defense)).collect()).collect();
-            page += &heat(title, &attacks, &defenses, &values)?;
+            let cells: Vec<Vec<_>> =
+                attacks.iter().map(|attack| defenses.iter().map(|defense| cell(attack, defense)).collect()).collect();
+            let [rows, columns] = [&attacks, &defenses].map(|names| names.iter().map(|name| shown(name)).collect::<Vec<_>>());
+            page += &figure(&heat(&Heat { title, rows: &rows, columns: &columns, cell: (86, 26) }, &cells)?, "");
         }
     }
-    page += "<table>\n";
+    for (name, title) in [("asr", "ASR after, percent"), ("acc", "ACC after, percent")] {
+        let spread = |row: &SweepRow| {
+            let over = row.figures.get(name)?;
+            let axes: Vec<&str> = row.axes.values().map(String::as_str).collect();
+            Some(Spread { name: shown(&axes.join(", ")), values: over.values.clone(), mean: over.mean, half: over.half })
+        };
+        let rows: Vec<Spread> = rows.iter().filter_map(spread).collect();
+        page += &figure(&spreads(title, &rows)?, "");
+    }
+    page += "</div>\n<p>In the charts of rows a ring is a seed and a bar the mean; a line is the 95 % interval of the mean, of three seeds and more.</p>\n\
+             <table class=\"wide\">\n";
     for (i, line) in as_markdown(rows).lines().enumerate().filter(|(i, _)| *i != 1) {
         let tag = if i == 0 { "th" } else { "td" };
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
@@ -116,16 +147,33 @@ pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
     Ok(page)
 }
 
-fn begin(title: &str) -> String {
+pub(super) fn begin(title: &str) -> String {
     format!("{HEAD}<title>{0}</title>\n<h1>{0}</h1>\n", text(title))
 }
 
+/// A chart or picture and, where there are some, words under it.
+pub(super) fn figure(picture: &str, words: &str) -> String {
+    let caption = if words.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>", prose(words)) };
+    format!("<figure>{picture}{caption}</figure>\n")
+}
+
+/// Sentences as text of a page, names that stand in backticks as such.
+pub(super) fn prose(words: &str) -> String {
+    let parts: Vec<String> = text(words).split('`').map(String::from).collect();
+    // Without its other half a backtick stays one.
+    if parts.len().is_multiple_of(2) {
+        return parts.join("`");
+    }
+    let mark = |(i, part): (usize, &String)| if i % 2 == 1 { format!("<code>{part}</code>") } else { part.clone() };
+    parts.iter().enumerate().map(mark).collect()
+}
+
 /// What strangers called something, as text of a page.
-fn text(words: &str) -> String {
+pub(super) fn text(words: &str) -> String {
     shown(words).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), String::from)
 }
 
@@ -184,8 +232,8 @@ fn figures(record: &Record) -> String {
 /// Bins of a score's histogram.
 const BINS: usize = 32;
 
-/// The scores of poisoned and of clean images, counts on a logarithmic axis.
-fn scores(poison: &[bool], score: &[f32]) -> Result<String> {
+/// The scores of poisoned and of clean images, counts on a logarithmic axis, and the least score that was flagged.
+fn scores(poison: &[bool], score: &[f32], flagged: &[bool]) -> Result<String> {
     let of = |who: bool| {
         let mut counts = [0usize; BINS];
         for (_, s) in poison.iter().zip(score).filter(|(p, _)| **p == who) {
@@ -198,15 +246,17 @@ fn scores(poison: &[bool], score: &[f32]) -> Result<String> {
         });
         steps.collect::<Vec<_>>()
     };
-    let lines_ = [("poisoned", true), ("clean", false)].map(|(name, who)| Line { name: name.into(), points: of(who) });
-    let most = lines_.iter().flat_map(|line| &line.points).map(|p| p.1).fold(1.0, f64::max);
+    let mut all = [("poisoned", true), ("clean", false)].map(|(name, who)| Line { name: name.into(), points: of(who) }).to_vec();
+    let most = 1.05 * all.iter().flat_map(|line| &line.points).map(|p| p.1).fold(1.0, f64::max);
+    let least = score.iter().zip(flagged).filter(|(_, flagged)| **flagged).map(|(s, _)| f64::from(*s)).reduce(f64::min);
+    all.extend(least.map(|at| Line { name: format!("least that is flagged: {at:.2}"), points: vec![(at, 0.0), (at, most)] }));
     let axes = Axes {
-        title: "What the defense believed of each training image".into(),
-        names: ["score: 0 clean, 1 poisoned; flagged from 1/8 on".into(), "log10 (1 + images)".into()],
+        title: "What the defense believes of training images".into(),
+        names: ["score: the higher, the more likely poisoned".into(), "log10 (1 + images)".into()],
         x: [0.0, 1.0],
-        y: [0.0, 1.05 * most],
+        y: [0.0, most],
     };
-    lines(&axes, &lines_)
+    lines(&axes, &all)
 }
 
 /// True against false positives over all borders.
@@ -263,11 +313,40 @@ fn training(epochs: &[Epoch]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::sweep::Over;
 
     #[test]
     fn what_strangers_call_things_is_text() {
         assert_eq!(text("<script>&\"x\""), "&lt;script&gt;&amp;&quot;x&quot;");
         assert!(!text("a\u{1b}[31mb").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn backticks_name_things_and_one_alone_is_itself() {
+        assert_eq!(prose("class `<a>` and `b`"), "class <code>&lt;a&gt;</code> and <code>b</code>");
+        assert_eq!(prose("a `b"), "a `b");
+    }
+
+    #[test]
+    fn a_sweeps_page_shows_every_seed_and_its_names_are_text() {
+        let row = |attack: &str, defense: &str, values: [f64; 3]| {
+            let axes = [("attack", attack), ("defense", defense)].map(|(axis, name)| (axis.to_string(), name.to_string()));
+            let over = Over { mean: values.iter().sum::<f64>() / 3.0, half: Some(2.5), values: values.to_vec() };
+            SweepRow { axes: axes.into(), seeds: 3, implanted: 3, figures: [("asr", over.clone()), ("der", over)].into() }
+        };
+        let rows = [
+            row("<b>", "x", [10.0, 20.0, 33.0]),
+            row("<b>", "y", [1.0, 2.0, 3.0]),
+            row("c", "x", [90.0, 91.0, 95.0]),
+            row("c", "y", [0.0, 0.0, 100.0]),
+        ];
+        let page = sweep_page(&rows).unwrap();
+        assert!(page.contains("&lt;b&gt;, x") && !page.contains("<b>"), "{page}");
+        assert_eq!(page.matches("<circle").count(), 12, "a ring a seed");
+        // The heat map of the same, rows by columns.
+        let heat = page.split("<svg").find(|svg| svg.contains("ASR after, percent")).unwrap();
+        let at = |text: &str| heat.find(text).unwrap_or_else(|| panic!("{text} is not in {heat}"));
+        assert!(at("21.0") < at("2.0\n") && at("2.0\n") < at("92.0") && at("92.0") < at("33.3"));
     }
 
     /// Two of three poisoned images come first, then a clean one with the third, then the other clean one.

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_row_has_its_axes_means_and_intervals() {
-        let over = |mean, half| Over { mean, half };
+        let over = |mean, half| Over { mean, half, values: Vec::new() };
         let row = SweepRow {
             axes: BTreeMap::from([("attack".into(), "=SIG|x".into()), ("defense".into(), "DAU".into())]),
             seeds: 3,

@@ -114,6 +114,7 @@ mod tests {
             kernels: std::collections::BTreeMap::new(),
             seed: 0,
             warnings: Vec::new(),
+            curve: Vec::new(),
             evidence: serde_json::Value::Null,
             config: serde_json::Value::Null,
         };

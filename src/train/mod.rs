@@ -1,5 +1,6 @@
 //! Training and evaluating networks on a device.
 
+mod attention;
 mod batch;
 mod checkpoint;
 mod extremes;
@@ -14,6 +15,7 @@ mod trainer;
 
 use std::path::PathBuf;
 
+pub use attention::{Attention, attention};
 pub use batch::{Batch, Part};
 pub(crate) use batch::{stream, stream_until};
 pub use checkpoint::Checkpoint;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::TrainError;
+use super::{Network, TrainError};
 
 /// What one epoch did: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +25,13 @@ pub struct EpochRecord {
     pub images_per_second: f64,
 }
 
+impl EpochRecord {
+    /// Images trained on, and looked at.
+    pub fn images(&self) -> usize {
+        (self.images_per_second * self.seconds).round() as usize
+    }
+}
+
 /// Progress, records and the wish to stop.
 pub trait Observer {
     /// A stage begins; it will go through so many images.
@@ -36,6 +43,13 @@ pub trait Observer {
     /// # Errors
     /// A record that cannot be kept: the epoch does not count, and a run that goes on has it again.
     fn epoch(&self, record: &EpochRecord) -> Result<(), TrainError>;
+    /// Shows the network as that epoch left it, for figures by epoch. Who trains learns nothing of what is seen, and the network is only read.
+    ///
+    /// # Errors
+    /// As [`Observer::epoch`]; the driver's.
+    fn look(&self, _record: &EpochRecord, _network: &Network) -> Result<(), TrainError> {
+        Ok(())
+    }
     /// The last stage that began has ended, and none begins now.
     fn end(&self) {}
     /// Asked between batches; true makes the job return `TrainError::Cancelled`.

@@ -214,7 +214,7 @@ impl<'a> Trainer<'a> {
         at.seconds += start.elapsed().as_secs_f64();
         if at.step == steps_per_epoch {
             let seen = at.seen.max(1) as f64;
-            observer.epoch(&EpochRecord {
+            let record = EpochRecord {
                 stage: config.stage.clone(),
                 epoch: epoch + 1,
                 epochs: config.epochs,
@@ -223,7 +223,9 @@ impl<'a> Trainer<'a> {
                 lr: cosine(config.lr, epoch * steps_per_epoch, total),
                 seconds: at.seconds,
                 images_per_second: seen / at.seconds,
-            })?;
+            };
+            observer.epoch(&record)?;
+            observer.look(&record, network)?;
             *at = Position { epoch: epoch + 1, step: 0, loss: 0.0, hits: 0, seen: 0, seconds: 0.0, ..at.clone() };
         }
         Ok(())

@@ -197,7 +197,7 @@ pub fn unlearn(
             let seconds = round.seconds + start.elapsed().as_secs_f64();
             let images = round.range.len() * config.batch() + held.as_ref().map_or(0, HeldOut::len);
             at.round += 1;
-            observer.epoch(&EpochRecord {
+            let record = EpochRecord {
                 stage: STAGE.into(),
                 epoch: at.round,
                 epochs: rounds,
@@ -206,7 +206,9 @@ pub fn unlearn(
                 lr: cosine(config.lr, round.range.start, config.steps),
                 seconds,
                 images_per_second: images as f64 / seconds,
-            })?;
+            };
+            observer.epoch(&record)?;
+            observer.look(&record, network)?;
             at.ended |= at.round == rounds;
             if !at.ended {
                 let first = at.round * CHECK;
