@@ -5,6 +5,7 @@ mod checkpoint;
 mod extremes;
 mod input_gradient;
 mod network;
+mod objective;
 mod observer;
 mod predictor;
 mod schedule;
@@ -20,6 +21,7 @@ pub use checkpoint::Checkpoint;
 pub use extremes::{LayerExtremes, extremes};
 pub use input_gradient::{InputGradient, Scalar};
 pub use network::{Network, Normalisation};
+pub use objective::Teacher;
 #[cfg(test)]
 pub(crate) use observer::Loses;
 pub use observer::{EpochRecord, Observer, Silent};
