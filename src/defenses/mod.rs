@@ -11,7 +11,9 @@ pub mod dau;
 mod entropy_pruning;
 mod fine_tuning;
 mod flare;
+mod ft_sam;
 mod lab;
+mod nad;
 mod none;
 mod principal;
 mod retraining;
@@ -36,6 +38,13 @@ pub struct Given<'a> {
     pub victim: &'a Network,
     /// Further images, surely clean; there where the defense asks for some.
     pub clean: Option<&'a Dataset>,
+}
+
+impl<'a> Given<'a> {
+    /// The clean images, for a defense that asks for some.
+    fn clean(&self) -> Result<&'a Dataset, TrainError> {
+        self.clean.ok_or_else(|| TrainError::Data("images that are surely clean are needed: set some aside by --reserve".into()))
+    }
 }
 
 /// What a defense says of the training images.
@@ -101,6 +110,8 @@ pub static DEFENSES: &[&dyn Defense] = &[
     &fine_tuning::FinePruning,
     &fine_tuning::FineTuning,
     &flare::Flare,
+    &ft_sam::SharpnessAware,
+    &nad::AttentionDistillation,
     &retraining::Retraining,
     &spectral::SpectralSignatures,
     &none::Nothing,
