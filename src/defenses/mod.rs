@@ -4,6 +4,7 @@
 //! To add one: a file here, which declares its options too, and a line in [`DEFENSES`].
 
 mod abl;
+mod anp;
 mod cbd;
 mod clp;
 mod clustering;
@@ -103,6 +104,7 @@ pub trait Defense: Sync {
 pub static DEFENSES: &[&dyn Defense] = &[
     &dau::Dau,
     &abl::Abl,
+    &anp::NeuronPruning,
     &cbd::Cbd,
     &clustering::ActivationClustering,
     &clp::ChannelLipschitz,
