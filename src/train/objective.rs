@@ -115,3 +115,18 @@ fn last(stages: &[Value], count: usize) -> Result<&[Value], TrainError> {
     let few = || TrainError::Data(format!("attention of {count} stages is asked for, and a network has {}", stages.len()));
     first.map(|first| &stages[first..]).ok_or_else(few)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Shape;
+
+    #[test]
+    fn attention_is_that_of_the_last_stages() {
+        let mut g = Graph::new();
+        let stages: Vec<Value> = (0..4).map(|i| g.input(&format!("stage {i}"), Shape::f32(&[1]))).collect();
+        assert_eq!(last(&stages, 3).unwrap(), &stages[1..]);
+        assert_eq!(last(&stages[..3], 3).unwrap(), &stages[..3]);
+        last(&stages[..2], 3).expect_err("too few");
+    }
+}
