@@ -2,10 +2,10 @@
 //! that a backdoor lives in further than fine-tuning alone does.
 //!
 //! The gradient of each step is taken at w + rho w^2 g / ||w g||, g being the gradient at the weights w (Kwon et al. 2021, ASAM, with eta = 0 and
-//! for all parameters, as BackdoorBench has it). After that recipe but for: the batch and the weight decay of the victim's training; no label
-//! smoothing.
+//! for all parameters, as BackdoorBench has it). After that recipe but for: the weight decay of the victim's training, and its batch, in equal
+//! steps; no label smoothing.
 
-use super::{Defense, Given, Lab, Split};
+use super::{Defense, Given, Lab, Split, equal_steps};
 use crate::options::{Kind, OptionSpec};
 use crate::train::{Network, TrainConfig, TrainError};
 
@@ -50,13 +50,15 @@ impl Defense for SharpnessAware {
     }
 
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
+        let clean = given.clean()?;
         let config = TrainConfig {
             stage: "fine-tune".into(),
+            batch: equal_steps(clean.len(), lab.training.batch),
             epochs: lab.options.count(&EPOCHS),
             lr: lab.options.number(&LR),
             rho: lab.options.number(&RHO) as f32,
             ..lab.training.clone()
         };
-        lab.trained("ft-sam", || given.victim.duplicate(lab.kernels), given.clean()?, &config)
+        lab.trained("ft-sam", || given.victim.duplicate(lab.kernels), clean, &config)
     }
 }

@@ -131,6 +131,12 @@ fn by_class<'a>(data: &Dataset, features: &'a [f32]) -> Vec<(Vec<usize>, Vec<&'a
     classes
 }
 
+/// Images a step, at most `batch`, so that the steps of an epoch have nearly as many: in a rest of two images batch norm
+/// has nothing to go by.
+fn equal_steps(images: usize, batch: usize) -> usize {
+    images.div_ceil(images.div_ceil(batch).max(1)).max(1)
+}
+
 /// A fresh network, trained as the victim was on what is not flagged; the victim where nothing is.
 fn retrained(lab: &Lab, given: &Given, split: &Split) -> Result<Network, TrainError> {
     let Given { train, victim, .. } = given;
@@ -181,6 +187,14 @@ mod tests {
         let message = find("Mona").err().expect("not known").to_string();
         let known: Vec<&str> = DEFENSES.iter().map(|defense| defense.name()).collect();
         assert_eq!(message, format!("unknown defense `Mona`; known are {}", known.join(", ")));
+    }
+
+    #[test]
+    fn no_step_of_few_images_has_next_to_none() {
+        assert_eq!(
+            [(66, 64), (64, 64), (12, 64), (2500, 128), (0, 64)].map(|(n, batch)| equal_steps(n, batch)),
+            [33, 64, 12, 125, 1]
+        );
     }
 
     #[test]

@@ -5,10 +5,10 @@
 //! network, which are those that the authors' WRN-16-1 has; of a ResNet, stages 2 to 4. The attention at a stage's pixels is the sum of
 //! squares over the channels, divided by the norm of all pixels'. The teacher is in evaluation mode.
 //!
-//! The authors' code has a rate of .1 for two epochs and of .01 for the other eighteen; here it is a cosine from .04, whose sum is the same. Batch and
-//! weight decay are the victim's. The betas are those of BackdoorBench.
+//! Betas and rate are BackdoorBench's, the rate as a cosine's peak. The betas are meant for images of 32 pixels a side: a mean over fewer
+//! pixels is larger, and a squared difference at one pixel counts the same at every size. Weight decay is the victim's, and so is the batch, in equal steps.
 
-use super::{Defense, Given, Lab, Split};
+use super::{Defense, Given, Lab, Split, equal_steps};
 use crate::options::{Kind, OptionSpec};
 use crate::train::{Network, Teacher, TrainConfig, TrainError, Trainer};
 
@@ -17,7 +17,7 @@ pub(super) struct AttentionDistillation;
 
 const BETA: OptionSpec = OptionSpec {
     name: "nad_beta",
-    help: "how much the teacher's attention counts at the last two stages of the network; at the one before, half as much",
+    help: "how much the teacher's attention counts at the last two stages of the network, for images of 32 pixels a side; at the stage before, half as much",
     kind: Kind::Number { default: 1000.0, allowed: |x| (0.0..1e9).contains(&x), words: "a number from 0 on" },
 };
 const EPOCHS: OptionSpec = epochs("nad_epochs", "epochs of the student on the clean images", 20.0);
@@ -25,7 +25,7 @@ const TEACHER_EPOCHS: OptionSpec = epochs("nad_teacher_epochs", "epochs of the t
 const LR: OptionSpec = OptionSpec {
     name: "nad_lr",
     help: "peak learning rate of teacher and student",
-    kind: Kind::Number { default: 0.04, allowed: |x| x > 0.0 && x.is_finite(), words: "a number above 0" },
+    kind: Kind::Number { default: 0.01, allowed: |x| x > 0.0 && x.is_finite(), words: "a number above 0" },
 };
 
 const fn epochs(name: &'static str, help: &'static str, default: f64) -> OptionSpec {
@@ -56,12 +56,13 @@ impl Defense for AttentionDistillation {
             stage: stage.into(),
             epochs: lab.options.count(epochs),
             lr: lab.options.number(&LR),
+            batch: equal_steps(clean.len(), lab.training.batch),
             ..lab.training.clone()
         };
         let start = || given.victim.duplicate(lab.kernels);
         let teacher = lab.trained("nad-teacher", start, clean, &config("fine-tune a teacher", &TEACHER_EPOCHS))?;
         let student = start()?;
-        let beta = lab.options.number(&BETA) as f32;
+        let beta = lab.options.number(&BETA) as f32 * (clean.size as f32 / 32.0).powi(2);
         let teacher = Teacher { network: &teacher, betas: vec![beta / 2.0, beta, beta] };
         let config = config("distill", &EPOCHS);
         let trainer = Trainer::taught(lab.kernels, &student, clean, &config, Some(&teacher))?;
