@@ -29,7 +29,7 @@ const LR: OptionSpec = OptionSpec {
 };
 
 const fn epochs(name: &'static str, help: &'static str, default: f64) -> OptionSpec {
-    let allowed = |x| x >= 1.0 && x < 1e9 && x % 1.0 == 0.0;
+    let allowed = |x: f64| (1.0..1e9).contains(&x) && x.fract() == 0.0;
     OptionSpec { name, help, kind: Kind::Number { default, allowed, words: "a whole number of at least 1" } }
 }
 

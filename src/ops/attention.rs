@@ -82,11 +82,11 @@ impl Op for Attention {
         let share = f64::from(self.beta) / pixels as f64;
         let mut loss = vec![0.0; n];
         let mut grad = vec![0.0; student.data.len()];
-        for image in 0..n {
+        for (image, loss) in loss.iter_mut().enumerate() {
             let [(mine, norm), (other, others_norm)] = [map(student, image), map(teacher, image)];
             let a: Vec<f64> = mine.iter().map(|v| v / (norm + LEAST)).collect();
             let d: Vec<f64> = a.iter().zip(&other).map(|(a, v)| a - v / (others_norm + LEAST)).collect();
-            loss[image] = share * d.iter().map(|d| d * d).sum::<f64>();
+            *loss = share * d.iter().map(|d| d * d).sum::<f64>();
             if weight.data[image] == 0.0 || norm == 0.0 {
                 continue;
             }

@@ -18,6 +18,9 @@ pub struct Teacher<'a> {
     pub betas: Vec<f32>,
 }
 
+/// Gradients of some values, from which those of others follow ([`Graph::backward`]).
+type Seeds = Vec<(Value, Value)>;
+
 /// Names of the graph's variables that are the teacher's.
 const TEACHER: &str = "teacher/";
 /// Names of the parameters where sharpness-aware minimisation takes its gradient.
@@ -53,7 +56,7 @@ impl Objective {
     }
 
     /// Adds it to the graph for the network `built`. Gives each part's per-sample values, and the seeds of gradients.
-    pub(super) fn of(&self, g: &mut Graph, built: &Built) -> Result<(Vec<Value>, Vec<(Value, Value)>), TrainError> {
+    pub(super) fn of(&self, g: &mut Graph, built: &Built) -> Result<(Vec<Value>, Seeds), TrainError> {
         let (mut values, mut seeds) = (Vec::new(), Vec::new());
         for (kind, weight) in self.kinds.iter().zip(&self.weights) {
             let loss = g.apply(Loss { kind: *kind }, &[built.outputs.logits, self.labels, *weight])?;
