@@ -33,6 +33,7 @@ fn after_an_epoch(kernels: &Kernels, init_seed: u64, seed: u64) -> Vec<(String, 
         lr: 0.05,
         sgd,
         learns: vec![],
+        rho: 0.0,
         seed,
     };
     fit(kernels, &network, &data, &config, &Silent, None).unwrap();

@@ -31,7 +31,8 @@ fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64;
     let images = graph.input("images", Shape::f32(&[6, 16, 16, 4]));
     let labels = graph.input("labels", Shape::u32(&[6]));
     let weight = graph.input("weight", Shape::f32(&[6]));
-    let Built { outputs: out, params, activations, .. } = resnet_w8().build_scoped(&mut graph, images, true, SCOPE).unwrap();
+    let Built { outputs: out, params, activations, stages, .. } =
+        resnet_w8().build_scoped(&mut graph, images, true, SCOPE).unwrap();
     let after = |layer: &str| activations.iter().find(|(name, _)| name == layer).expect("a layer of this name").1;
     let scoped = |graph: &Graph, p: &Param| graph.find_variable(&format!("{SCOPE}{}", p.name)).expect("in the graph");
     let loss = graph.apply(Loss { kind: LossKind::CrossEntropy }, &[out.logits, labels, weight]).unwrap();
@@ -41,6 +42,7 @@ fn activations_and_gradients_agree(kernels: &Kernels, [forward, backward]: [f64;
 
     let mut wanted = vec![("stem".to_string(), after("bn1"))];
     wanted.extend((1..=4).map(|i| (format!("layer{i}"), after(&format!("layer{i}.1.bn2")))));
+    assert_eq!(stages, wanted[1..].iter().map(|(_, value)| *value).collect::<Vec<_>>());
     wanted.extend([("pooled".to_string(), out.features), ("logits".to_string(), out.logits)]);
     assert_eq!(wanted.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(), golden.names("act/"));
     assert_eq!(trained.iter().map(|p| p.name.clone()).collect::<BTreeSet<_>>(), golden.names("grad/"));

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::graph::{Graph, Interpreter, Shape, Tensor, Value};
-use dau::ops::{BatchNorm, BatchNormEval, GlobalAvgPool, Linear, Loss, LossKind, MaxPool, Multiply, Window};
+use dau::ops::{Attention, BatchNorm, BatchNormEval, GlobalAvgPool, Linear, Loss, LossKind, MaxPool, Multiply, Window};
 use dau::rng;
 use rand::RngExt;
 
@@ -222,6 +222,30 @@ fn max_pooling_has_its_slopes_as_gradient() {
     let y = setup.graph.apply(MaxPool(Window { kernel: 3, stride: 2, pad: 1 }), &[x]).unwrap()[0];
     let pooled = setup.graph.apply(GlobalAvgPool, &[y]).unwrap()[0];
     setup.check("max pool", LossKind::CrossEntropy, pooled, &[x]);
+}
+
+#[test]
+fn attention_has_its_slope_as_gradient() {
+    let mut setup = Setup::new(8, 3);
+    let x = setup.normal("x", &[4, 3, 2, 8], 0.3, 1.0);
+    let scale = setup.normal("scale", &[8], 1.0, 0.5);
+    let teacher = setup.normal("teacher", &[4, 3, 2, 4], 0.0, 1.0);
+    let weight = setup.set("weight", Tensor::new(Shape::f32(&[4]), vec![0.2, 1.5, 0.7, 0.0]));
+    let student = setup.graph.apply(Multiply, &[x, scale]).unwrap()[0];
+    let out = setup.graph.apply(Attention { beta: 3.0 }, &[student, teacher, weight]).unwrap();
+    let grads = setup.graph.backward(&[(student, out[1])], &[x]).unwrap();
+    let at = setup.run(None);
+    let objective = |run: &Interpreter| -> f64 {
+        run.get(out[0]).data.iter().zip(&run.get(weight).data).map(|(loss, weight)| loss * weight).sum()
+    };
+    let slope = |i| {
+        let [above, below] = [STEP, -STEP].map(|by| objective(&setup.run(Some((x, i, by)))));
+        (above - below) / (2.0 * STEP)
+    };
+    let found = at.get(grads[&x]);
+    let slopes = Tensor::new(found.shape.clone(), (0..found.data.len()).map(slope).collect());
+    let error = found.relative_error(&slopes);
+    assert!(error <= ALLOWED && objective(&at) > 0.1, "{error:.2e}, objective {}", objective(&at));
 }
 
 /// What padding a batch relies on: a sample that weighs nothing cannot spoil the gradient.

@@ -51,6 +51,7 @@ fn config(epochs: usize) -> TrainConfig {
         lr: 0.05,
         sgd: SGD,
         learns: vec![],
+        rho: 0.0,
         seed: 3,
     }
 }

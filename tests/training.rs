@@ -48,7 +48,17 @@ fn fresh(kernels: &Kernels, seed: u64) -> Network {
 }
 
 fn config(epochs: usize, batch: usize, lr: f64) -> TrainConfig {
-    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd: SGD, learns: vec![], seed: 1 }
+    TrainConfig {
+        stage: "train".into(),
+        loss: LossKind::CrossEntropy,
+        epochs,
+        batch,
+        lr,
+        sgd: SGD,
+        learns: vec![],
+        rho: 0.0,
+        seed: 1,
+    }
 }
 
 #[test]

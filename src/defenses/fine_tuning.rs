@@ -2,7 +2,6 @@
 //! that clean images use least.
 
 use super::{Defense, Given, Lab, Split};
-use crate::data::Dataset;
 use crate::nn::{Param, ParamKind};
 use crate::options::{Kind, OptionSpec};
 use crate::train::{Network, Predictions, TrainConfig, TrainError, fit, predict};
@@ -51,7 +50,7 @@ impl Defense for FineTuning {
     }
 
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
-        let clean = clean(given)?;
+        let clean = given.clean()?;
         lab.trained("fine-tuned", || given.victim.duplicate(lab.kernels), clean, &config(lab))
     }
 }
@@ -75,7 +74,7 @@ impl Defense for FinePruning {
 
     /// A channel of the last layer is switched off by its column of the classifier: features are means of its activations.
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
-        let clean = clean(given)?;
+        let clean = given.clean()?;
         let network = given.victim.duplicate(lab.kernels)?;
         let said = predict(lab.kernels, &network, clean, lab.training.batch, lab.observer, "features")?;
         let params = network.params.read()?;
@@ -93,10 +92,6 @@ impl Defense for FinePruning {
         }
         Ok(network)
     }
-}
-
-fn clean<'a>(given: &Given<'a>) -> Result<&'a Dataset, TrainError> {
-    given.clean.ok_or_else(|| TrainError::Data("images that are surely clean are needed: set some aside by --reserve".into()))
 }
 
 fn config(lab: &Lab) -> TrainConfig {

@@ -4,6 +4,7 @@
 //! To add one: a file here, which declares its options too, and a line in [`DEFENSES`].
 
 mod abl;
+mod anp;
 mod cbd;
 mod clp;
 mod clustering;
@@ -11,7 +12,9 @@ pub mod dau;
 mod entropy_pruning;
 mod fine_tuning;
 mod flare;
+mod ft_sam;
 mod lab;
+mod nad;
 mod none;
 mod principal;
 mod retraining;
@@ -37,6 +40,13 @@ pub struct Given<'a> {
     pub victim: &'a Network,
     /// Further images, surely clean; there where the defense asks for some.
     pub clean: Option<&'a Dataset>,
+}
+
+impl<'a> Given<'a> {
+    /// The clean images, for a defense that asks for some.
+    fn clean(&self) -> Result<&'a Dataset, TrainError> {
+        self.clean.ok_or_else(|| TrainError::Data("images that are surely clean are needed: set some aside by --reserve".into()))
+    }
 }
 
 /// What a defense says of the training images.
@@ -95,6 +105,7 @@ pub trait Defense: Sync {
 pub static DEFENSES: &[&dyn Defense] = &[
     &dau::Dau,
     &abl::Abl,
+    &anp::NeuronPruning,
     &cbd::Cbd,
     &clustering::ActivationClustering,
     &clp::ChannelLipschitz,
@@ -102,6 +113,8 @@ pub static DEFENSES: &[&dyn Defense] = &[
     &fine_tuning::FinePruning,
     &fine_tuning::FineTuning,
     &flare::Flare,
+    &ft_sam::SharpnessAware,
+    &nad::AttentionDistillation,
     &retraining::Retraining,
     &spectral::SpectralSignatures,
     &none::Nothing,
@@ -117,6 +130,12 @@ fn by_class<'a>(data: &Dataset, features: &'a [f32]) -> Vec<(Vec<usize>, Vec<&'a
         rows.push(&features[i * wide..(i + 1) * wide]);
     }
     classes
+}
+
+/// Images a step, at most `batch`, so that the steps of an epoch have nearly as many: in a rest of two images batch norm
+/// has nothing to go by.
+fn equal_steps(images: usize, batch: usize) -> usize {
+    images.div_ceil(images.div_ceil(batch).max(1)).max(1)
 }
 
 /// A fresh network, trained as the victim was on what is not flagged; the victim where nothing is.
@@ -169,6 +188,14 @@ mod tests {
         let message = find("Mona").err().expect("not known").to_string();
         let known: Vec<&str> = DEFENSES.iter().map(|defense| defense.name()).collect();
         assert_eq!(message, format!("unknown defense `Mona`; known are {}", known.join(", ")));
+    }
+
+    #[test]
+    fn no_step_of_few_images_has_next_to_none() {
+        assert_eq!(
+            [(66, 64), (64, 64), (12, 64), (2500, 128), (0, 64)].map(|(n, batch)| equal_steps(n, batch)),
+            [33, 64, 12, 125, 1]
+        );
     }
 
     #[test]

@@ -173,7 +173,7 @@ mod tests {
         let gauge = Gauge::new(&kernels, (&test, Some(&triggered)), (32, 7), (&store, Subtask::AntiLearning), &Silent);
         let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 1, flip: false };
         let (stage, loss, learns) = (TRAIN.to_string(), LossKind::CrossEntropy, vec![]);
-        let config = TrainConfig { stage, loss, epochs: 30, batch: 20, lr: 0.02, sgd, learns, seed: 1 };
+        let config = TrainConfig { stage, loss, epochs: 30, batch: 20, lr: 0.02, sgd, learns, rho: 0.0, seed: 1 };
         let trained = |observer: &dyn Observer| {
             let norm = Normalisation { mean: [0.3; 3], std: [0.3; 3] };
             let network = Network::new(&kernels, &ModelSpec::new("resnet18", 4, 10, 16), &norm, 5).expect("made");

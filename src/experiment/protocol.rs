@@ -231,6 +231,7 @@ impl Protocol {
             lr: self.options.number(&LR),
             sgd: self.sgd(),
             learns: vec![],
+            rho: 0.0,
             seed: self.seed,
         }
     }

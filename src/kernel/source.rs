@@ -30,6 +30,7 @@ shaders![
     "common/quads",
     "add",
     "argmax",
+    "attention",
     "augment",
     "batch_norm",
     "conv2d_matrix",
@@ -47,6 +48,7 @@ shaders![
     "optimizer",
     "reduce",
     "roof",
+    "sam",
     "scale",
     "winograd",
 ];

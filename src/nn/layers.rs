@@ -12,6 +12,7 @@ pub struct Builder<'g> {
     params: Vec<Param>,
     activations: Vec<(String, Value)>,
     normalised: Vec<(String, Value)>,
+    stages: Vec<Value>,
 }
 
 /// Batch normalisation as PyTorch defaults it.
@@ -22,13 +23,19 @@ impl<'g> Builder<'g> {
     /// Adds to `graph`; batch norms are [`BatchNorm`] where `train`, else [`BatchNormEval`]. The graph's variables are called as the
     /// parameters are, with `scope` before it.
     pub fn new(graph: &'g mut Graph, train: bool, scope: &str) -> Builder<'g> {
-        let (params, activations, normalised) = (Vec::new(), Vec::new(), Vec::new());
-        Builder { graph, train, scope: scope.into(), params, activations, normalised }
+        let (params, activations, normalised, stages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Builder { graph, train, scope: scope.into(), params, activations, normalised, stages }
     }
 
     /// The network that was added, which gives `outputs`.
     pub(super) fn finish(self, outputs: Outputs) -> Built {
-        Built { outputs, params: self.params, activations: self.activations, normalised: self.normalised }
+        let Builder { params, activations, normalised, stages, .. } = self;
+        Built { outputs, params, activations, normalised, stages }
+    }
+
+    /// A stage ends with `y`.
+    pub(super) fn stage(&mut self, y: Value) {
+        self.stages.push(y);
     }
 
     fn gave(&mut self, name: &str, y: Value) -> Value {

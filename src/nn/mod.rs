@@ -92,6 +92,8 @@ pub struct Built {
     pub activations: Vec<(String, Value)>,
     /// What goes into each batch norm [N, H, W, C], by the batch norm's name, in the order of running.
     pub normalised: Vec<(String, Value)>,
+    /// What each stage, the blocks of one width, gives [N, H, W, C], in the order of running.
+    pub stages: Vec<Value>,
 }
 
 impl ModelEntry {

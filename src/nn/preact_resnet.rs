@@ -12,6 +12,7 @@ pub(super) fn preact_resnet18(b: &mut Builder, spec: &ModelSpec, images: Value) 
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
             x = preact_block(b, &format!("layer{}.{block}", stage + 1), x, spec.width << stage, stride)?;
         }
+        b.stage(x);
     }
     let features = b.graph().apply(GlobalAvgPool, &[x])?[0];
     let logits = b.linear("linear", features, spec.classes)?;

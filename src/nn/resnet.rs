@@ -32,6 +32,7 @@ fn basic(b: &mut Builder, spec: &ModelSpec, images: Value, blocks: [usize; 4]) -
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
             x = basic_block(b, &format!("layer{}.{block}", stage + 1), shortcut, x, out, stride)?;
         }
+        b.stage(x);
     }
     let features = b.graph().apply(GlobalAvgPool, &[x])?[0];
     let logits = b.linear(classifier, features, spec.classes)?;

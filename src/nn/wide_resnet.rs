@@ -29,6 +29,7 @@ fn wide(b: &mut Builder, spec: &ModelSpec, images: Value, blocks: usize) -> Resu
             let out = (CHANNELS * spec.width) << stage;
             x = wide_block(b, &format!("block{}.layer.{block}", stage + 1), x, out, stride)?;
         }
+        b.stage(x);
     }
     let x = b.batch_norm("bn1", x, None, true)?;
     let features = b.graph().apply(GlobalAvgPool, &[x])?[0];

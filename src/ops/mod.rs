@@ -3,6 +3,7 @@
 mod add;
 mod alone;
 mod argmax;
+mod attention;
 mod augment;
 mod batch_norm;
 mod batch_norm_eval;
@@ -16,11 +17,13 @@ mod max_pool;
 mod multiply;
 mod optimizer;
 mod roof;
+mod sam;
 mod tune;
 
 pub use add::Add;
 pub use alone::{Alone, median};
 pub use argmax::Argmax;
+pub use attention::Attention;
 pub use augment::Augment;
 pub use batch_norm::{BatchNorm, BatchNormGrad};
 pub use batch_norm_eval::{BatchNormEval, BatchNormEvalAffineGrad, BatchNormEvalGrad};
@@ -34,6 +37,7 @@ pub use max_pool::{MaxPool, MaxPoolGrad, Window};
 pub use multiply::Multiply;
 pub use optimizer::{Accumulate, Adam, Sgd};
 pub use roof::{RoofCopy, RoofMultiplyAdd};
+pub use sam::{SamAscent, SamSum};
 pub use tune::{TUNING_TIME, tune};
 
 /// An op and the cases that its tests, its bench and the self-test run.
@@ -65,9 +69,12 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "linear_input_grad", cases: linear::input_grad_cases },
     OpEntry { name: "linear_grad", cases: linear::grad_cases },
     OpEntry { name: "loss", cases: loss::cases },
+    OpEntry { name: "attention", cases: attention::cases },
     OpEntry { name: "sgd", cases: optimizer::sgd_cases },
     OpEntry { name: "adam", cases: optimizer::adam_cases },
     OpEntry { name: "accumulate", cases: optimizer::accumulate_cases },
+    OpEntry { name: "sam_sum", cases: sam::sum_cases },
+    OpEntry { name: "sam_ascent", cases: sam::ascent_cases },
     OpEntry { name: "augment", cases: augment::cases },
     OpEntry { name: "argmax", cases: argmax::cases },
     OpEntry { name: "roof_multiply_add", cases: roof::multiply_add_cases },

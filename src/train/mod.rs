@@ -6,6 +6,8 @@ mod checkpoint;
 mod extremes;
 mod input_gradient;
 mod network;
+mod norm_gradient;
+mod objective;
 mod observer;
 mod predictor;
 mod schedule;
@@ -22,6 +24,8 @@ pub use checkpoint::Checkpoint;
 pub use extremes::{LayerExtremes, extremes};
 pub use input_gradient::{InputGradient, Scalar};
 pub use network::{Network, Normalisation};
+pub use norm_gradient::{NormGradient, NormGradients};
+pub use objective::Teacher;
 #[cfg(test)]
 pub(crate) use observer::Loses;
 pub use observer::{EpochRecord, Observer, Silent};

@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::network::params_of;
-use super::{Batch, Network, TrainError};
+use super::objective::{Objective, ascended_variables};
+use super::{Batch, Network, Teacher, TrainError};
 use crate::gpu::Pending;
 use crate::graph::{Footprint, Graph, Plan, Shape, Value, Variables};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, Param};
-use crate::ops::{Accumulate, Argmax, Augment, Loss, LossKind, Sgd, TUNING_TIME, tune};
+use crate::ops::{Accumulate, Argmax, Augment, LossKind, Sgd, TUNING_TIME, tune};
 
 /// SGD and the augmentation of its input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,12 +46,15 @@ pub struct StepConfig {
     /// Parameters learn whose names begin with one of these; all of them where there is none. Running means and variances of batch norm
     /// are no parameters: they follow the data.
     pub learns: Vec<String>,
+    /// Radius of adaptive sharpness-aware minimisation (Kwon et al. 2021, ASAM): the update gets the gradient at parameters that were moved by
+    /// rho w^2 g / ||w g|| first. 0: none. Of a batch in parts, each part moves them for itself.
+    pub rho: f32,
 }
 
 impl StepConfig {
     /// A step in which a batch goes through at once, and everything learns.
     pub fn new(batch: usize, losses: &[LossKind], sgd: &SgdConfig) -> StepConfig {
-        StepConfig { batch, at_once: batch, losses: losses.to_vec(), sgd: *sgd, learns: Vec::new() }
+        StepConfig { batch, at_once: batch, losses: losses.to_vec(), sgd: *sgd, learns: Vec::new(), rho: 0.0 }
     }
 
     fn in_parts(&self) -> bool {
@@ -69,7 +73,7 @@ pub struct TrainStep {
     labels: Value,
     /// For each loss its per-sample weights.
     weights: Vec<Value>,
-    /// For each loss its per-sample values, then the predicted classes.
+    /// For each loss and each stage of a teacher its per-sample values, then the predicted classes.
     fetched: Vec<Value>,
     /// As long as the parameters, in the device's layout; they live as long as the plan.
     velocities: Variables,
@@ -106,7 +110,11 @@ fn learning(params: Vec<Param>, learns: &[String]) -> Result<Vec<Param>, TrainEr
     Ok(params.into_iter().filter(|p| learns(&p.name)).collect())
 }
 
-fn step_graph(network: (&ModelSpec, [f32; 3], [f32; 3]), config: &StepConfig) -> Result<StepGraph, TrainError> {
+fn step_graph(
+    network: (&ModelSpec, [f32; 3], [f32; 3]),
+    config: &StepConfig,
+    teacher: Option<&Teacher>,
+) -> Result<StepGraph, TrainError> {
     let (spec, mean, std) = network;
     let StepConfig { at_once: batch, losses, sgd, .. } = config;
     let whole = losses.iter().find_map(|loss| loss.needs_whole_batch()).filter(|_| config.in_parts());
@@ -121,21 +129,20 @@ fn step_graph(network: (&ModelSpec, [f32; 3], [f32; 3]), config: &StepConfig) ->
     let pixels = g.input("pixels", Shape::u32(&[batch, size, size]));
     let labels = g.input("labels", Shape::u32(&[batch]));
     let images = g.apply(Augment { mean, std, pad: sgd.crop_pad, flip: sgd.flip }, &[pixels])?[0];
-    let (out, params) = spec.build(&mut g, images, true)?;
-    let mut seeds = Vec::new();
-    let mut weights = Vec::new();
-    let mut fetched = Vec::new();
-    for (i, kind) in losses.iter().enumerate() {
-        let weight = g.input(&format!("weight {i}"), Shape::f32(&[batch]));
-        let loss = g.apply(Loss { kind: *kind }, &[out.logits, labels, weight])?;
-        seeds.push((out.logits, loss[1]));
-        weights.push(weight);
-        fetched.push(loss[0]);
+    let weights: Vec<Value> = (0..losses.len()).map(|i| g.input(&format!("weight {i}"), Shape::f32(&[batch]))).collect();
+    let mut objective = Objective::new(losses, labels, &weights);
+    if let Some(teacher) = teacher {
+        objective = objective.taught(&mut g, images, teacher)?;
     }
-    fetched.push(g.apply(Argmax, &[out.logits])?[0]);
-    let trained = learning(params, &config.learns)?;
+    let built = spec.build_scoped(&mut g, images, true, "")?;
+    let (mut fetched, seeds) = objective.of(&mut g, &built)?;
+    fetched.push(g.apply(Argmax, &[built.outputs.logits])?[0]);
+    let trained = learning(built.params, &config.learns)?;
     let values: Vec<Value> = trained.iter().filter_map(|p| g.find_variable(&p.name)).collect();
-    let grads = g.backward(&seeds, &values)?;
+    let mut grads = g.backward(&seeds, &values)?;
+    if config.rho > 0.0 {
+        grads = objective.ascended(&mut g, (spec, images), config.rho, &values, &grads)?;
+    }
     let SgdConfig { momentum, nesterov, weight_decay, .. } = *sgd;
     let sgd = Arc::new(Sgd { momentum, nesterov, weight_decay });
     let accumulate = Arc::new(Accumulate);
@@ -165,7 +172,7 @@ fn step_graph(network: (&ModelSpec, [f32; 3], [f32; 3]), config: &StepConfig) ->
 /// # Errors
 /// A network that cannot be built.
 pub fn training_graph(spec: &ModelSpec, batch: usize, sgd: &SgdConfig) -> Result<Graph, TrainError> {
-    Ok(step_graph((spec, [0.0; 3], [1.0; 3]), &StepConfig::new(batch, &[LossKind::CrossEntropy], sgd))?.graph)
+    Ok(step_graph((spec, [0.0; 3], [1.0; 3]), &StepConfig::new(batch, &[LossKind::CrossEntropy], sgd), None)?.graph)
 }
 
 /// A part of a batch holds at least so many images: the moments of fewer tell batch norm too little.
@@ -173,7 +180,7 @@ const LEAST_AT_ONCE: usize = 8;
 
 fn fits(kernels: &Kernels, spec: &ModelSpec, batch: usize) -> Result<(), TrainError> {
     let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 0.0, crop_pad: 0, flip: false };
-    let s = step_graph((spec, [0.0; 3], [1.0; 3]), &StepConfig::new(batch, &[LossKind::CrossEntropy], &sgd))?;
+    let s = step_graph((spec, [0.0; 3], [1.0; 3]), &StepConfig::new(batch, &[LossKind::CrossEntropy], &sgd), None)?;
     Ok(Footprint::of(&s.graph, &s.fetched, kernels.gpu().caps()).check(kernels.gpu())?)
 }
 
@@ -213,7 +220,20 @@ impl TrainStep {
     /// # Errors
     /// A batch over the adapter's limits; names that no parameter has.
     pub fn new(kernels: &Kernels, network: &Network, config: &StepConfig) -> Result<TrainStep, TrainError> {
-        let s = step_graph((&network.spec, network.norm.mean, network.norm.std), config)?;
+        TrainStep::taught(kernels, network, config, None)
+    }
+
+    /// The same with a teacher, whose attention the network learns to have.
+    ///
+    /// # Errors
+    /// As [`TrainStep::new`]; a teacher of fewer stages than there are betas, or of other sizes.
+    pub fn taught(
+        kernels: &Kernels,
+        network: &Network,
+        config: &StepConfig,
+        teacher: Option<&Teacher>,
+    ) -> Result<TrainStep, TrainError> {
+        let s = step_graph((&network.spec, network.norm.mean, network.norm.std), config, teacher)?;
         // Side by side as the parameters are: the plan then updates all of them in one dispatch.
         let beside = |name: fn(&str) -> String| -> Result<Variables, TrainError> {
             let names: Vec<String> = s.trained.iter().map(|p| name(&p.name)).collect();
@@ -227,6 +247,12 @@ impl TrainStep {
         if s.update.is_some() {
             variables.extend(beside(gradient)?);
         }
+        if config.rho > 0.0 {
+            variables.extend(ascended_variables(kernels, network, &s.trained)?);
+        }
+        if let Some(teacher) = teacher {
+            variables.extend(teacher.variables());
+        }
         tune(kernels, &s.graph, TUNING_TIME)?;
         let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
         let update = s.update.map(|graph| Plan::new(kernels, &graph, &[], &variables)).transpose()?;
@@ -235,8 +261,8 @@ impl TrainStep {
         Ok(TrainStep { plan, update, batch, at_once, pixels, labels, weights, fetched, velocities })
     }
 
-    /// One step on `batch`, whose part i gets loss i. Returns the losses (one vector a loss over the whole batch) and then the
-    /// classes, once waited for.
+    /// One step on `batch`, whose part i gets loss i. Returns the losses (one vector a loss over the whole batch), then the differences of
+    /// attention (one a stage of the teacher) and then the classes, once waited for.
     ///
     /// # Errors
     /// More images than the step takes, images of another size, or the driver's.

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::batch::stream_until;
 use super::{
-    Batch, EpochRecord, Network, Observer, Part, SgdConfig, StepConfig, TrainError, TrainState, TrainStep, cosine, images_at_once,
+    Batch, EpochRecord, Network, Observer, Part, SgdConfig, StepConfig, Teacher, TrainError, TrainState, TrainStep, cosine,
+    images_at_once,
 };
 use crate::data::Dataset;
 use crate::kernel::Kernels;
@@ -34,6 +35,9 @@ pub struct TrainConfig {
     /// Parameters learn whose names begin with one of these; all of them where there is none.
     #[serde(default)]
     pub learns: Vec<String>,
+    /// Radius of sharpness-aware minimisation ([`StepConfig::rho`]), 0 for none.
+    #[serde(default)]
+    pub rho: f32,
     /// Of order and augmentation.
     pub seed: u64,
 }
@@ -87,6 +91,20 @@ impl<'a> Trainer<'a> {
         data: &'a Dataset,
         config: &TrainConfig,
     ) -> Result<Trainer<'a>, TrainError> {
+        Trainer::taught(kernels, network, data, config, None)
+    }
+
+    /// The same with a teacher: what is minimised is the loss and the difference of the network's attention from the teacher's.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; a teacher that the network cannot have.
+    pub fn taught(
+        kernels: &'a Kernels,
+        network: &'a Network,
+        data: &'a Dataset,
+        config: &TrainConfig,
+        teacher: Option<&Teacher>,
+    ) -> Result<Trainer<'a>, TrainError> {
         let images = data.len();
         let [loss, seconds] = [0.0; 2];
         let [epoch, step, hits, seen] = [0; 4];
@@ -98,12 +116,14 @@ impl<'a> Trainer<'a> {
                 "a batch of {batch} does not fit the adapter: {at_once} images go through it at once, batch norm sees as many"
             );
         }
-        let step = StepConfig { at_once, learns: config.learns.clone(), ..StepConfig::new(batch, &[config.loss], &config.sgd) };
+        let TrainConfig { rho, .. } = *config;
+        let step =
+            StepConfig { at_once, learns: config.learns.clone(), rho, ..StepConfig::new(batch, &[config.loss], &config.sgd) };
         Ok(Trainer {
             kernels,
             network,
             data,
-            step: TrainStep::new(kernels, network, &step)?,
+            step: TrainStep::taught(kernels, network, &step, teacher)?,
             weights: Vec::new(),
             order: (0..images).collect(),
             shuffle: rng::stream(config.seed, "shuffle"),
@@ -196,16 +216,18 @@ impl<'a> Trainer<'a> {
             step.run(network, batch, cosine(config.lr, at, total), seed)
         };
         let collect = |index: usize, batch: &Batch, parts: &[Vec<u8>]| {
-            let losses: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);
-            let losses = &losses[..batch.indices.len()];
-            let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[1]);
+            let Some((classes, values)) = parts.split_last() else { return Ok(()) };
+            let classes: Vec<u32> = bytemuck::pod_collect_to_vec(classes);
+            let images = batch.indices.len();
+            let losses: Vec<f32> =
+                values.iter().flat_map(|v| bytemuck::pod_collect_to_vec::<u8, f32>(v).into_iter().take(images)).collect();
             if let Some(&value) = losses.iter().find(|l| !l.is_finite()) {
                 let (epoch, step, lr) = (epoch + 1, first + index + 1, config.lr);
                 return Err(TrainError::NotFinite { stage: config.stage.clone(), epoch, step, value, lr });
             }
             at.loss += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
             at.hits += batch.labels.iter().zip(&classes).filter(|(l, c)| l == c).count();
-            at.seen += losses.len();
+            at.seen += images;
             at.step += 1;
             Ok(())
         };

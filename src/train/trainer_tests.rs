@@ -41,7 +41,7 @@ fn copies(count: usize) -> Dataset {
 }
 
 fn config(epochs: usize, batch: usize, lr: f64, sgd: SgdConfig) -> TrainConfig {
-    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd, learns: vec![], seed: 2 }
+    TrainConfig { stage: "train".into(), loss: LossKind::CrossEntropy, epochs, batch, lr, sgd, learns: vec![], rho: 0.0, seed: 2 }
 }
 
 /// Lets one batch through at a time, and keeps what epochs said.
@@ -273,6 +273,103 @@ fn a_batch_in_parts_moves_by_the_sum_of_its_parts() {
     let flooding = StepConfig { at_once: 8, ..StepConfig::new(20, &[LossKind::Flooding { level: 0.5 }], &PLAIN) };
     let error = TrainStep::new(&kernels, &start, &flooding).err().expect("refused").to_string();
     assert!(error.starts_with("a batch of 20 does not fit: flooding asks for the mean loss of a whole batch"), "{error}");
+}
+
+/// All values, running statistics included, as bits.
+fn bits(network: &Network) -> Vec<u32> {
+    network.params.read().unwrap().into_iter().flat_map(|(_, values)| values).map(f32::to_bits).collect()
+}
+
+/// Too small a radius to move anything: all that is left of the second pass is that there is one.
+#[test]
+fn sharpness_aware_minimisation_that_looks_nowhere_is_plain_training() {
+    let (kernels, data) = (kernels(), noise(20));
+    let sgd = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..CROPPED };
+    let plain = config(2, 8, 0.05, sgd);
+    let after = |rho| bits(&after(&kernels, &data, &TrainConfig { rho, ..plain.clone() }, None));
+    let [none, nowhere, far] = [0.0, 1e-30, 0.5].map(after);
+    assert!(none == nowhere, "the second pass counts in the running statistics, or the update is another one");
+    assert!(none != far);
+}
+
+/// Two plain steps of rate 1, the second from where the first one's gradient leads, make one that is sharpness-aware.
+#[test]
+fn a_sharpness_aware_step_takes_the_gradient_where_the_loss_is_higher() {
+    let (kernels, data, start) = (kernels(), noise(8), network(&kernels()));
+    let (which, rho) = ((0..8).collect::<Vec<_>>(), 0.5);
+    let stepped = |network: &Network, config: &StepConfig| {
+        let network = network.duplicate(&kernels).unwrap();
+        let mut step = TrainStep::new(&kernels, &network, config).unwrap();
+        let batch = Batch::new(&data, &[Part { indices: &which, weight: 0.125 }]);
+        step.run(&network, &batch, 1.0, 0).unwrap().wait(kernels.gpu()).unwrap();
+        network
+    };
+    let moves = |from: &[f64], to: &[f64]| from.iter().zip(to).map(|(from, to)| from - to).collect::<Vec<f64>>();
+    let learns = vec!["layer".to_string(), "linear".into()];
+    let plain = StepConfig { learns, ..StepConfig::new(8, &[LossKind::CrossEntropy], &PLAIN) };
+    let w = trained(&start);
+    let g = moves(&w, &trained(&stepped(&start, &plain)));
+    let norm = w.iter().zip(&g).map(|(w, g)| (w * g).powi(2)).sum::<f64>().sqrt();
+    let ascended: Vec<f32> = w.iter().zip(&g).map(|(w, g)| (w + rho * w * w * g / norm) as f32).collect();
+    let there = start.duplicate(&kernels).unwrap();
+    let mut rest = &ascended[..];
+    for (param, values) in start.params.read().unwrap().into_iter().filter(|(param, _)| param.kind.trainable()) {
+        let (own, behind) = rest.split_at(values.len());
+        there.params.write(&param, own);
+        rest = behind;
+    }
+    let expected = moves(&trained(&there), &trained(&stepped(&there, &plain)));
+    let found = moves(&w, &trained(&stepped(&start, &StepConfig { rho: rho as f32, ..plain })));
+    let none = vec![0.0; w.len()];
+    let [right, plain] = [&expected, &g].map(|other| apart(&found, other, &none));
+    assert!(right < 1e-3 && plain > 0.05, "{right} from the gradient there, {plain} from the gradient here");
+    let still = |values: &[f64]| values[..108].iter().all(|x| *x == 0.0);
+    assert!(still(&found) && !still(&w), "what does not learn stays, and is moved nowhere");
+}
+
+#[test]
+fn a_sharpness_aware_training_goes_on_with_the_same_bits() {
+    let (kernels, data) = (kernels(), noise(24));
+    let config = TrainConfig { rho: 0.5, ..config(2, 8, 0.05, CROPPED) };
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("state");
+    let network = network(&kernels);
+    let mut trainer = Trainer::new(&kernels, &network, &data, &config).unwrap();
+    let watch = OneByOne::default();
+    (0..2).for_each(|_| trainer.advance(SAVED_EVERY, &watch).unwrap());
+    trainer.save(&state).unwrap();
+    let plain = TrainConfig { rho: 0.0, ..config.clone() };
+    assert!(Trainer::new(&kernels, &network, &data, &plain).unwrap().load(&state).is_err(), "the state of another training");
+    let other = Network::new(&kernels, &network.spec, &network.norm, 9).unwrap();
+    Trainer::new(&kernels, &other, &data, &config).unwrap().finish(&Silent, Some(&state)).unwrap();
+    assert_eq!(bits(&other), bits(&after(&kernels, &data, &config, None)));
+}
+
+#[test]
+fn a_student_learns_to_look_where_its_teacher_looks() {
+    let (kernels, data) = (kernels(), noise(24));
+    let teacher = Network::new(&kernels, &network(&kernels).spec, &network(&kernels).norm, 7).unwrap();
+    let before = bits(&teacher);
+    let config = config(6, 8, 0.02, PLAIN);
+    let taught = |betas: [f32; 3]| {
+        let (network, watch) = (network(&kernels), OneByOne::default());
+        let teacher = Teacher { network: &teacher, betas: betas.to_vec() };
+        let mut trainer = Trainer::taught(&kernels, &network, &data, &config, Some(&teacher)).unwrap();
+        while !trainer.done() {
+            trainer.advance(SAVED_EVERY, &watch).unwrap();
+        }
+        let losses: Vec<f64> = watch.records.borrow().iter().map(|record| record.loss).collect();
+        (bits(&network), losses)
+    };
+    let (unheard, losses) = taught([0.0; 3]);
+    assert_eq!(unheard, bits(&after(&kernels, &data, &config, None)), "a teacher that counts nothing changes nothing");
+    let (_, heard) = taught([50.0, 100.0, 100.0]);
+    assert!(heard[0] > losses[0] + 1.0 && heard[5] < 0.7 * heard[0], "{heard:?}, of cross-entropy alone {losses:?}");
+    assert_eq!(bits(&teacher), before, "the teacher learns nothing");
+    let five = Teacher { network: &teacher, betas: vec![1.0; 5] };
+    let start = network(&kernels);
+    let refused = Trainer::taught(&kernels, &start, &data, &config, Some(&five)).err().expect("refused").to_string();
+    assert_eq!(refused, "attention of 5 stages is asked for, and a network has 4");
 }
 
 #[test]

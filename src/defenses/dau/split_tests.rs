@@ -95,7 +95,7 @@ fn the_usual_rounds_clear_those_whom_the_first_leaves_in_doubt() {
 #[test]
 fn the_rounds_are_the_usual_ones_unless_chosen() {
     let (stage, loss, sgd) = ("train".into(), LossKind::CrossEntropy, SgdConfig::default());
-    let training = TrainConfig { stage, loss, epochs: 1, batch: 8, lr: 0.1, sgd, learns: vec![], seed: 5 };
+    let training = TrainConfig { stage, loss, epochs: 1, batch: 8, lr: 0.1, sgd, learns: vec![], rho: 0.0, seed: 5 };
     let of = |options: &Options| StageOneConfig::of(options, &training).discriminator;
     assert_eq!(of(&Options::default()), DiscriminatorConfig::default());
     let seven = DiscriminatorConfig { rounds: 7, ..Default::default() };

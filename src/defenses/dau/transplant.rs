@@ -170,6 +170,7 @@ mod tests {
             lr: 0.03,
             sgd,
             learns: vec![],
+            rho: 0.0,
             seed: 1,
         };
         fit(&kernels, &network, &data, &config, &Silent, None).unwrap();
