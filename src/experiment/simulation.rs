@@ -161,8 +161,9 @@ impl Simulation {
             poison: PoisonFacts {
                 attack: protocol.attack.clone(),
                 mode: protocol.target_mode.name().into(),
-                target: self.images.target,
-                target_name: train.classes[self.images.target as usize].clone(),
+                target: self.images.aim.target,
+                target_name: train.classes[self.images.aim.target as usize].clone(),
+                source_name: self.source().map(|source| train.classes[source as usize].clone()),
                 rate: 100.0 * count as f64 / train.len() as f64,
                 count,
                 negatives: self.poisoned().count(Role::Negative),
@@ -187,16 +188,24 @@ impl Simulation {
         Ok(results)
     }
 
+    /// Source-specific: the class whose test images carry the trigger, where there is one.
+    fn source(&self) -> Option<u32> {
+        let triggered = self.images.folder.triggered.as_ref().filter(|_| self.images.aim.mode == TargetMode::SourceSpecific)?;
+        let labels = &triggered.data.labels;
+        labels.first().copied().filter(|first| labels.iter().all(|label| label == first))
+    }
+
     /// ACC, ASR, RA and T of one network.
     fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<ModelMetrics> {
-        let target = Some(self.images.target).filter(|_| self.protocol.target_mode != TargetMode::AllToAll);
+        let target = Some(self.images.aim.target).filter(|_| self.protocol.target_mode.has_target());
         let clean = &self.images.folder.test;
         let clean_class = experiment.predict(network, clean, &format!("{stage} 1/2"))?.class;
         let Some(triggered) = &self.images.folder.triggered else {
             return Ok(model_metrics(&clean_class, &clean.labels, None, target));
         };
         let triggered_class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
-        let triggered = TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: &triggered.goal };
+        let triggered =
+            TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: triggered.goal.as_deref() };
         Ok(model_metrics(&clean_class, &clean.labels, Some(triggered), target))
     }
 }
