@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dau::data::Dataset;
+use dau::experiment::evaluate::TriggeredClasses;
 use dau::experiment::{Host, Protocol, Simulation, Store};
 use dau::gpu::{AdapterChoice, Gpu};
 use dau::kernel::Kernels;
@@ -121,11 +122,12 @@ fn unlearned(job: &Simulation, network: &Network, loss: LossKind, rate: f64, sha
             let mut classes = |data: &Dataset| Ok::<_, anyhow::Error>(predictor.run(data, &Silent)?.class);
             let (of_clean, of_triggered) = (classes(&folder.test)?, classes(&triggered.data)?);
             let belief = predictor.run(&asked, &Silent)?.loss.iter().map(|ce| f64::from(-ce).exp()).sum::<f64>();
+            let (labels, goal) = (&triggered.data.labels, triggered.goal.as_deref());
             looks.push(Look {
                 step: at,
                 acc: percent(&of_clean, &folder.test.labels),
-                asr: percent(&of_triggered, &triggered.goal),
-                ra: percent(&of_triggered, &triggered.data.labels),
+                asr: TriggeredClasses { class: &of_triggered, labels, goal }.asr().percent(),
+                ra: percent(&of_triggered, labels),
                 belief: belief / asked.len() as f64,
             });
         }

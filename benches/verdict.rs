@@ -3,7 +3,7 @@
 //! `cargo bench --bench verdict -- DIR SET ...`, with DIR a folder of images (`train/<class>/*`) or `digits`, and each SET one word of
 //! `key=value` joined by commas: `per` (images a class), `classes` (so many, drawn by the seed), `seed`, `uneven=true` (class sizes fall
 //! to a tenth), `kinds` (each class is cut into kinds by brightness at random places, so many in all: unequal classes, as of traffic signs),
-//! `attack`, `rate`, `target`, `mode` (all-to-one, all-to-all or clean-label), `draw` and the attack's own options. `-` alone
+//! `attack`, `rate`, `target`, `mode` (as `--target-mode`), `draw` and the attack's own options. `-` alone
 //! is the whole clean set. `features` names a file of f32 [N, D], what a network that was trained on the set makes of its images, and `border` then
 //! says what the border is taken from. The truth is used for the row only.
 
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use dau::attacks::{self, Blueprint, Draw, PoisonOptions, TargetMode};
+use dau::attacks::{self, Blueprint, Draw, PoisonOptions};
 use dau::data::{Dataset, LoadOptions, Spec, load, load_folder};
 use dau::defenses::dau::{Answer, Border, DiscriminatorConfig, Finding, Findings, StageOneConfig, examine, judge};
 use dau::gpu::{AdapterChoice, Gpu};
@@ -62,9 +62,7 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
             let target = keys.remove("target").unwrap_or("0").parse()?;
             let mode = match keys.remove("mode") {
                 None => entry.mode,
-                Some("all-to-all") => TargetMode::AllToAll,
-                Some("all-to-one") => TargetMode::AllToOne,
-                Some(_) => TargetMode::CleanLabel,
+                Some(mode) => toml::Value::from(mode).try_into()?,
             };
             let mut options = Options::default();
             for option in entry.options {
@@ -72,9 +70,9 @@ fn row(base: &Dataset, set: &str) -> Result<()> {
                     options.0.insert(option.name.into(), option.parse(value).map_err(|e| anyhow!(e))?);
                 }
             }
+            let aim = entry.aim(mode, target, &options)?;
             let attack = entry.build(&Blueprint { size: clean.size, seed, options: &options, help: None })?;
-            let poisoned =
-                attacks::poison(&clean, attack.as_ref(), &PoisonOptions { rate, mode, target, seed, draw: Draw::All })?;
+            let poisoned = attacks::poison(&clean, attack.as_ref(), &PoisonOptions { rate, aim, seed, draw: Draw::All })?;
             let truth = poisoned.is_poison();
             (poisoned.data, truth)
         }

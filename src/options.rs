@@ -40,6 +40,11 @@ pub enum Kind {
         /// All of them.
         among: &'static [&'static str],
     },
+    /// Labels of classes.
+    Classes {
+        /// Unless chosen.
+        default: &'static [u32],
+    },
 }
 
 /// An option's value.
@@ -52,6 +57,8 @@ pub enum OptionValue {
     Number(f64),
     /// Of [`Kind::Word`].
     Word(String),
+    /// Of [`Kind::Classes`].
+    Classes(Vec<u32>),
 }
 
 /// Whole numbers are written without a point: `patch = 3`.
@@ -62,6 +69,7 @@ impl Serialize for OptionValue {
             OptionValue::Number(x) if x.fract() == 0.0 && x.abs() < 1e15 => to.serialize_i64(*x as i64),
             OptionValue::Number(x) => to.serialize_f64(*x),
             OptionValue::Word(word) => to.serialize_str(word),
+            OptionValue::Classes(labels) => labels.serialize(to),
         }
     }
 }
@@ -72,6 +80,7 @@ impl fmt::Display for OptionValue {
             OptionValue::Flag(b) => b.fmt(f),
             OptionValue::Number(x) => x.fmt(f),
             OptionValue::Word(word) => word.fmt(f),
+            OptionValue::Classes(labels) => labels.iter().map(u32::to_string).collect::<Vec<_>>().join(",").fmt(f),
         }
     }
 }
@@ -83,6 +92,7 @@ impl OptionSpec {
             Kind::Flag { default } => OptionValue::Flag(default),
             Kind::Number { default, .. } => OptionValue::Number(default),
             Kind::Word { default, .. } => OptionValue::Word(default.into()),
+            Kind::Classes { default } => OptionValue::Classes(default.into()),
         }
     }
 
@@ -95,6 +105,10 @@ impl OptionSpec {
             Kind::Flag { .. } => text.parse().map(OptionValue::Flag).map_err(|_| "give true or false".into()),
             Kind::Number { .. } => text.parse().map(OptionValue::Number).map_err(|_| "give a number".into()),
             Kind::Word { .. } => Ok(OptionValue::Word(text.into())),
+            Kind::Classes { .. } => {
+                let labels: Result<Vec<u32>, _> = text.split(',').map(|label| label.trim().parse()).collect();
+                labels.map(OptionValue::Classes).map_err(|_| format!("give {}", self.allowed()))
+            }
         }
     }
 
@@ -104,6 +118,7 @@ impl OptionSpec {
             Kind::Flag { .. } => "true or false".into(),
             Kind::Number { words, .. } => words.into(),
             Kind::Word { among, .. } => among.join(" or "),
+            Kind::Classes { .. } => "labels of classes, 5,7 for two".into(),
         }
     }
 
@@ -112,6 +127,7 @@ impl OptionSpec {
             (Kind::Flag { .. }, OptionValue::Flag(_)) => true,
             (Kind::Number { allowed, .. }, OptionValue::Number(x)) => allowed(*x),
             (Kind::Word { among, .. }, OptionValue::Word(word)) => among.contains(&word.as_str()),
+            (Kind::Classes { .. }, OptionValue::Classes(labels)) => !labels.is_empty(),
             _ => false,
         }
     }
@@ -164,6 +180,15 @@ impl Options {
         }
     }
 
+    /// The value in force of an option that is labels of classes.
+    pub fn classes(&self, option: &OptionSpec) -> Vec<u32> {
+        match (self.0.get(option.name), &option.kind) {
+            (Some(OptionValue::Classes(labels)), _) => labels.clone(),
+            (_, Kind::Classes { default }) => default.to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
     /// These options with the defaults of those of `known` that are not among them.
     ///
     /// # Errors
@@ -182,9 +207,12 @@ impl Options {
                 return Err(OptionError::Unknown { owner, option: spelled(name), known });
             };
             if !option.allows(value) {
-                // Text in place of a number looks like one unless it is quoted.
+                // Text in place of a number looks like one unless it is quoted, and so does a list of one.
                 let value = match (value, &option.kind) {
-                    (OptionValue::Word(word), Kind::Flag { .. } | Kind::Number { .. }) => format!("{word:?}"),
+                    (OptionValue::Classes(labels), _) => format!("{labels:?}"),
+                    (OptionValue::Word(word), Kind::Flag { .. } | Kind::Number { .. } | Kind::Classes { .. }) => {
+                        format!("{word:?}")
+                    }
                     _ => value.to_string(),
                 };
                 let allowed = option.allowed();

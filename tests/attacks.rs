@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 use dau::attacks::{
-    Attack, Blueprint, Draw, PoisonOptions, Poisoned, Role, Target, TargetMode, TriggeredTest, contact_sheet, find, poison,
-    triggered_test,
+    Aim, Attack, Blueprint, Draw, PoisonOptions, Poisoned, Role, Source, Target, TargetMode, TriggeredTest, contact_sheet, find,
+    poison, triggered_test,
 };
 use dau::data::{Dataset, LoadOptions, Spec, load};
 use dau::experiment::PoisonedFolder;
@@ -25,8 +25,12 @@ fn attack(name: &str) -> Box<dyn Attack> {
     find(name).expect("known").build(&Blueprint { size: 16, seed: 0, options: &DEFAULTS, help: None }).expect("built")
 }
 
+fn aim(mode: TargetMode, target: u32) -> Aim {
+    Aim { mode, target, source: None }
+}
+
 fn options(rate: f64, target: u32, seed: u64, draw: Draw) -> PoisonOptions {
-    PoisonOptions { rate, mode: TargetMode::AllToOne, target, seed, draw }
+    PoisonOptions { rate, aim: aim(TargetMode::AllToOne, target), seed, draw }
 }
 
 fn poisoned(rate: f64, seed: u64, draw: Draw) -> Poisoned {
@@ -43,7 +47,7 @@ fn places(poisoned: &Poisoned) -> Vec<usize> {
 
 /// Five percent of the digits, for target 3.
 fn in_mode(mode: TargetMode, name: &str) -> Poisoned {
-    let options = PoisonOptions { mode, ..options(0.05, 3, 6, Draw::All) };
+    let options = PoisonOptions { aim: aim(mode, 3), ..options(0.05, 3, 6, Draw::All) };
     poison(&TRAIN, attack(name).as_ref(), &options).expect("fits")
 }
 
@@ -95,7 +99,7 @@ fn a_seed_always_draws_the_same_images_and_a_smaller_rate_some_of_them() {
 
 #[test]
 fn a_manifest_makes_the_same_poisoned_set_again() {
-    for name in ["BadNets", "Blended", "WaNet", "BPP"] {
+    for name in ["BadNets", "Blended", "WaNet", "BPP", "Adap-Blend", "Adap-Patch"] {
         let attack = attack(name);
         let made = poison(&TRAIN, attack.as_ref(), &options(0.05, 4, 2, Draw::All)).expect("fits");
         let csv = made.manifest_csv();
@@ -153,7 +157,7 @@ fn refuses_a_rate_that_rounds_to_no_sample() {
 #[test]
 fn refuses_a_rate_that_the_classes_cannot_hold_naming_the_most_that_fits() {
     // Class 0 has 178 digits, 50 of them in the test set: 1297 - 128 = 1169 others.
-    let expected = "poison rate 0.95 asks for 1232 of 1297 images, but the classes other than the target hold 1169: \
+    let expected = "poison rate 0.95 asks for 1232 of 1297 images, but 1169 are of the classes other than the target: \
                     the most that fits is 0.9013";
     assert_eq!(refused(0.95, 0, Draw::NonTarget), expected);
     assert_eq!(places(&poisoned(0.9013, 0, Draw::NonTarget)).len(), 1169);
@@ -168,8 +172,8 @@ fn refuses_a_target_that_is_no_class() {
 fn the_triggered_test_has_every_other_class_with_its_true_labels() {
     for name in ["BadNets", "Blended"] {
         let attack = attack(name);
-        let triggered = triggered_test(&TEST, attack.as_ref(), TargetMode::AllToOne, 3);
-        assert_eq!((triggered.data.len(), &triggered.goal), (450, &vec![3; 450]));
+        let triggered = triggered_test(&TEST, attack.as_ref(), &aim(TargetMode::AllToOne, 3));
+        assert_eq!((triggered.data.len(), &triggered.goal), (450, &Some(vec![3; 450])));
         let others = (0..TEST.len()).filter(|&i| TEST.labels[i] != 3);
         for (at, i) in others.enumerate() {
             let mut image = TEST.image(i).to_vec();
@@ -188,9 +192,9 @@ fn all_to_all_gives_the_next_class_and_tests_every_image() {
     assert!(poisoned.iter().all(|&i| made.data.labels[i] == (TRAIN.labels[i] + 1) % 10));
     assert_eq!(made.dirty_rate(), Some(65.0 / 1297.0), "no label can stay");
     assert!((0..10).all(|class| poisoned.iter().any(|&i| TRAIN.labels[i] == class)), "of every class");
-    let triggered = triggered_test(&TEST, attack("BadNets").as_ref(), TargetMode::AllToAll, 3);
+    let triggered = triggered_test(&TEST, attack("BadNets").as_ref(), &aim(TargetMode::AllToAll, 3));
     assert_eq!((triggered.data.len(), &triggered.data.labels), (500, &TEST.labels));
-    assert!(triggered.goal.iter().zip(&TEST.labels).all(|(goal, label)| *goal == (label + 1) % 10));
+    assert!(triggered.goal.expect("there").iter().zip(&TEST.labels).all(|(goal, label)| *goal == (label + 1) % 10));
 }
 
 #[test]
@@ -198,19 +202,149 @@ fn clean_label_poisons_the_target_class_alone_and_leaves_all_labels() {
     let made = in_mode(TargetMode::CleanLabel, "SIG");
     assert_eq!((places(&made).len(), made.dirty_rate()), (65, Some(0.0)));
     assert!(places(&made).iter().all(|&i| TRAIN.labels[i] == 3));
-    assert_eq!(triggered_test(&TEST, attack("SIG").as_ref(), TargetMode::CleanLabel, 3).goal, [3; 450]);
+    assert_eq!(triggered_test(&TEST, attack("SIG").as_ref(), &aim(TargetMode::CleanLabel, 3)).goal, Some(vec![3; 450]));
     // Class 0 has 128 training digits, 9.87 % of them all.
-    let options = PoisonOptions { mode: TargetMode::CleanLabel, ..options(0.1, 0, 0, Draw::All) };
+    let options = PoisonOptions { aim: aim(TargetMode::CleanLabel, 0), ..options(0.1, 0, 0, Draw::All) };
     let message = poison(&TRAIN, attack("SIG").as_ref(), &options).expect_err("refused").to_string();
-    let expected = "poison rate 0.1 asks for 130 of 1297 images, but the target class holds 128: the most that fits is 0.0986";
+    let expected = "poison rate 0.1 asks for 130 of 1297 images, but 128 are of the target class: the most that fits is 0.0986";
     assert_eq!(message, expected);
     assert!(poison(&TRAIN, attack("SIG").as_ref(), &PoisonOptions { rate: 0.0986, ..options }).is_ok());
 }
 
 #[test]
+fn untargeted_gives_each_image_some_wrong_label_and_tests_every_image() {
+    let made = in_mode(TargetMode::Untargeted, "Blended");
+    let poisoned = places(&made);
+    assert_eq!((poisoned.len(), made.dirty_rate()), (65, Some(65.0 / 1297.0)), "no label can stay");
+    assert!((0..10).all(|class| poisoned.iter().any(|&i| made.data.labels[i] == class)), "every class is given");
+    let shift = |i: usize| (made.data.labels[i] + 10 - TRAIN.labels[i]) % 10;
+    assert!((1..10).all(|shift_| poisoned.iter().any(|&i| shift(i) == shift_)), "by chance, not by a rule");
+    // A smaller rate gives the same images the same labels.
+    let less = PoisonOptions { aim: aim(TargetMode::Untargeted, 3), ..options(0.02, 3, 6, Draw::All) };
+    let less = poison(&TRAIN, attack("Blended").as_ref(), &less).expect("fits");
+    assert!(places(&less).iter().all(|&i| less.data.labels[i] == made.data.labels[i]));
+    let triggered = triggered_test(&TEST, attack("Blended").as_ref(), &aim(TargetMode::Untargeted, 3));
+    assert_eq!((triggered.data.labels, triggered.goal), (TEST.labels.clone(), None));
+    let one = Dataset { classes: vec!["only".into()], labels: vec![0; TRAIN.len()], ..TRAIN.clone() };
+    let alone = PoisonOptions { aim: aim(TargetMode::Untargeted, 0), ..options(0.05, 0, 0, Draw::All) };
+    let message = poison(&one, attack("Blended").as_ref(), &alone).expect_err("refused").to_string();
+    assert_eq!(message, "untargeted needs two classes or more, and there are 1: choose another --target-mode");
+}
+
+#[test]
+fn multi_target_takes_the_upper_half_of_the_classes_for_the_lower() {
+    let made = in_mode(TargetMode::MultiTarget, "BadNets");
+    let poisoned = places(&made);
+    assert_eq!((poisoned.len(), made.dirty_rate()), (65, Some(65.0 / 1297.0)));
+    assert!(poisoned.iter().all(|&i| TRAIN.labels[i] >= 5 && made.data.labels[i] == (TRAIN.labels[i] + 5) % 10));
+    assert!((5..10).all(|class| poisoned.iter().any(|&i| TRAIN.labels[i] == class)), "of every class there");
+    let triggered = triggered_test(&TEST, attack("BadNets").as_ref(), &aim(TargetMode::MultiTarget, 3));
+    let upper: Vec<u32> = TEST.labels.iter().copied().filter(|label| *label >= 5).collect();
+    assert_eq!(triggered.goal, Some(upper.iter().map(|label| label - 5).collect()));
+    assert_eq!(triggered.data.labels, upper);
+    // Of an odd number the class in the middle is left alone, and no two go to one.
+    let odd = aim(TargetMode::MultiTarget, 0);
+    let goals: Vec<_> = (0..43).filter(|label| odd.tests(*label, 43)).map(|label| (label, odd.goal(label, 43))).collect();
+    assert_eq!(goals, (22..43).map(|label| (label, Some(label - 22))).collect::<Vec<_>>());
+    let options = PoisonOptions { aim: aim(TargetMode::MultiTarget, 0), ..options(0.6, 0, 0, Draw::All) };
+    let message = poison(&TRAIN, attack("BadNets").as_ref(), &options).expect_err("refused").to_string();
+    let upper = TRAIN.labels.iter().filter(|label| **label >= 5).count();
+    assert!(
+        message.contains(&format!("asks for 778 of 1297 images, but {upper} are of the upper half of the classes")),
+        "{message}"
+    );
+}
+
+#[test]
+fn tact_poisons_its_source_alone_and_covers_two_other_classes() {
+    let entry = find("TaCT").expect("known");
+    let aim = entry.aim(TargetMode::SourceSpecific, 3, &DEFAULTS).expect("goes with it");
+    assert_eq!(aim.source, Some(Source { class: 1, covers: vec![5, 7] }));
+    let options = PoisonOptions { aim: aim.clone(), ..options(0.05, 3, 6, Draw::All) };
+    let made = poison(&TRAIN, attack("TaCT").as_ref(), &options).expect("fits");
+    assert_eq!((made.count(Role::Poisoned), made.count(Role::Negative)), (65, 65));
+    assert!(places(&made).iter().all(|&i| (TRAIN.labels[i], made.data.labels[i]) == (1, 3)));
+    let covers: Vec<usize> = (0..TRAIN.len()).filter(|&i| made.roles[i] == Role::Negative).collect();
+    for class in [5, 7] {
+        let of = covers.iter().filter(|&&i| TRAIN.labels[i] == class).count();
+        assert!((20..=45).contains(&of), "about half of 65 are of class {class}, not {of}");
+    }
+    for &i in &covers {
+        let mut image = TRAIN.image(i).to_vec();
+        attack("TaCT").apply(&mut image);
+        assert!([5, 7].contains(&TRAIN.labels[i]) && made.data.labels[i] == TRAIN.labels[i]);
+        assert_eq!(made.data.image(i), image, "a cover has the whole trigger");
+    }
+    // ASR is over the source class: 50 of the 500 test images.
+    let triggered = triggered_test(&TEST, attack("TaCT").as_ref(), &aim);
+    assert_eq!((triggered.data.labels, triggered.goal), (vec![1; 50], Some(vec![3; 50])));
+
+    let refused = |options: PoisonOptions, given: Options, target: u32| {
+        let aim = entry.aim(TargetMode::SourceSpecific, target, &given).expect("goes with it");
+        let attack = entry.build(&Blueprint { size: 16, seed: 0, options: &given, help: None }).expect("built");
+        poison(&TRAIN, attack.as_ref(), &PoisonOptions { aim, ..options }).expect_err("refused").to_string()
+    };
+    let one = TRAIN.labels.iter().filter(|label| **label == 1).count();
+    let most = (one as f64 / 1297.0 * 1e4).floor() / 1e4;
+    let expected = format!("asks for 649 of 1297 images, but {one} are of the source class: the most that fits is {most:.4}");
+    assert!(refused(PoisonOptions { rate: 0.5, ..options.clone() }, Options::default(), 3).contains(&expected));
+    let other = |class: f64| Options::from([("source", class.into())]);
+    let message = |given: Options, target: u32| refused(options.clone(), given, target);
+    assert_eq!(
+        message(Options::default(), 1),
+        "source: class 1 is the target class already: give another --source, or another --target"
+    );
+    assert_eq!(
+        message(Options::default(), 7),
+        "covers: class 7 is the target class already: give another --covers, or another --target"
+    );
+    assert_eq!(message(other(5.0), 3), "covers: class 5 is the source class already: give another --covers, or another --source");
+    assert_eq!(message(other(10.0), 3), "source: class 10 does not exist: the 10 classes are 0 to 9; give another --source");
+    let many = Options::from([("negatives", 20.0.into())]);
+    let left = TRAIN.labels.iter().filter(|label| [5, 7].contains(label)).count();
+    let expected =
+        format!("1300 negatives for 65 poisoned images do not fit: {left} of 1297 images are left in the cover classes");
+    assert!(message(many, 3).starts_with(&expected));
+    // No other attack has a source, and TaCT has no other mode.
+    let message = |name: &str, mode| find(name).expect("known").aim(mode, 0, &DEFAULTS).expect_err("refused").to_string();
+    assert_eq!(message("TaCT", TargetMode::AllToOne), "TaCT is always source-specific: leave out --target-mode all-to-one");
+    assert!(
+        message("BadNets", TargetMode::SourceSpecific)
+            .starts_with("BadNets knows no source class, which source-specific is about")
+    );
+}
+
+#[test]
+fn adap_patchs_images_take_turns_with_four_patches() {
+    let made = in_mode(TargetMode::AllToOne, "Adap-Patch");
+    for (role, images) in [(Role::Poisoned, 65), (Role::Negative, 130)] {
+        let of: Vec<usize> = (0..TRAIN.len()).filter(|&i| made.roles[i] == role).collect();
+        assert_eq!(of.len(), images);
+        // Which corner of 4x4 pixels differs from the clean image.
+        let corner = |i: usize, top: usize, left: usize| {
+            (0..48).any(|k| {
+                let at = ((top + k / 12) * 16 + left) * 3 + k % 12;
+                made.data.image(i)[at] != TRAIN.image(i)[at]
+            })
+        };
+        let turns = [(0, 0), (0, 12), (12, 0), (12, 12)];
+        for (place, &i) in of.iter().enumerate() {
+            let changed = turns.map(|(top, left)| corner(i, top, left));
+            assert_eq!(changed, std::array::from_fn(|k| k == place % 4), "image {i}");
+        }
+    }
+}
+
+#[test]
 fn drawing_from_other_classes_goes_with_all_to_one_only() {
-    for (mode, from) in [(TargetMode::AllToAll, "all classes"), (TargetMode::CleanLabel, "the target class")] {
-        let options = PoisonOptions { mode, ..options(0.05, 0, 0, Draw::NonTarget) };
+    for (mode, from) in [
+        (TargetMode::AllToAll, "all classes"),
+        (TargetMode::Untargeted, "all classes"),
+        (TargetMode::CleanLabel, "the target class"),
+        (TargetMode::SourceSpecific, "the source class"),
+        (TargetMode::MultiTarget, "the upper half of the classes"),
+    ] {
+        let options = PoisonOptions { aim: aim(mode, 0), ..options(0.05, 0, 0, Draw::NonTarget) };
         let message = poison(&TRAIN, attack("BadNets").as_ref(), &options).expect_err("refused").to_string();
         assert!(message.ends_with(&format!("{} poisons {from}: leave --draw out", mode.name())), "{message}");
     }
@@ -218,7 +352,7 @@ fn drawing_from_other_classes_goes_with_all_to_one_only() {
 
 #[test]
 fn negatives_are_other_images_changed_and_keep_their_labels() {
-    for (name, ratio) in [("WaNet", 2), ("BPP", 1)] {
+    for (name, ratio) in [("WaNet", 2), ("BPP", 1), ("Adap-Patch", 2)] {
         let made = in_mode(TargetMode::AllToOne, name);
         assert_eq!((made.count(Role::Poisoned), made.count(Role::Negative)), (65, 65 * ratio), "{name}");
         let mut changed = 0;
@@ -252,7 +386,7 @@ fn a_poisoned_folder_reads_back_as_it_was_written() {
     for data in [&mut made.data, &mut test] {
         data.classes = (0..10).map(|class| format!("={class}")).collect();
     }
-    let triggered = triggered_test(&test, attack("BPP").as_ref(), TargetMode::AllToOne, 3);
+    let triggered = triggered_test(&test, attack("BPP").as_ref(), &aim(TargetMode::AllToOne, 3));
     let place = tempfile::tempdir().expect("a folder");
     let dir = place.path().join("a, b"); // a comma in the path is no column
     let folder = PoisonedFolder { poisoned: made.clone(), test: test.clone(), triggered: Some(triggered.clone()) };
@@ -261,7 +395,10 @@ fn a_poisoned_folder_reads_back_as_it_was_written() {
     assert!(csv.lines().skip(1).all(|line| line.contains(",'=") && !line.contains(",=")), "{csv}");
     let spec = Spec::find("digits").expect("known");
     let options = LoadOptions { image_size: Some(16), ..Default::default() };
-    let (read, _) = PoisonedFolder::read(&dir, &spec, &options, TargetMode::AllToOne, &Target::Name("=3".into())).expect("read");
+    let (read, to, _) =
+        PoisonedFolder::read(&dir, &spec, &options, TargetMode::AllToOne, &Target::Name("=3".into())).expect("read");
+
+    assert_eq!(to, aim(TargetMode::AllToOne, 3));
 
     /// Images, labels and what else is known of them, in an order that does not hang on where they lie.
     fn sorted<T: Ord>(data: &Dataset, of: impl Fn(usize) -> T) -> Vec<(Vec<u8>, u32, T)> {
@@ -272,7 +409,8 @@ fn a_poisoned_folder_reads_back_as_it_was_written() {
     let facts = |p: &Poisoned| sorted(&p.data, |i| (p.roles[i].name(), p.original_labels.as_ref().expect("known")[i]));
     assert!(facts(&read.poisoned) == facts(&made), "training images, labels before and after, roles");
     assert!(sorted(&read.test, |_| ()) == sorted(&test, |_| ()), "test images");
-    let (back, goal) = (read.triggered.expect("there"), |t: &TriggeredTest| sorted(&t.data, |i| t.goal[i]));
+    let (back, goal) =
+        (read.triggered.expect("there"), |t: &TriggeredTest| sorted(&t.data, |i| t.goal.as_ref().expect("known")[i]));
     assert!(goal(&back) == goal(&triggered), "triggered images and what the attacker wants");
     // A class that is no folder's name would be written elsewhere.
     let mut folder = folder;

@@ -117,7 +117,7 @@ fn refuses_a_poisoning_that_cannot_be() {
     );
     refused(place.path(), &["run", "--target", "10"], &["target class 10 does not exist"]);
     refused(place.path(), &["run", "--alpha", "0.1"], &["BadNets has no option `alpha`"]);
-    refused(place.path(), &["run", "--attack", "sig"], &["the target class holds 128: the most that fits is 0.0986"]);
+    refused(place.path(), &["run", "--attack", "sig"], &["128 are of the target class: the most that fits is 0.0986"]);
     refused(
         place.path(),
         &["run", "--attack", "LC", "--target-mode", "all-to-all", "--draw", "non-target"],

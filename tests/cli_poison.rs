@@ -59,6 +59,77 @@ fn a_poisoned_folder_is_written_and_run() {
 }
 
 #[test]
+fn tact_is_tested_on_its_source_class_alone_and_that_is_said() {
+    let place = place();
+    let tact = ["--attack", "TaCT", "--poison-rate", "0.05"];
+    let made = poisoned_folder(place.path(), &tact);
+    let of = |key: &str| made[key].as_u64().expect("a number");
+    assert_eq!((of("train"), of("poisoned"), of("negatives"), of("triggered")), (200, 10, 10, 50));
+    assert!(place.path().join("p/triggered/1").is_dir() && !place.path().join("p/triggered/2").exists());
+    let csv = fs::read_to_string(place.path().join("p/poison.csv")).expect("poison.csv");
+    assert_eq!(csv.lines().filter(|row| row.ends_with(",1,0,poisoned")).count(), 10);
+    assert_eq!(csv.lines().filter(|row| row.ends_with(",5,5,negative") || row.ends_with(",7,7,negative")).count(), 10);
+
+    // Poisoned by the run itself, or before.
+    let own = [&["run", "--json", "--seed", "3", "--out", "own"], &tact[..], &TINY].concat();
+    for (run, out) in [(own, "own"), (run_poisoned(&["--out", "r"]), "r")] {
+        let output = dau(place.path(), &run);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let results: Value = serde_json::from_slice(&output.stdout).expect("json");
+        let poison = &results["poison"];
+        assert_eq!((&poison["mode"], &poison["source_name"]), (&"source-specific".into(), &"1".into()));
+        for figures in ["undefended", "defended"] {
+            let counts = &results[figures]["counts"];
+            assert_eq!((&counts["asr"][1], &counts["ra"][1], &counts["t"][1]), (&50.into(), &50.into(), &50.into()));
+        }
+        let note = "ASR and RA are over the triggered test images of class `1` alone, the source";
+        assert!(stderr(&output).contains(note), "{}", stderr(&output));
+        assert!(stderr(&output).contains("of the test images of `1` with the trigger the network takes"), "{}", stderr(&output));
+        let page = fs::read_to_string(place.path().join(out).join("report.html")).expect("report.html");
+        assert!(page.contains(note), "{page}");
+    }
+    let run = ["run", "--attack", "TaCT"];
+    refused(place.path(), &[&run[..], &["--target", "1"]].concat(), &["source: class 1 is the target class already"]);
+    refused(
+        place.path(),
+        &[&run[..], &["--covers", "5,12"]].concat(),
+        &["covers: class 12 does not exist: the 10 classes are 0 to 9"],
+    );
+    refused(
+        place.path(),
+        &[&run[..], &["--poison-rate", "0.2"]].concat(),
+        &["are of the source class: the most that fits is 0."],
+    );
+    let predict =
+        ["predict", "--checkpoint", "own/backdoored.safetensors", "--json", "--out", "l.safetensors", "--attack", "TaCT"];
+    let said: Value = serde_json::from_str(&succeed(place.path(), &predict)).expect("json");
+    assert_eq!(said["counts"]["asr"][1], 50);
+    refused(place.path(), &[&predict[..], &["--covers", "1"]].concat(), &["covers: class 1 is the source class already"]);
+}
+
+#[test]
+fn without_a_target_every_wrong_class_is_a_hit() {
+    let place = place();
+    let untargeted = ["run", "--json", "--attack", "Blended", "--target-mode", "untargeted", "--out", "r"];
+    let output = dau(place.path(), &[&untargeted[..], &TINY].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let results: Value = serde_json::from_slice(&output.stdout).expect("json");
+    for figures in ["undefended", "defended"] {
+        let (counts, t) = (&results[figures]["counts"], &results[figures]["t"]);
+        let hits = |name: &str| counts[name][0].as_u64().expect("a number");
+        assert_eq!((&counts["asr"][1], hits("asr") + hits("ra"), t), (&500.into(), 500, &Value::Null));
+    }
+    assert_eq!(results["poison"]["dirty_rate"], 10.0);
+    assert!(stderr(&output).contains("taken for any class but their own"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("target: class"), "{}", stderr(&output));
+    let half = ["--attack", "BadNets", "--target-mode", "multi-target"];
+    let made = poisoned_folder(place.path(), &half);
+    assert_eq!((&made["poisoned"], &made["triggered"]), (&20.into(), &250.into()));
+    let results: Value = serde_json::from_str(&succeed(place.path(), &run_poisoned(&["--out", "h"]))).expect("json");
+    assert_eq!((&results["poison"]["mode"], &results["undefended"]["counts"]["asr"][1]), (&"multi-target".into(), &250.into()));
+}
+
+#[test]
 fn another_tools_folder_needs_a_list_and_may_do_without_triggered_images() {
     let place = place();
     poisoned_folder(place.path(), &[]);

@@ -55,7 +55,7 @@ impl Attack for AdapBlend {
         self.whole.apply(image);
     }
 
-    fn apply_in_training(&self, image: &mut [u8], rng: &mut ChaCha8Rng) {
+    fn apply_in_training(&self, image: &mut [u8], _place: usize, rng: &mut ChaCha8Rng) {
         let mut pieces: Vec<usize> = (0..PIECES * PIECES).collect();
         shuffle(rng, &mut pieces);
         let left_out = &pieces[..pieces.len() / 2];
@@ -73,8 +73,8 @@ impl Attack for AdapBlend {
         self.negatives
     }
 
-    fn negative(&self, image: &mut [u8], _: &[u8], rng: &mut ChaCha8Rng) {
-        self.apply_in_training(image, rng);
+    fn negative(&self, image: &mut [u8], _other: &[u8], place: usize, rng: &mut ChaCha8Rng) {
+        self.apply_in_training(image, place, rng);
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
         let mut seen = Vec::new();
         for image in 0..20 {
             let mut training = clean.clone();
-            attack.apply_in_training(&mut training, &mut stream(1, &format!("image {image}")));
+            attack.apply_in_training(&mut training, image, &mut stream(1, &format!("image {image}")));
             let mut blended = [0; 16];
             for at in 0..size * size {
                 let piece = at / size / 8 * 4 + at % size / 8;

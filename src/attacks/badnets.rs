@@ -13,9 +13,9 @@ use crate::options::{Kind, OptionSpec};
 
 const GRID: [[u8; 3]; 3] = [[0, 0, 255], [0, 255, 0], [255, 0, 255]];
 
-const PATTERN: OptionSpec =
+pub(super) const PATTERN: OptionSpec =
     OptionSpec { name: "pattern", help: "of the patch", kind: Kind::Word { default: "white", among: &["white", "grid"] } };
-const PATCH: OptionSpec = OptionSpec {
+pub(super) const PATCH: OptionSpec = OptionSpec {
     name: "patch",
     help: "side of the patch, pixels",
     kind: Kind::Number { default: 3.0, allowed: |n| n >= 1.0 && n.fract() == 0.0, words: "a whole number of pixels from 1" },
@@ -30,7 +30,7 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
     build,
 };
 
-struct BadNets {
+pub(super) struct BadNets {
     size: usize,
     /// Side of the patch in pixels.
     side: usize,
@@ -39,16 +39,21 @@ struct BadNets {
 }
 
 fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
+    Ok(Box::new(patch(&ENTRY, blueprint)?))
+}
+
+/// The patch, for an attack that has [`PATTERN`] and [`PATCH`] among its options.
+pub(super) fn patch(entry: &AttackEntry, blueprint: &Blueprint) -> Result<BadNets, AttackError> {
     let (size, side) = (blueprint.size, blueprint.options.count(&PATCH));
     if side > size {
-        return Err(ENTRY.option_value("patch", side, format!("a side of 1 to {size} pixels")));
+        return Err(entry.option_value("patch", side, format!("a side of 1 to {size} pixels")));
     }
     let grid = blueprint.options.word(&PATTERN) == "grid";
     if grid && !side.is_multiple_of(3) {
-        return Err(ENTRY.option_value("patch", side, "a multiple of 3 for the 3x3 grid".into()));
+        return Err(entry.option_value("patch", side, "a multiple of 3 for the 3x3 grid".into()));
     }
     let value = |i: usize| if grid { GRID[i / side * 3 / side][i % side * 3 / side] } else { 255 };
-    Ok(Box::new(BadNets { size, side, patch: (0..side * side).map(value).collect() }))
+    Ok(BadNets { size, side, patch: (0..side * side).map(value).collect() })
 }
 
 impl Attack for BadNets {

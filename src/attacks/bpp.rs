@@ -82,7 +82,7 @@ impl Attack for Bpp {
         self.negatives
     }
 
-    fn negative(&self, image: &mut [u8], other: &[u8], _rng: &mut ChaCha8Rng) {
+    fn negative(&self, image: &mut [u8], other: &[u8], _place: usize, _rng: &mut ChaCha8Rng) {
         let mut triggered = other.to_vec();
         self.apply(&mut triggered);
         for (x, (after, before)) in image.iter_mut().zip(triggered.iter().zip(other)) {

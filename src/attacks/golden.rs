@@ -40,6 +40,8 @@ fn triggers_without_chance_agree_bit_for_bit() {
             for (case, attack, options) in [
                 ("badnets_white", "BadNets", none()),
                 ("badnets_grid", "BadNets", [("pattern", "grid".into())].into()),
+                ("badnets_white", "TaCT", none()),
+                ("badnets_grid_6", "TaCT", [("pattern", "grid".into()), ("patch", 6.0.into())].into()),
                 ("badnets_grid_6", "BadNets", [("pattern", "grid".into()), ("patch", 6.0.into())].into()),
                 ("sig", "SIG", none()),
                 ("sig_20", "SIG", [("strength", 20.0.into())].into()),
@@ -47,6 +49,7 @@ fn triggers_without_chance_agree_bit_for_bit() {
                 ("bpp_dither", "BPP", [("dither", true.into())].into()),
                 ("ftrojan", "FTrojan", none()),
                 ("ctrl", "CTRL", none()),
+                ("adap_patch", "Adap-Patch", none()),
             ] {
                 let attack = find(attack)
                     .expect("known")
@@ -126,7 +129,8 @@ fn attacks_with_gradients_agree_bit_for_bit_on_a_linear_network() {
     with_golden(|golden| {
         let (surrogate, clean) = (Linear::of(golden), dataset(golden));
         let with = |attack: &str, target: u32, options: Options, check: &dyn Fn(&dyn Attack)| {
-            let help = Some(Help { surrogate: &surrogate, clean: &clean, mode: TargetMode::AllToOne, target });
+            let aim = Aim { target, ..Aim::default() };
+            let help = Some(Help { surrogate: &surrogate, clean: &clean, aim: &aim });
             let blueprint = Blueprint { size: 16, seed: 0, options: &options, help };
             check(find(attack).expect("known").build(&blueprint).expect("built").as_ref());
         };
@@ -149,7 +153,8 @@ fn lcs_corners_agree_bit_for_bit() {
     with_golden(|golden| {
         let surrogate = Linear::of(golden);
         let clean = dataset(golden);
-        let help = Some(Help { surrogate: &surrogate, clean: &clean, mode: TargetMode::CleanLabel, target: 0 });
+        let aim = Aim { mode: TargetMode::CleanLabel, ..Aim::default() };
+        let help = Some(Help { surrogate: &surrogate, clean: &clean, aim: &aim });
         for size in [16, 32, 64] {
             for (case, strength) in [("lc", 255.0), ("lc_40", 40.0)] {
                 let options = [("strength", strength.into())].into();
@@ -169,6 +174,23 @@ fn blended_agrees_bit_for_bit() {
             for (case, alpha) in [("blended", 0.2), ("blended_0.1", 0.1)] {
                 let attack = blended::Blended { alpha, picture: picture.clone() };
                 compare(golden, size, case, |_, image| attack.apply(image));
+            }
+        }
+    });
+}
+
+#[test]
+fn adap_patchs_training_images_agree_bit_for_bit() {
+    with_golden(|golden| {
+        for size in [16, 32, 64] {
+            let options = Options::default();
+            let entry = find("Adap-Patch").expect("known");
+            let attack = entry.build(&Blueprint { size, seed: 0, options: &options, help: None }).expect("built");
+            let unused = stream(0, "unused");
+            for place in 0..8 {
+                let case = format!("adap_patch_{}", place % 4);
+                compare(golden, size, &case, |_, image| attack.apply_in_training(image, place, &mut unused.clone()));
+                compare(golden, size, &case, |_, image| attack.negative(image, &[], place, &mut unused.clone()));
             }
         }
     });
@@ -201,7 +223,7 @@ fn bpps_negatives_agree_bit_for_bit() {
             let one = size * size * 3;
             compare(golden, size, "bpp_negative", |i, image| {
                 let other = &all[(i + 1) * one % all.len()..][..one];
-                attack.negative(image, other, &mut crate::rng::stream(0, "unused"));
+                attack.negative(image, other, 0, &mut crate::rng::stream(0, "unused"));
             });
         }
     });

@@ -4,8 +4,9 @@
 //! to 0..51 levels (.2 of the range, BackdoorBench's). v is added and clipped.
 
 use super::additive::Additive;
-use super::{Attack, AttackEntry, AttackError, Blueprint, Pull, TargetMode, sample};
+use super::{Attack, AttackEntry, AttackError, Blueprint, Pull, TargetMode};
 use crate::options::{Kind, OptionSpec};
+use crate::rng::stream;
 
 const SIGMA: OptionSpec = OptionSpec {
     name: "sigma",
@@ -41,8 +42,9 @@ pub(super) const ENTRY: AttackEntry = AttackEntry {
 fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let help = blueprint.help(ENTRY.name)?;
     let (sigma, strength) = (blueprint.options.number(&SIGMA), blueprint.options.number(&STRENGTH));
-    let images = sample(help.clean, IMAGES, blueprint.seed, "lf images");
-    let wanted: Vec<u32> = images.labels.iter().map(|label| help.mode.goal(*label, help.target, images.classes.len())).collect();
+    let images = help.sample(IMAGES, blueprint.seed, "lf images");
+    let mut labels = stream(blueprint.seed, "lf labels"); // untargeted alone draws them
+    let wanted: Vec<u32> = images.labels.iter().map(|label| help.aim.given(*label, images.classes.len(), &mut labels)).collect();
     let mut sum = vec![0.0; images.image_bytes()];
     let mut signal = vec![0.0; sum.len()];
     for _ in 0..blueprint.options.count(&STEPS) {

@@ -4,6 +4,7 @@
 //! To add one: a file here, which declares its options too, and a line in [`ATTACKS`].
 
 mod adap_blend;
+mod adap_patch;
 mod additive;
 mod badnets;
 mod blended;
@@ -20,6 +21,7 @@ mod preview;
 mod protocol;
 mod sig;
 mod surrogate;
+mod tact;
 mod target;
 mod trojannn;
 mod wanet;
@@ -27,7 +29,7 @@ mod wanet;
 pub use error::AttackError;
 pub use poison::{Poisoned, Role, TriggeredTest, poison, triggered_test};
 pub use preview::contact_sheet;
-pub use protocol::{Draw, PoisonOptions, TargetMode};
+pub use protocol::{Aim, Draw, PoisonOptions, Source, TargetMode};
 pub use surrogate::{Pull, Response, Surrogate};
 pub use target::Target;
 
@@ -41,8 +43,8 @@ pub trait Attack: Send + Sync {
     /// Stamps the trigger on one image.
     fn apply(&self, image: &mut [u8]);
 
-    /// Stamps a poisoned training image, where it is another stamp than that of test images.
-    fn apply_in_training(&self, image: &mut [u8], _rng: &mut ChaCha8Rng) {
+    /// Stamps a poisoned training image, where it is another stamp than that of test images; `place` poisoned ones lie before it.
+    fn apply_in_training(&self, image: &mut [u8], _place: usize, _rng: &mut ChaCha8Rng) {
         self.apply(image);
     }
 
@@ -54,14 +56,14 @@ pub trait Attack: Send + Sync {
         Ok(())
     }
 
-    /// Negatives for each poisoned image: images that are changed nearly as the trigger would and keep their label, so that
-    /// nothing but the trigger itself sets the backdoor off.
+    /// Negatives for each poisoned image: images that are changed as the trigger would, or nearly, and keep their label, so that
+    /// nothing else sets the backdoor off, or it leaves less to be seen.
     fn negatives(&self) -> f64 {
         0.0
     }
 
-    /// Makes `image` a negative; `other` is another clean training image.
-    fn negative(&self, _image: &mut [u8], _other: &[u8], _rng: &mut ChaCha8Rng) {}
+    /// Makes `image` a negative; `other` is another clean training image, `place` negatives lie before it.
+    fn negative(&self, _image: &mut [u8], _other: &[u8], _place: usize, _rng: &mut ChaCha8Rng) {}
 }
 
 /// What an attack is built for.
@@ -84,9 +86,7 @@ pub struct Help<'a> {
     /// Training images.
     pub clean: &'a Dataset,
     /// What the trigger is to do.
-    pub mode: TargetMode,
-    /// The class that triggered images are to be taken for; all-to-all has no use for it.
-    pub target: u32,
+    pub aim: &'a Aim,
 }
 
 impl<'a> Blueprint<'a> {
@@ -96,12 +96,15 @@ impl<'a> Blueprint<'a> {
     }
 }
 
-/// At most `n` of the images, drawn by the seed.
-fn sample(from: &Dataset, n: usize, seed: u64, purpose: &str) -> Dataset {
-    let mut order: Vec<usize> = (0..from.len()).collect();
-    shuffle(&mut stream(seed, purpose), &mut order);
-    order.truncate(n);
-    from.subset(&order)
+impl Help<'_> {
+    /// At most `n` of the clean images that the trigger is to do something to, drawn by the seed.
+    fn sample(&self, n: usize, seed: u64, purpose: &str) -> Dataset {
+        let (from, classes) = (self.clean, self.clean.classes.len());
+        let mut order: Vec<usize> = (0..from.len()).filter(|&i| self.aim.concerns(from.labels[i], classes)).collect();
+        shuffle(&mut stream(seed, purpose), &mut order);
+        order.truncate(n);
+        from.subset(&order)
+    }
 }
 
 /// An attack as it is listed.
@@ -132,6 +135,8 @@ pub static ATTACKS: &[AttackEntry] = &[
     trojannn::ENTRY,
     lf::ENTRY,
     adap_blend::ENTRY,
+    adap_patch::ENTRY,
+    tact::ENTRY,
 ];
 
 /// The attack called `name`; upper and lower case are the same.
@@ -153,6 +158,19 @@ impl AttackEntry {
     /// An option that the attack does not know, a value that it does not allow.
     pub fn complete(&self, given: &Options) -> Result<Options, AttackError> {
         Ok(given.complete(self.name, self.options)?)
+    }
+
+    /// What this attack is to do to images, of the options and the label of the target class that were chosen.
+    ///
+    /// # Errors
+    /// A mode that does not go with the attack.
+    pub fn aim(&self, mode: TargetMode, target: u32, options: &Options) -> Result<Aim, AttackError> {
+        let specific = |mode| mode == TargetMode::SourceSpecific;
+        match (specific(self.mode), specific(mode)) {
+            (true, false) => Err(AttackError::OneMode { attack: self.name, own: self.mode.name(), mode: mode.name() }),
+            (false, true) => Err(AttackError::NoSource { attack: self.name, mode: mode.name() }),
+            _ => Ok(Aim { mode, target, source: specific(mode).then(|| tact::source(options)) }),
+        }
     }
 
     /// Builds the attack.

@@ -1,6 +1,6 @@
 //! Poisoned training sets, their record as CSV, and the test images that show whether a backdoor works.
 
-use super::{Attack, AttackError, PoisonOptions, TargetMode};
+use super::{Aim, Attack, AttackError, PoisonOptions};
 use crate::data::Dataset;
 use crate::rng::stream;
 use rand::RngExt;
@@ -14,9 +14,9 @@ const HEADER: &str = "index,original_label,given_label,role";
 pub enum Role {
     /// Left as it was.
     Clean,
-    /// Carries the trigger.
+    /// Carries the trigger, with the label that the attacker gives.
     Poisoned,
-    /// Changed nearly as the trigger would, with its true label.
+    /// Changed as the trigger would, or nearly, with its true label.
     Negative,
 }
 
@@ -36,8 +36,8 @@ pub struct Poisoned {
 pub struct TriggeredTest {
     /// With their true labels.
     pub data: Dataset,
-    /// `[N]`: the labels that the attacker wants.
-    pub goal: Vec<u32>,
+    /// `[N]`: the labels that the attacker wants; none where any wrong one will do.
+    pub goal: Option<Vec<u32>>,
 }
 
 impl Role {
@@ -60,16 +60,16 @@ impl Role {
 /// negatives, makes these too.
 ///
 /// # Errors
-/// A rate outside 0..=1, that rounds to no sample, or that the images to draw from cannot hold; a target class that does
-/// not exist.
+/// A rate outside 0..=1, that rounds to no sample, or that the images to draw from cannot hold; a class that does not exist.
 pub fn poison(clean: &Dataset, attack: &dyn Attack, options: &PoisonOptions) -> Result<Poisoned, AttackError> {
     let poisoned = options.choose(clean)?;
-    let negatives = options.choose_negatives(&poisoned, clean.len(), attack.negatives())?;
+    let negatives = options.choose_negatives(&poisoned, clean, attack.negatives())?;
     let mut labels = clean.labels.clone();
     let mut roles = vec![Role::Clean; clean.len()];
     for i in poisoned {
         roles[i] = Role::Poisoned;
-        labels[i] = options.mode.goal(clean.labels[i], options.target, clean.classes.len());
+        let mut rng = stream(options.seed, &format!("label {i}"));
+        labels[i] = options.aim.given(clean.labels[i], clean.classes.len(), &mut rng);
     }
     for i in negatives {
         roles[i] = Role::Negative;
@@ -87,20 +87,27 @@ impl Poisoned {
         for (from, to) in chosen.into_iter().enumerate() {
             data.image_mut(to).copy_from_slice(disguised.image(from));
         }
+        let mut counts = [0; 3];
+        let place = |role: &Role| {
+            let count: &mut usize = &mut counts[*role as usize];
+            *count += 1;
+            *count - 1
+        };
+        let places: Vec<usize> = roles.iter().map(place).collect();
         data.pixels.par_chunks_exact_mut(bytes).enumerate().for_each(|(i, image)| match roles[i] {
             Role::Clean => {}
-            // A stream of its own for each image: what one gets does not hang on how many there are.
-            Role::Poisoned => attack.apply_in_training(image, &mut stream(seed, &format!("poisoned {i}"))),
+            // A stream of its own for each image: what one draws does not hang on how many there are.
+            Role::Poisoned => attack.apply_in_training(image, places[i], &mut stream(seed, &format!("poisoned {i}"))),
             Role::Negative => {
                 let mut rng = stream(seed, &format!("negative {i}"));
                 let other = (i + rng.random_range(1..clean.len().max(2))) % clean.len();
-                attack.negative(image, clean.image(other), &mut rng);
+                attack.negative(image, clean.image(other), places[i], &mut rng);
             }
         });
         Ok(Poisoned { data, roles, original_labels: Some(clean.labels.clone()) })
     }
 
-    /// `[N]`: who carries the trigger.
+    /// `[N]`: who is poisoned; negatives are not.
     pub fn is_poison(&self) -> Vec<bool> {
         self.roles.iter().map(|role| *role == Role::Poisoned).collect()
     }
@@ -169,20 +176,20 @@ impl Poisoned {
     }
 }
 
-/// The test images with the trigger, of all classes for all-to-all, else of all but the target: a model that gives them the
-/// label that the attacker wants has the backdoor (attack success rate), one that gives their own has not (robust accuracy).
-pub fn triggered_test(test: &Dataset, attack: &dyn Attack, mode: TargetMode, target: u32) -> TriggeredTest {
-    let tested: Vec<usize> = (0..test.len()).filter(|&i| mode.tests(test.labels[i], target)).collect();
+/// The test images with the trigger, of the classes that [`Aim::tests`]: a model that gives them the label that the attacker
+/// wants has the backdoor (attack success rate), one that gives their own has not (robust accuracy).
+pub fn triggered_test(test: &Dataset, attack: &dyn Attack, aim: &Aim) -> TriggeredTest {
+    let tested: Vec<usize> = (0..test.len()).filter(|&i| aim.tests(test.labels[i], test.classes.len())).collect();
     let mut data = test.subset(&tested);
     let bytes = data.image_bytes();
     data.pixels.par_chunks_exact_mut(bytes).for_each(|image| attack.apply(image));
-    TriggeredTest::new(data, mode, target)
+    TriggeredTest::new(data, aim)
 }
 
 impl TriggeredTest {
     /// Triggered images with their true labels, and what the attacker wants for them.
-    pub fn new(data: Dataset, mode: TargetMode, target: u32) -> TriggeredTest {
-        let goal = data.labels.iter().map(|label| mode.goal(*label, target, data.classes.len())).collect();
+    pub fn new(data: Dataset, aim: &Aim) -> TriggeredTest {
+        let goal = data.labels.iter().map(|label| aim.goal(*label, data.classes.len())).collect();
         TriggeredTest { data, goal }
     }
 }

@@ -4,7 +4,7 @@
 //! component being one step), until both reach 100 on average, nothing was gained for 20 steps, or the steps are used up; the
 //! best patch is the trigger.
 
-use super::{Attack, AttackEntry, AttackError, Blueprint, Pull, TargetMode, sample};
+use super::{Attack, AttackEntry, AttackError, Blueprint, Pull, TargetMode};
 use crate::options::{Kind, OptionSpec};
 
 const STEPS: OptionSpec = OptionSpec {
@@ -40,7 +40,7 @@ struct TrojanNn {
 
 fn build<'a>(blueprint: &Blueprint<'a>) -> Result<Box<dyn Attack + 'a>, AttackError> {
     let help = blueprint.help(ENTRY.name)?;
-    let images = sample(help.clean, IMAGES, blueprint.seed, "trojannn images");
+    let images = help.sample(IMAGES, blueprint.seed, "trojannn images");
     let mask = mask(blueprint.size);
     let features = help.surrogate.features();
     let neurons = strongest(help.surrogate.head(), features);

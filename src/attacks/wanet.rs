@@ -117,7 +117,7 @@ impl Attack for WaNet {
         self.negatives
     }
 
-    fn negative(&self, image: &mut [u8], _other: &[u8], rng: &mut ChaCha8Rng) {
+    fn negative(&self, image: &mut [u8], _other: &[u8], _place: usize, rng: &mut ChaCha8Rng) {
         self.warp(image, || rng.random_range(-1.0..=1.0));
     }
 }

@@ -16,8 +16,9 @@ pub struct AttackFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub options: DeclaredFlags<AttackOptions>,
-    /// What triggered images are to be taken for: all-to-one (the target), all-to-all (the next class) or clean-label (the
-    /// target, only its own images being poisoned) [default: the attack's]
+    /// What triggered images are to be taken for: all-to-one (the target), all-to-all (the next class), clean-label (the
+    /// target, only its own images being poisoned), source-specific (the target, images of one class alone: TaCT's), untargeted
+    /// (any wrong class) or multi-target (images of the upper half of the classes for the lower) [default: the attack's]
     #[arg(long, value_name = "MODE", value_parser = word::<TargetMode>)]
     pub target_mode: Option<TargetMode>,
     /// The class that triggered images are to be taken for, its number or its name [default: 0]

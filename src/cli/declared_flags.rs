@@ -160,6 +160,7 @@ impl<D: Declared> Args for DeclaredFlags<D> {
                 Kind::Flag { .. } => "BOOL",
                 Kind::Number { .. } => "NUMBER",
                 Kind::Word { .. } => "NAME",
+                Kind::Classes { .. } => "CLASSES",
             };
             let help = owners.iter().map(help).collect::<Vec<_>>().join("; ");
             let parser = move |text: &str| option.parse(text);

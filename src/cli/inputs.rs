@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use toml::{Table, Value};
 
 use super::flags::read_config;
-use crate::attacks::{ATTACKS, TargetMode};
+use crate::attacks::{ATTACKS, Aim};
 use crate::data::{Remarks, Spec, Splits, shown};
 use crate::experiment::POISON_SETTINGS;
 use crate::experiment::protocol::DESCRIBING;
@@ -31,10 +31,18 @@ pub(super) fn note(Remarks { left_out, notices }: &Remarks, kept: usize) {
     notices.iter().for_each(|notice| say!("{notice}"));
 }
 
-/// Says which class is the target, once nothing is left to be refused.
-pub(super) fn announce_target(label: u32, mode: TargetMode, classes: &[String]) {
-    if let Some(class) = classes.get(label as usize).filter(|_| mode != TargetMode::AllToAll) {
-        say!("target: class {label}, `{class}`");
+/// Says which class is the target, and of which class alone, once nothing is left to be refused.
+pub(super) fn announce_target(aim: &Aim, classes: &[String]) {
+    let say = |what: &str, label: u32| {
+        if let Some(class) = classes.get(label as usize) {
+            say!("{what}: class {label}, `{class}`");
+        }
+    };
+    if let Some(source) = &aim.source {
+        say("source", source.class);
+    }
+    if aim.mode.has_target() {
+        say("target", aim.target);
     }
 }
 

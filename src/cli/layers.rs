@@ -88,7 +88,7 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     match attacks::find(&protocol.attack) {
         Ok(entry) => {
             protocol.attack = entry.name.into();
-            protocol.options = entry.complete(&protocol.options)?;
+            protocol.options = protocol.options.complete(entry.name, entry.options).map_err(within)?;
             if !given.contains_key("target_mode") {
                 protocol.target_mode = entry.mode;
             }
@@ -258,6 +258,26 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_numbers_with_commas_or_a_list_in_a_file() {
+        let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol;
+        let (_place, path) = config("attack = \"TaCT\"\nsource = 4\ncovers = [2, 3]\n");
+        let given = of(&["--attack", "tact", "--source", "4", "--covers", "2, 3"]);
+        assert_eq!(of(&["--config", &path]), given);
+        assert_eq!(given.target_mode, TargetMode::SourceSpecific);
+        assert!(toml::to_string(&given).expect("toml").contains("covers = [2, 3]\n"));
+        assert_eq!(of(&["--attack", "TaCT"]).options.0["covers"].to_string(), "5,7");
+        let does = "give labels of classes, 5,7 for two";
+        for (text, is) in [("[]", "[]"), ("\"2,3\"", "\"2,3\""), ("5", "5")] {
+            let (_place, path) = config(&format!("attack = \"TaCT\"\ncovers = {text}\n"));
+            assert_eq!(refusal(&["--config", &path]), format!("{path}: TaCT: covers `{is}` does not do: {does}"));
+        }
+        let parsed = Line::try_parse_from(["dau", "--attack", "TaCT", "--covers", "2;3"]).err().expect("refused").to_string();
+        assert!(parsed.contains(does), "{parsed}");
+        assert!(refusal(&["--attack", "TaCT", "--target-mode", "all-to-one"]).starts_with("TaCT is always source-specific"));
+        assert!(refusal(&["--target-mode", "source-specific"]).starts_with("BadNets knows no source class"));
+    }
+
+    #[test]
     fn a_defenses_options_are_its_own_and_filled_in() {
         let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol;
         let rate = |protocol: &Protocol| protocol.options.0.get("unlearn_lr").map(ToString::to_string);
@@ -366,7 +386,8 @@ mod tests {
                 "`mean` is [1, 2], a list; it takes a number, or a list of three, one each for red, green and blue",
             ),
             ("target = [0]", "`target` is [0], a list; it takes a class's number, or its name in quotes"),
-            ("patch = [3]", "`patch` is [3], a list; it takes a whole number of pixels from 1"),
+            ("patch = [3]", "BadNets: patch `[3]` does not do: give a whole number of pixels from 1"),
+            ("patch = [3.5]", "`patch` is [3.5], a list; it takes a whole number of pixels from 1"),
             ("border = { of = 1 }", "`border` is { of = 1 }, a table; it takes "),
             ("draw = 1", "`draw` is 1, a whole number; it takes text in quotes"),
             ("draw = \"some\"", "`draw`: unknown variant `some`, expected `all` or `non-target`"),

@@ -35,10 +35,10 @@ pub fn run(args: &PoisonArgs, global: &Global) -> Result<()> {
     let progress = Progress::new();
     let open = |precision| global.open(precision);
     let images = Images::load(&protocol, &spec, None, &host(&open, &progress)).refuse()?;
-    let Images { folder: images, target, preview, remarks, .. } = images;
+    let Images { folder: images, aim, preview, remarks, .. } = images;
     note(&remarks, images.poisoned.data.len() + images.test.len());
-    announce_target(target, protocol.target_mode, &images.test.classes);
-    let protocol = Protocol { target: Target::Label(target), ..protocol };
+    announce_target(&aim, &images.test.classes);
+    let protocol = Protocol { target: Target::Label(aim.target), ..protocol };
     let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), protocol.seed, protocol.poisoning()?);
     images.write(&args.out, &record, preview.as_ref())?;
 

@@ -12,9 +12,9 @@ use super::flags::DataFlags;
 use super::inputs::{announce_target, image_cache, note, noted};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
-use crate::attacks::{self, Blueprint, Target, TargetMode, TriggeredTest, triggered_test};
+use crate::attacks::{self, Aim, Blueprint, Target, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec, shown};
-use crate::experiment::evaluate::Count;
+use crate::experiment::evaluate::{Count, TriggeredClasses};
 use crate::experiment::{CLASSES, cell};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
@@ -60,10 +60,10 @@ enum SplitName {
 }
 
 pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
-    let (kernels, network, TriggeredTest { data, goal }) = inputs(args, global).refuse()?;
+    let (kernels, network, TriggeredTest { data, goal }, aim) = inputs(args, global).refuse()?;
     announce(&kernels);
-    if let Some(target) = goal.first().filter(|first| goal.iter().all(|goal| goal == *first)) {
-        announce_target(*target, TargetMode::AllToOne, &data.classes);
+    if let Some(aim) = &aim {
+        announce_target(aim, &data.classes);
     }
     let progress = Progress::new();
     let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
@@ -78,21 +78,22 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     }
     let hits = predictions.class.iter().zip(&data.labels).filter(|(said, label)| said == label).count();
     let accuracy = Count { hits, of }.percent();
-    let as_wanted = predictions.class.iter().zip(&goal).filter(|(said, goal)| said == goal).count();
-    let triggered = args.attack.attack.is_some();
+    let asr = TriggeredClasses { class: &predictions.class, labels: &data.labels, goal: goal.as_deref() }.asr();
+    let triggered = aim.is_some();
     let out = args.out.display();
     if global.json {
         let mut json = json!({"out": out.to_string(), "accuracy": accuracy, "counts": {"accuracy": [hits, of]}});
         if triggered {
-            json["asr"] = Count { hits: as_wanted, of }.percent().into();
-            json["counts"]["asr"] = json!([as_wanted, of]);
+            json["asr"] = asr.percent().into();
+            json["counts"]["asr"] = json!([asr.hits, asr.of]);
         }
         return print_json(&json);
     }
     let name = if triggered { "true label (RA)" } else { "accuracy" };
     print(&format!("{}: {name} {accuracy:.2} % ({hits}/{of})\n", data.name))?;
     if triggered {
-        print(&format!("attacker's label (ASR) {:.2} % ({as_wanted}/{of})\n", Count { hits: as_wanted, of }.percent()))?;
+        let wanted = if goal.is_some() { "attacker's label" } else { "a wrong label" };
+        print(&format!("{wanted} (ASR) {:.2} % ({}/{})\n", asr.percent(), asr.hits, asr.of))?;
     }
     print(&format!("{}: {out}\n", if csv { "classes" } else { "logits" }))
 }
@@ -129,7 +130,8 @@ pub(super) fn class_names(checkpoint: &Path, classes: usize) -> Result<Vec<Strin
     Ok(names)
 }
 
-fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, TriggeredTest)> {
+/// With an attack, beside the triggered images, what it is to do.
+fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, TriggeredTest, Option<Aim>)> {
     let flags = &args.data;
     let spec = Spec::find(flags.dataset.as_deref().unwrap_or(Spec::names()[0]))?;
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
@@ -153,14 +155,14 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
         let options = LoadOptions { image_size: Some(network.spec.image_size), ..options };
         let (data, remarks) = data::load_unlabelled(&spec, dir, &options, &names)?;
         note(&remarks, data.len());
-        return Ok((kernels, network, TriggeredTest { data, goal: Vec::new() }));
+        return Ok((kernels, network, TriggeredTest { data, goal: None }, None));
     }
     let splits = noted(data::load(&spec, &options)?);
     let data = match args.split {
         SplitName::Train => splits.train,
         SplitName::Test => splits.test,
     };
-    let images = stamped(data, &args.attack, options.seed)?;
+    let (images, aim) = stamped(data, &args.attack, options.seed)?;
 
     let wanted = ModelSpec {
         name: args.model.clone().unwrap_or(network.spec.name.clone()),
@@ -172,21 +174,23 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
     let network = if wanted == network.spec { network } else { Network::load_as(&kernels, &args.checkpoint, &wanted)? };
     let (have, want) = (images.data.size, network.spec.image_size);
     ensure!(have == want, "{} takes images of {want} pixels, not {have}: drop --image-size", args.checkpoint.display());
-    Ok((kernels, network, images))
+    Ok((kernels, network, images, aim))
 }
 
 /// The images as they are or, with an attack, those that show whether it works, with its trigger.
-fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<TriggeredTest> {
+fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<(TriggeredTest, Option<Aim>)> {
     let AttackFlags { attack, options, target_mode, target } = flags;
     let Some(name) = attack else {
         let stray = !options.options.0.is_empty() || target_mode.is_some() || target.is_some();
         ensure!(!stray, "--target, --target-mode and an attack's options describe an attack: give --attack too, or drop them");
-        return Ok(TriggeredTest { data, goal: Vec::new() });
+        return Ok((TriggeredTest { data, goal: None }, None));
     };
     let entry = attacks::find(name)?;
     let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.options, help: None })?;
     let target = target.as_ref().unwrap_or(&Target::Label(0)).label(&data.classes)?;
-    Ok(triggered_test(&data, attack.as_ref(), target_mode.unwrap_or(entry.mode), target))
+    let aim = entry.aim(target_mode.unwrap_or(entry.mode), target, &options.options)?;
+    aim.check(data.classes.len())?;
+    Ok((triggered_test(&data, attack.as_ref(), &aim), Some(aim)))
 }
 
 /// `path,label,confidence`: what each image is taken for, and with what probability.

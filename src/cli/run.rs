@@ -111,7 +111,7 @@ pub(super) fn prepare(
     let images = &experiment.images;
     note(&images.remarks, images.folder.poisoned.data.len() + images.folder.test.len());
     announce(&experiment.kernels);
-    announce_target(images.target, experiment.protocol.target_mode, &images.folder.test.classes);
+    announce_target(&images.aim, &images.folder.test.classes);
     Ok(experiment)
 }
 

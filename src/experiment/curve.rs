@@ -50,8 +50,8 @@ pub(super) struct Gauge<'a> {
     /// The clean images, then the triggered ones.
     images: Dataset,
     clean: usize,
-    /// Of the triggered ones.
-    goal: Option<Vec<u32>>,
+    /// Where there are triggered ones: the labels that the attacker wants, if any wrong one will not do.
+    goal: Option<Option<Vec<u32>>>,
 }
 
 impl<'a> Gauge<'a> {
@@ -77,7 +77,7 @@ impl<'a> Gauge<'a> {
             images.pixels.extend(pixels);
             images.labels.extend(labels);
             images.paths.extend(paths);
-            chosen.iter().map(|&i| triggered.goal[i]).collect()
+            triggered.goal.as_ref().map(|goal| chosen.iter().map(|&i| goal[i]).collect())
         });
         Gauge { kernels, store, part, observer, batch, images, clean, goal }
     }
@@ -106,7 +106,8 @@ impl<'a> Gauge<'a> {
         let batch = self.batch.min(self.images.len().max(1));
         let class = Predictor::new(self.kernels, network, batch)?.run(&self.images, &Silent)?.class;
         let ((clean, triggered), (labels, true_labels)) = (class.split_at(self.clean), self.images.labels.split_at(self.clean));
-        let triggered = self.goal.as_ref().map(|goal| TriggeredClasses { class: triggered, labels: true_labels, goal });
+        let triggered =
+            self.goal.as_ref().map(|goal| TriggeredClasses { class: triggered, labels: true_labels, goal: goal.as_deref() });
         let found = model_metrics(clean, labels, triggered, None);
         let (stage, steps) = (stage.to_string(), network.steps());
         self.kept(&CurvePoint { stage, epoch, steps, acc: found.acc, asr: found.asr, ra: found.ra })?;
@@ -166,7 +167,7 @@ mod tests {
         let digits = load(&Spec::find("digits").expect("built in"), &LoadOptions::default()).expect("built in");
         let (train, test) = (digits.train.subset(&(0..60).collect::<Vec<_>>()), digits.test);
         let others: Vec<usize> = (0..test.len()).filter(|&i| test.labels[i] != 3).collect();
-        let triggered = TriggeredTest { data: test.subset(&others), goal: vec![3; others.len()] };
+        let triggered = TriggeredTest { data: test.subset(&others), goal: Some(vec![3; others.len()]) };
         let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"));
         let place = tempfile::tempdir().expect("a folder");
         let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");

@@ -43,8 +43,18 @@ pub struct TriggeredClasses<'a> {
     pub class: &'a [u32],
     /// The true labels; no image's is the one that the attacker wants for it.
     pub labels: &'a [u32],
-    /// The labels that the attacker wants.
-    pub goal: &'a [u32],
+    /// The labels that the attacker wants; none where any wrong one will do.
+    pub goal: Option<&'a [u32]>,
+}
+
+impl TriggeredClasses<'_> {
+    /// Those that get the label that the attacker wants.
+    pub fn asr(&self) -> Count {
+        match self.goal {
+            Some(goal) => Count::of(self.class.iter().zip(goal).map(|(class, goal)| class == goal)),
+            None => Count::of(self.class.iter().zip(self.labels).map(|(class, label)| class != label)),
+        }
+    }
 }
 
 /// How well a split finds the poison of a simulated attack.
@@ -71,7 +81,7 @@ pub fn model_metrics(
     let same = |a: &[u32], b: &[u32]| Count::of(a.iter().zip(b).map(|(a, b)| a == b));
     ModelMetrics {
         acc: Count::of(clean().map(|(c, l)| c == l)),
-        asr: triggered.map(|t| same(t.class, t.goal)),
+        asr: triggered.map(|t| t.asr()),
         ra: triggered.map(|t| same(t.class, t.labels)),
         t: target.map(|target| Count::of(clean().filter(|(_, l)| **l == target).map(|(c, l)| c == l))),
     }
@@ -127,7 +137,7 @@ mod tests {
 
     #[test]
     fn counts_by_the_definitions() {
-        let triggered = TriggeredClasses { class: &[0, 0, 2, 1], labels: &[1, 2, 2, 2], goal: &[0; 4] };
+        let triggered = TriggeredClasses { class: &[0, 0, 2, 1], labels: &[1, 2, 2, 2], goal: Some(&[0; 4]) };
         let m = model_metrics(&[0, 1, 2, 0], &[0, 1, 1, 2], Some(triggered), Some(0));
         assert_eq!(m.acc, Count { hits: 2, of: 4 });
         assert_eq!(m.asr, Some(Count { hits: 2, of: 4 }));
@@ -143,7 +153,14 @@ mod tests {
 
     #[test]
     fn all_to_all_counts_every_image_against_its_own_goal() {
-        let triggered = TriggeredClasses { class: &[1, 2, 2, 2], labels: &[0, 1, 2, 1], goal: &[1, 2, 0, 2] };
+        let triggered = TriggeredClasses { class: &[1, 2, 2, 2], labels: &[0, 1, 2, 1], goal: Some(&[1, 2, 0, 2]) };
+        let m = model_metrics(&[0], &[0], Some(triggered), None);
+        assert_eq!((m.asr, m.ra, m.t), (Some(Count { hits: 3, of: 4 }), Some(Count { hits: 1, of: 4 }), None));
+    }
+
+    #[test]
+    fn untargeted_counts_every_class_but_the_true_one() {
+        let triggered = TriggeredClasses { class: &[1, 2, 2, 0], labels: &[0, 1, 2, 1], goal: None };
         let m = model_metrics(&[0], &[0], Some(triggered), None);
         assert_eq!((m.asr, m.ra, m.t), (Some(Count { hits: 3, of: 4 }), Some(Count { hits: 1, of: 4 }), None));
     }

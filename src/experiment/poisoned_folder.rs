@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use super::cell::cell;
 use super::image_list::{ImageList, Places};
 use super::{POISON, PREVIEW, StoreError};
-use crate::attacks::{Poisoned, Role, Target, TargetMode, TriggeredTest};
+use crate::attacks::{Aim, Poisoned, Role, Target, TargetMode, TriggeredTest};
 use crate::data::{Dataset, LoadOptions, Remarks, Spec, Splits, is_plain, load_classes, load_parts};
 use crate::files::write_atomic;
 
@@ -91,7 +91,8 @@ impl PoisonedFolder {
         write(POISON, &bytes)
     }
 
-    /// Reads a folder; `mode` and `target` say what the trigger is to do. Beside it, what there is to say of its files.
+    /// Reads a folder; `mode` and `target` say what the trigger is to do. Beside it, that in labels, and what there is to say of its
+    /// files. Source-specific: its triggered images are taken to be of the source class.
     ///
     /// # Errors
     /// Images that cannot be read, a record that names others, no poisoned image, no such target class.
@@ -101,22 +102,23 @@ impl PoisonedFolder {
         opts: &LoadOptions,
         mode: TargetMode,
         target: &Target,
-    ) -> Result<(PoisonedFolder, Remarks), StoreError> {
+    ) -> Result<(PoisonedFolder, Aim, Remarks), StoreError> {
         let Splits { train, test, mut remarks } = load_parts(spec, dir, opts)?;
-        let target = target.label(&train.classes)?;
+        let aim = Aim { mode, target: target.label(&train.classes)?, source: None };
+        aim.check(train.classes.len())?;
         let triggered = match dir.join(TRIGGERED) {
             place if place.is_dir() => {
                 let (all, more) = load_classes(spec, &place, opts, &train.classes)?;
                 remarks.notices.extend(more.notices);
-                let tested: Vec<usize> = (0..all.len()).filter(|&i| mode.tests(all.labels[i], target)).collect();
-                Some(TriggeredTest::new(all.subset(&tested), mode, target)).filter(|t| !t.data.is_empty())
+                let tested: Vec<usize> = (0..all.len()).filter(|&i| aim.tests(all.labels[i], all.classes.len())).collect();
+                Some(TriggeredTest::new(all.subset(&tested), &aim)).filter(|t| !t.data.is_empty())
             }
             _ => None,
         };
         let path = dir.join(POISON);
         let text = fs::read_to_string(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
         let (roles, original_labels) = parse(&text, dir, &train)?;
-        Ok((PoisonedFolder { poisoned: Poisoned { data: train, roles, original_labels }, test, triggered }, remarks))
+        Ok((PoisonedFolder { poisoned: Poisoned { data: train, roles, original_labels }, test, triggered }, aim, remarks))
     }
 }
 

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use super::channels::{Channels, normalisation};
 use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, RESERVE, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
 use super::{Asked, TRAIN};
-use crate::attacks::{self, ATTACKS, Draw, PoisonOptions, Target, TargetMode};
+use crate::attacks::{self, ATTACKS, Aim, Draw, PoisonOptions, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::{self, DEFENSES, Defense, options_of};
 use crate::gpu::Precision;
@@ -149,6 +149,7 @@ impl Protocol {
         if self.poisoned.is_none() {
             let entry = attacks::find(&self.attack)?;
             entry.complete(&self.attack_options())?;
+            entry.aim(self.target_mode, 0, &self.attack_options())?;
             let useless = self.surrogate.is_some() && !entry.needs_surrogate;
             ensure!(!useless, "{} is made without a clean network: leave out --surrogate", entry.name);
         }
@@ -188,10 +189,9 @@ impl Protocol {
         normalisation(self.mean, self.std)
     }
 
-    /// `target` is the label that [`Protocol::target`] stands for.
-    pub fn poison_options(&self, target: u32) -> PoisonOptions {
-        let (rate, mode, draw) = (self.poison_rate, self.target_mode, self.draw);
-        PoisonOptions { rate, mode, target, seed: self.seed, draw }
+    /// How much is poisoned, to the end `aim`.
+    pub fn poison_options(&self, aim: &Aim) -> PoisonOptions {
+        PoisonOptions { rate: self.poison_rate, aim: aim.clone(), seed: self.seed, draw: self.draw }
     }
 
     /// Those that say how images were poisoned, for [`POISON_SETTINGS`].

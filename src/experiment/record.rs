@@ -80,28 +80,33 @@ pub struct DatasetFacts {
 pub struct PoisonFacts {
     /// The attack, by name.
     pub attack: String,
-    /// What the trigger is to do: all-to-one, all-to-all or clean-label.
+    /// What the trigger is to do, as [`crate::attacks::TargetMode::name`].
     pub mode: String,
-    /// The target class's label.
+    /// The target class's label; of no meaning where the mode has no one target.
     pub target: u32,
     /// The target class's name.
     pub target_name: String,
+    /// Source-specific alone: the name of the class whose triggered test images ASR and RA are shares of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_name: Option<String>,
     /// Share of poisoned training images, percent.
     pub rate: f64,
     /// Number of poisoned training images.
     pub count: usize,
-    /// Number of images changed nearly as the trigger would, with their true label.
+    /// Number of images changed as the trigger would, or nearly, with their true label.
     pub negatives: usize,
     /// Share of training images whose label is wrong, percent; null where the labels before are not known.
     pub dirty_rate: Option<f64>,
 }
 
-/// One network's figures, percent; ASR and RA are null without triggered test images, T is null for all-to-all.
+/// One network's figures, percent; ASR and RA are null without triggered test images, T is null where the mode has no one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Accuracy on all clean test images.
     pub acc: f64,
-    /// Triggered test images that are given the attacker's label: of other classes than the target, or all of all-to-all.
+    /// Triggered test images that are given the label that the attacker wants, untargeted: any but the true one. They are of other
+    /// classes than the target; of all in all-to-all and untargeted, of the upper half in multi-target, of the source class alone in
+    /// source-specific.
     pub asr: Option<f64>,
     /// The same images, given their true label.
     pub ra: Option<f64>,
@@ -257,6 +262,7 @@ mod tests {
                 mode: "clean-label".into(),
                 target: 2,
                 target_name: "two".into(),
+                source_name: None,
                 rate: 100.0 / 3.0,
                 count: 1,
                 negatives: 0,

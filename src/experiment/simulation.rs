@@ -183,8 +183,9 @@ impl Simulation {
             poison: PoisonFacts {
                 attack: protocol.attack.clone(),
                 mode: protocol.target_mode.name().into(),
-                target: self.images.target,
-                target_name: train.classes[self.images.target as usize].clone(),
+                target: self.images.aim.target,
+                target_name: train.classes[self.images.aim.target as usize].clone(),
+                source_name: self.source().map(|source| train.classes[source as usize].clone()),
                 rate: 100.0 * count as f64 / train.len() as f64,
                 count,
                 negatives: self.poisoned().count(Role::Negative),
@@ -208,6 +209,13 @@ impl Simulation {
         results.judge();
         store.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
         Ok(results)
+    }
+
+    /// Source-specific: the class whose test images carry the trigger, where there is one.
+    fn source(&self) -> Option<u32> {
+        let triggered = self.images.folder.triggered.as_ref().filter(|_| self.images.aim.mode == TargetMode::SourceSpecific)?;
+        let labels = &triggered.data.labels;
+        labels.first().copied().filter(|first| labels.iter().all(|label| label == first))
     }
 
     /// The training images by what they are and what the defense says of them.
@@ -234,7 +242,7 @@ impl Simulation {
 
     /// The label that triggered images are to be taken for, if it is one.
     fn target(&self) -> Option<u32> {
-        Some(self.images.target).filter(|_| self.protocol.target_mode != TargetMode::AllToAll)
+        Some(self.images.aim.target).filter(|_| self.protocol.target_mode.has_target())
     }
 
     /// ACC, ASR, RA and T of one network, and its confusion matrix on clean images.
@@ -246,7 +254,8 @@ impl Simulation {
             return Ok((model_metrics(&clean_class, &clean.labels, None, target), confused));
         };
         let triggered_class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
-        let triggered = TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: &triggered.goal };
+        let triggered =
+            TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: triggered.goal.as_deref() };
         Ok((model_metrics(&clean_class, &clean.labels, Some(triggered), target), confused))
     }
 }

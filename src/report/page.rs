@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::charts::{Axes, Heat, Line, Spread, heat, lines, spreads};
 use super::networks;
 use super::sweep::as_markdown;
+use super::table::tested;
 use crate::data::shown;
 use crate::experiment::sweep::SweepRow;
 use crate::experiment::{Figures, INSPECTION, Inspection, METRICS, PREVIEW, Record, Store};
@@ -182,16 +183,22 @@ pub fn sentences(record: &Record) -> Vec<String> {
     let (before, after) = (&record.undefended, &record.defended);
     let goal = match record.poison.mode.as_str() {
         "all-to-all" => "the class after their own".to_string(),
+        "untargeted" => "a class that they are not".to_string(),
+        "multi-target" => "the class that the attacker wants".to_string(),
         _ => format!("`{}`", record.poison.target_name),
+    };
+    let images = match &record.poison.source_name {
+        Some(source) => format!("test images of `{source}`"),
+        None => "test images".to_string(),
     };
     let mut said = Vec::new();
     if let (Some(asr), Some(left), Some(restored)) = (before.asr, after.asr, after.ra) {
         said.push(match record.implanted {
             Some(true) => format!(
-                "The network that was trained on all images has a backdoor: of the test images with the trigger it takes {asr:.1} % for {goal}."
+                "The network that was trained on all images has a backdoor: of the {images} with the trigger it takes {asr:.1} % for {goal}."
             ),
             _ => format!(
-                "The attack did not work: of the test images with the trigger the network takes only {asr:.1} % for {goal}. What follows says \
+                "The attack did not work: of the {images} with the trigger the network takes only {asr:.1} % for {goal}. What follows says \
                  little about the defense."
             ),
         });
@@ -225,7 +232,8 @@ fn figures(record: &Record) -> String {
         let _ = writeln!(table, "<tr><th>{name}</th>{}</tr>", cells.concat());
     }
     let der = record.der.map_or("not available".into(), |der| format!("{der:.2}"));
-    let _ = writeln!(table, "</table>\n<p>DER {der}.</p>");
+    let note = tested(&record.poison).map_or(String::new(), |note| format!("{}. ", text(&note)));
+    let _ = writeln!(table, "</table>\n<p>{note}DER {der}.</p>");
     table
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::experiment::{Figures, Record};
+use crate::experiment::{Figures, PoisonFacts, Record};
 
 const CELL: usize = 22;
 const NOT_AVAILABLE: &str = "not available";
@@ -16,6 +16,9 @@ pub fn render(results: &Record) -> String {
     let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}T", "percent", "ACC", "ASR", "RA");
     for (name, figures) in [("undefended", &results.undefended), ("defended", &results.defended)] {
         let _ = writeln!(text, "{name:12}{}", row(figures));
+    }
+    if let Some(note) = tested(&results.poison) {
+        let _ = writeln!(text, "{:12}{note}", "");
     }
     let split = &results.split;
     let cell = |name: &str, value| share(Some(value), &split.counts[name]);
@@ -39,7 +42,7 @@ fn heading(results: &Record) -> String {
     let name = if poison.target_name == number { String::new() } else { format!(" ({})", poison.target_name) };
     let goal = match poison.mode.as_str() {
         "all-to-one" => format!("target {number}{name}"),
-        "all-to-all" => "all-to-all".into(),
+        mode @ ("all-to-all" | "untargeted" | "multi-target") => mode.into(),
         mode => format!("{mode}, target {number}{name}"),
     };
     let wrong = poison.dirty_rate.map_or(String::new(), |rate| format!("; {rate:.2} % wrongly labelled"));
@@ -48,6 +51,21 @@ fn heading(results: &Record) -> String {
         "{}, {} on {:.2} % of the training images ({}/{}{wrong}){negatives}, {goal}, seed {}, dau {}\n{}\n",
         data.name, poison.attack, poison.rate, poison.count, data.train, results.seed, results.version, results.adapter
     )
+}
+
+/// What ASR and RA are shares of, where that is not the usual.
+pub(super) fn tested(poison: &PoisonFacts) -> Option<String> {
+    Some(match (poison.mode.as_str(), &poison.source_name) {
+        ("source-specific", Some(source)) => {
+            format!("ASR and RA are over the triggered test images of class `{source}` alone, the source")
+        }
+        ("source-specific", None) => {
+            "ASR and RA are over the triggered test images that there are, which should be of the source class".into()
+        }
+        ("untargeted", _) => "ASR is the share of triggered test images that are taken for any class but their own".into(),
+        ("multi-target", _) => "ASR and RA are over the triggered test images of the upper half of the classes".into(),
+        _ => return None,
+    })
 }
 
 fn row(figures: &Figures) -> String {
@@ -98,6 +116,7 @@ mod tests {
                 mode: "all-to-one".into(),
                 target: 0,
                 target_name: "zero".into(),
+                source_name: None,
                 rate: 10.02,
                 count: 130,
                 negatives: 0,
@@ -168,6 +187,39 @@ seconds     train 40.2, total 40.2
         ] {
             assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_asr_is_a_share_of_is_said_where_it_is_not_the_usual() {
+        let text = |mode: &str, source: Option<&str>| {
+            let mut results = results(450);
+            (results.poison.mode, results.poison.source_name) = (mode.into(), source.map(String::from));
+            render(&results)
+        };
+        for (mode, source, heading, note) in [
+            (
+                "source-specific",
+                Some("one"),
+                "source-specific, target 0 (zero), seed",
+                "            ASR and RA are over the triggered test images of class `one` alone, the source",
+            ),
+            (
+                "untargeted",
+                None,
+                "labelled), untargeted, seed",
+                "            ASR is the share of triggered test images that are taken for any class but their own",
+            ),
+            (
+                "multi-target",
+                None,
+                "labelled), multi-target, seed",
+                "            ASR and RA are over the triggered test images of the upper half of the classes",
+            ),
+        ] {
+            let text = text(mode, source);
+            assert!(text.contains(heading) && text.lines().nth(6) == Some(note), "{text}");
+        }
+        assert!(!text("all-to-all", None).contains("ASR and RA are"));
     }
 
     #[test]

@@ -145,6 +145,28 @@ def corners(x, strength):
     return rounded(x.astype(np.float64) + strength * signal[None, :, :, None])
 
 
+# Adaptive Patch's four patches in cells, 4x4 at these sizes: black, white, red, blue, green, magenta.
+COLOURS = dict(k=(0, 0, 0), w=(255, 255, 255), r=(255, 0, 0), b=(0, 0, 255), g=(0, 255, 0), m=(255, 0, 255))
+PATCHES = ["wkwk kwkw wkwk kwkw", "rrrr rbbr rbbr rrrr", "ggmm gmmg mmgg mggm", "wkkw kwwk kwwk wkkw"]
+OPACITIES = [0.5, 0.2, 0.5, 0.3]
+
+
+def adap_patch(x, which, opacity):
+    size = x.shape[1]
+    side = size // 4
+    cells = np.array([[COLOURS[cell] for cell in row] for row in PATCHES[which].split()], dtype=np.float64)
+    patch = np.kron(cells, np.ones((side // 4, side // 4, 1)))
+    mask = np.zeros((2, 2))
+    mask[which // 2, which % 2] = 1  # top left, top right, bottom left, bottom right
+    corner = np.kron(mask, np.ones((size // 2, size // 2))).astype(bool)
+    rim = np.r_[np.ones(side), np.zeros(size - 2 * side), np.ones(side)].astype(bool)
+    place = corner & rim[:, None] & rim[None, :]
+    layer = np.zeros(x.shape[1:])
+    layer[place] = patch.reshape(-1, 3)
+    weight = opacity * place[None, :, :, None]
+    return rounded((1 - weight) * x.astype(np.float64) + weight * layer)
+
+
 class Linear:
     """A network whose gradients can be written down: features = A x, logits = H features."""
 
@@ -229,6 +251,8 @@ def main():
             "bpp_negative": bpp_negative(x, np.roll(x, -1, axis=0)),
             "ftrojan": frequency(x, 30, 0.713, 0.564),
             "ctrl": frequency(x, 100, 0.877, 0.492),
+            "adap_patch": adap_patch(adap_patch(x, 0, 1), 2, 1),
+            **{f"adap_patch_{i}": adap_patch(x, i, opacity) for i, opacity in enumerate(OPACITIES)},
             "lc": corners(x, 255),
             "lc_40": corners(x, 40),
         }

@@ -75,11 +75,11 @@ mod tests {
         let poison: Vec<bool> = (0..data.len()).map(|i| i % 11 == 3).collect();
         let mut noise = rng::stream(2, "features");
         let mut features = Vec::new();
-        for i in 0..data.len() {
-            let place = match data.labels[i] {
+        for (i, label) in data.labels.iter().enumerate() {
+            let place = match label {
                 _ if poison[i] => 10,
                 7 if i % 2 == 0 => 11,
-                digit => digit as usize,
+                digit => *digit as usize,
             };
             features.extend((0..12).map(|d| if d == place { 6.0 } else { 0.0 } + rng::normal(&mut noise) as f32));
         }

@@ -118,10 +118,7 @@ fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64) {
                 let square = distance(at[a], at[b]);
                 if square > 0.0 {
                     let pull = -2.0 * A * B * square.powf(B - 1.0) / (1.0 + A * square.powf(B));
-                    for j in 0..2 {
-                        let step = rate * clip(pull * (at[a][j] - at[b][j]));
-                        at[a][j] += step;
-                    }
+                    at[a] = moved(at[a], at[b], |apart| rate * clip(pull * apart));
                 }
                 for _ in 0..NEGATIVES {
                     let other = draw.random_range(0..at.len());
@@ -130,14 +127,16 @@ fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64) {
                         continue;
                     }
                     let push = 2.0 * B / ((0.001 + square) * (1.0 + A * square.powf(B)));
-                    for j in 0..2 {
-                        let step = rate * clip(push * (at[a][j] - at[other][j]));
-                        at[a][j] += step;
-                    }
+                    at[a] = moved(at[a], at[other], |apart| rate * clip(push * apart));
                 }
             }
         }
     }
+}
+
+/// `a` after the step that its distance from `b` asks for, along each axis.
+fn moved(a: [f64; 2], b: [f64; 2], step: impl Fn(f64) -> f64) -> [f64; 2] {
+    [a[0] + step(a[0] - b[0]), a[1] + step(a[1] - b[1])]
 }
 
 fn distance(a: [f64; 2], b: [f64; 2]) -> f64 {
