@@ -1,7 +1,8 @@
 //! Fine-tuning on images that are surely clean, and fine-pruning (Liu, Dolan-Gavitt and Garg 2018), which first switches off the channels
 //! that clean images use least.
 
-use super::{Defense, Given, Lab, Split};
+use super::{Defense, Given, Lab, Split, equal_steps};
+use crate::data::Dataset;
 use crate::nn::{Param, ParamKind};
 use crate::options::{Kind, OptionSpec};
 use crate::train::{Network, Predictions, TrainConfig, TrainError, fit, predict};
@@ -51,7 +52,7 @@ impl Defense for FineTuning {
 
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
         let clean = given.clean()?;
-        lab.trained("fine-tuned", || given.victim.duplicate(lab.kernels), clean, &config(lab))
+        lab.trained("fine-tuned", || given.victim.duplicate(lab.kernels), clean, &config(lab, clean))
     }
 }
 
@@ -84,7 +85,14 @@ impl Defense for FinePruning {
         let off = dormant(&said, &clean.labels, weights, lab.options.number(&LOST));
         log::info!("{} of {} channels switched off", off.len(), said.features.len() / clean.len().max(1));
         network.params.write(head, &without(weights, &off, head));
-        fit(lab.kernels, &network, clean, &config(lab), lab.observer, Some(&lab.scratch("fine-pruning.state.safetensors")?))?;
+        fit(
+            lab.kernels,
+            &network,
+            clean,
+            &config(lab, clean),
+            lab.observer,
+            Some(&lab.scratch("fine-pruning.state.safetensors")?),
+        )?;
         // What is off stays off, though gradients reach the classifier.
         let params = network.params.read()?;
         if let Some((_, weights)) = params.iter().find(|(param, _)| param.name == head.name) {
@@ -94,11 +102,12 @@ impl Defense for FinePruning {
     }
 }
 
-fn config(lab: &Lab) -> TrainConfig {
+fn config(lab: &Lab, clean: &Dataset) -> TrainConfig {
     TrainConfig {
         stage: "fine-tune".into(),
         epochs: lab.options.count(&EPOCHS),
         lr: lab.options.number(&LR),
+        batch: equal_steps(clean.len(), lab.training.batch),
         ..lab.training.clone()
     }
 }
