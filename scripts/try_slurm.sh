@@ -85,9 +85,9 @@ attack = ["BadNets", "Blended"]
 defense = ["none", "DAU"]
 END
 done
-"$dau" sweep plain.toml --no-tune >plain.txt
+"$dau" sweep plain.toml >plain.txt
 
-submit() { "$dau" sweep slurm.toml --no-tune --slurm -- --gres=none --time=10; }
+submit() { "$dau" sweep slurm.toml --slurm -- --gres=none --time=10; }
 # Until $1 of the first array's tasks says in its log what $2 is a pattern of, $3 times.
 says() {
     for _ in $(seq 300); do

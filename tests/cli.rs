@@ -467,7 +467,7 @@ fn devices_and_selftest_speak_json() {
 #[test]
 fn a_run_leaves_a_page_that_needs_no_network() {
     let place = place();
-    let said = stderr(&dau(place.path(), &[&["run", "--out", "r", "--no-tune"], &TINY[..]].concat()));
+    let said = stderr(&dau(place.path(), &[&["run", "--out", "r"], &TINY[..]].concat()));
     assert!(said.contains("On images without the trigger its accuracy was"), "{said}");
     let page = fs::read_to_string(place.path().join("r/report.html")).expect("report.html");
     assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
@@ -477,14 +477,14 @@ fn a_run_leaves_a_page_that_needs_no_network() {
     assert_eq!(addresses, page.matches("http://www.w3.org/2000/svg").count());
     // Shown again, it stays as it is; gone, it is made again.
     fs::remove_file(place.path().join("r/report.html")).expect("removed");
-    succeed(place.path(), &[&["run", "--out", "r", "--no-tune"], &TINY[..]].concat());
+    succeed(place.path(), &[&["run", "--out", "r"], &TINY[..]].concat());
     assert_eq!(fs::read_to_string(place.path().join("r/report.html")).expect("made again"), page);
 }
 
 #[test]
 fn images_are_set_aside_for_a_defense_that_needs_clean_ones_and_run_toml_says_so() {
     let place = place();
-    let small = ["--width", "4", "--epochs", "2", "--limit-per-class", "20", "--batch", "32", "--no-tune", "--out", "r"];
+    let small = ["--width", "4", "--epochs", "2", "--limit-per-class", "20", "--batch", "32", "--out", "r"];
     let tuned = ["run", "--defense", "fine-tuning", "--tuning-epochs", "1"];
     let table = succeed(place.path(), &[&tuned[..], &small].concat());
     // Of 200 images one in twenty.

@@ -12,7 +12,7 @@ use common::program::{command, dau, place, refused, stderr, succeed, timeless};
 use rand::RngExt;
 use serde_json::Value;
 
-const RUN: [&str; 17] = [
+const RUN: [&str; 16] = [
     "run",
     "--json",
     "--seed",
@@ -27,7 +27,6 @@ const RUN: [&str; 17] = [
     "16",
     "--unlearn-steps",
     "60",
-    "--no-tune",
     "--out",
     "r",
 ];

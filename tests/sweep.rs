@@ -51,7 +51,7 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     let place = place.path();
     write(place, "s.toml", &SWEEP.replace("OUT", "whole"));
     write(place, "k.toml", &SWEEP.replace("OUT", "killed"));
-    let whole = succeed(place, &["sweep", "s.toml", "--no-tune"]);
+    let whole = succeed(place, &["sweep", "s.toml"]);
     let rows = table(place, "whole");
     assert_eq!(rows.len(), 4, "two attacks by two defenses");
     for row in &rows {
@@ -69,7 +69,7 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
 
     // Killed five times, now one after the other and now two at once, when it has made some files more and at any moment after that.
     let mut rng = dau::rng::stream(u64::from(std::process::id()), "kill");
-    let ways: [&[&str]; 2] = [&["sweep", "k.toml", "--no-tune"], &["sweep", "k.toml", "--no-tune", "--jobs", "2"]];
+    let ways: [&[&str]; 2] = [&["sweep", "k.toml"], &["sweep", "k.toml", "--jobs", "2"]];
     fs::create_dir(place.join("killed")).unwrap();
     for kill in 0..5 {
         let enough = every_file(&place.join("killed")).len() + rng.random_range(3..14);
@@ -90,7 +90,7 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
 
     // What has ended is not done again.
     let says = |args: &[&str]| stderr(&dau(place, args));
-    assert!(says(&["sweep", "k.toml", "--no-tune"]).contains("0 of 8 cells are left"));
+    assert!(says(&["sweep", "k.toml"]).contains("0 of 8 cells are left"));
     assert!(says(&["sweep", "k.toml", "--cell", "3"]).contains("0 of 1 cells are left"));
     let tables = fs::read(place.join("killed/table.md")).unwrap();
     assert_eq!(succeed(place, &["sweep", "k.toml", "--list"]).matches(" ended ").count(), 8);
@@ -100,7 +100,7 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     write(place, "k.toml", &SWEEP.replace("OUT", "killed").replace("seed = [1, 2]", "seed = [2, 3]"));
     let listed = succeed(place, &["sweep", "k.toml", "--list"]);
     assert_eq!((listed.matches(" ended ").count(), listed.matches(" - ").count()), (4, 4), "{listed}");
-    for how in [["--no-tune"].as_slice(), &["--jobs", "2"], &["--table"], &["--slurm", "--dry-run"]] {
+    for how in [[].as_slice(), &["--jobs", "2"], &["--table"], &["--slurm", "--dry-run"]] {
         let args = [&["sweep", "k.toml"], how].concat();
         refused(place, &args, &["killed holds another sweep", "--force to go on there"]);
     }
@@ -125,7 +125,7 @@ fn a_cell_that_fails_is_listed_and_ends_nothing() {
             .replace("[\"none\", \"clustering\"]", "[\"none\"]")
             .replace("attack = [", "attack = [{ name = \"no\", attack = \"SIG\", poison_rate = 0.9 }, "),
     );
-    let done = dau(place, &["sweep", "s.toml", "--no-tune"]);
+    let done = dau(place, &["sweep", "s.toml"]);
     assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
     assert!(stderr(&done).contains("failed: attack no, defense none, seed 1: "), "{}", stderr(&done));
     assert!(stderr(&done).contains("2 of 3 cells have ended"), "{}", stderr(&done));
@@ -136,7 +136,7 @@ fn a_cell_that_fails_is_listed_and_ends_nothing() {
     let rows = table(place, "o");
 
     // The same in processes of their own: what has ended stays, what failed is tried again.
-    let done = dau(place, &["sweep", "s.toml", "--no-tune", "--jobs", "2", "--json"]);
+    let done = dau(place, &["sweep", "s.toml", "--jobs", "2", "--json"]);
     assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
     assert!(stderr(&done).contains("1 of 3 cells are left, 2 at once"), "{}", stderr(&done));
     let found: Value = serde_json::from_slice(&done.stdout).unwrap();
@@ -187,13 +187,13 @@ mod processes {
 
     fn start(place: &Path) -> std::process::Child {
         let log = fs::File::create(place.join("stderr")).unwrap();
-        command(place, &["sweep", "s.toml", "--no-tune", "--jobs", "2"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+        command(place, &["sweep", "s.toml", "--jobs", "2"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// The same as under `nohup`.
     fn start_without_hang_ups(place: &Path) -> std::process::Child {
         let log = fs::File::create(place.join("stderr")).unwrap();
-        let dau = command(place, &["sweep", "s.toml", "--no-tune", "--jobs", "2"]);
+        let dau = command(place, &["sweep", "s.toml", "--jobs", "2"]);
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(dau.get_program()).args(dau.get_args()).current_dir(place);
         shell.envs(dau.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -270,7 +270,7 @@ mod processes {
         long(place);
         let path = slurm(place);
         let submit = |args: &[&str]| {
-            command(place, &[&["sweep", "s.toml", "--no-tune"], args].concat()).env("PATH", &path).output().unwrap()
+            command(place, &[&["sweep", "s.toml"], args].concat()).env("PATH", &path).output().unwrap()
         };
         let none = command(place, &["sweep", "s.toml", "--slurm"]).env("PATH", place).output().unwrap();
         assert_eq!(none.status.code(), Some(2));

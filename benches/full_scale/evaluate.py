@@ -64,7 +64,7 @@ p.add_argument("--limit", help="images a class, for dry runs")
 p.add_argument("--deadline", type=float, default=1e9, help="seconds after which no case is begun or waited for")
 p.add_argument("--jobs", type=int, default=3, help="defenses at a time, beside the training")
 p.add_argument("--decoders", type=int, default=12, help="processes that decode images")
-p.add_argument("--dau-options", default="--no-tune", help="given to scan, unlearn and predict")
+p.add_argument("--dau-options", default="", help="given to scan, unlearn and predict")
 args = p.parse_args()
 if args.table:
     args.out = args.table
@@ -137,7 +137,7 @@ def poison(name):
         clean_ready.wait()
         words = words.replace(CLEAN, str(WORK / "none.safetensors"))
     aimed = ["--seed", args.seed] if name.startswith("a2a") else ["--seed", args.seed, "--target", target(name)]
-    seconds = dau("poison", "--dataset", "CIFAR-10", "--data", DATA, "--out", WORK / f"images-{name}", "--no-tune", *words.split(), *aimed, *LIMIT)
+    seconds = dau("poison", "--dataset", "CIFAR-10", "--data", DATA, "--out", WORK / f"images-{name}", *words.split(), *aimed, *LIMIT)
     say("poisoned", name, f"{seconds:.1f} s")
     return WORK / f"images-{name}"
 

@@ -44,7 +44,7 @@ mod tests {
     use crate::cli::{Cli, subtask};
     use crate::gpu::loss;
 
-    const TINY: &str = "--width 4 --epochs 2 --limit-per-class 10 --batch 16 --unlearn-steps 30 --seed 3 --no-tune --json";
+    const TINY: &str = "--width 4 --epochs 2 --limit-per-class 10 --batch 16 --unlearn-steps 30 --seed 3 --json";
 
     /// Does a command whose devices are lost after so many submits; how it ended, and what is left of the submits.
     fn dau(line: &str, losses: &[usize]) -> (Result<()>, Vec<usize>) {
@@ -114,7 +114,7 @@ mod tests {
         fs::write(place.join("whole/classes.txt"), (0..10).map(|class| format!("{class}\n")).collect::<String>()).unwrap();
         let (made, bad) = (at("whole/backdoored.safetensors"), at("bad"));
         let unlearn = |folder: &str| {
-            format!("unlearn --checkpoint {made} --suspects {bad} --unlearn-steps 60 --no-tune --json --out {}", at(folder))
+            format!("unlearn --checkpoint {made} --suspects {bad} --unlearn-steps 60 --json --out {}", at(folder))
         };
         let took = submits(&unlearn("unlearn"));
         dau(&unlearn("unlearn-lost"), &[took / 2]).0.unwrap();

@@ -153,9 +153,10 @@ pub struct Global {
     /// How convolutions load their operands, instead of what suits the adapter
     #[arg(long, global = true, value_parser = staging())]
     staging: Option<Staging>,
-    /// Choose stagings by the kind of adapter instead of timing them on a GPU's first start (kept in the user's cache folder)
-    #[arg(long, global = true)]
-    no_tune: bool,
+    /// On a GPU: time the ways to run each convolution that was not timed before, some seconds a start, keep the fastest in the user's cache
+    /// folder, and use what is kept; without it the kind of adapter decides, and the same seed gives the same bits at every start
+    #[arg(long, global = true, conflicts_with = "staging")]
+    tune: bool,
     /// Machine-readable output on stdout, all else on stderr
     #[arg(long, global = true)]
     pub json: bool,
@@ -194,7 +195,7 @@ impl Global {
             limits.map(|limits| named("--limits", limits.get_name())),
             self.staging.map(|staging| named("--staging", staging.name())),
         ];
-        let bare = [("--no-tune", usize::from(self.no_tune)), ("-v", self.verbose.into())];
+        let bare = [("--tune", usize::from(self.tune)), ("-v", self.verbose.into())];
         let bare = bare.into_iter().flat_map(|(flag, times)| std::iter::repeat_n(flag.to_string(), times));
         chosen.into_iter().flatten().flatten().chain(bare).collect()
     }
@@ -234,8 +235,8 @@ impl Global {
             );
         }
         // On a CPU driver compiling what is not used costs more than its rule, which was measured, could lose.
-        let by_rule = self.no_tune || self.staging.is_some() || gpu.caps().cpu;
-        Ok(match dirs::cache_dir().filter(|_| !by_rule) {
+        let tune = self.tune && !gpu.caps().cpu;
+        Ok(match dirs::cache_dir().filter(|_| tune) {
             Some(folder) => {
                 let tuning = Tuning::load(&folder.join("dau"), &gpu);
                 Kernels::with_tuning(gpu, tuning)
@@ -336,9 +337,10 @@ mod tests {
 
     #[test]
     fn another_process_is_given_the_same_flags() {
-        let words = ["--backend", "gl", "--limits", "default", "--staging", "workgroup-tile", "--no-tune", "-v", "-v"];
+        let words = ["--backend", "gl", "--limits", "default", "--staging", "workgroup-tile", "-v", "-v"];
         let of = |words: &[&str]| Cli::try_parse_from([&["dau", "devices"], words].concat()).expect("parsed").global.words();
         assert_eq!(of(&words), words);
+        assert_eq!(of(&["--tune"]), ["--tune"]);
         assert!(of(&["--adapter", "1", "--json"]).is_empty());
     }
 

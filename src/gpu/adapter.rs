@@ -142,7 +142,8 @@ impl Caps {
     /// The stagings that the adapter offers.
     pub fn stagings(&self) -> Vec<Staging> {
         let offered = |staging: &Staging| match staging {
-            Staging::SubgroupShuffle => self.subgroup.is_some(),
+            // On GPUs it is slower than the others and takes drivers long to compile (docs/performance.md).
+            Staging::SubgroupShuffle => self.cpu && self.subgroup.is_some(),
             Staging::CooperativeMatrix => self.matrix.is_some(),
             Staging::WorkgroupTile | Staging::RegisterBlock => true,
         };
