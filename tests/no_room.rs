@@ -12,8 +12,7 @@ use common::program::{command, dau, place, stderr, succeed, timeless};
 use common::skipped;
 
 /// About 1 MiB of files.
-const RUN: &str =
-    "run --json --seed 3 --width 4 --epochs 3 --limit-per-class 20 --batch 16 --unlearn-steps 30 --out small/r";
+const RUN: &str = "run --json --seed 3 --width 4 --epochs 3 --limit-per-class 20 --batch 16 --unlearn-steps 30 --out small/r";
 
 fn run(place: &Path) -> Output {
     dau(place, &RUN.split(' ').collect::<Vec<_>>())

@@ -269,9 +269,7 @@ mod processes {
         let place = place.path();
         long(place);
         let path = slurm(place);
-        let submit = |args: &[&str]| {
-            command(place, &[&["sweep", "s.toml"], args].concat()).env("PATH", &path).output().unwrap()
-        };
+        let submit = |args: &[&str]| command(place, &[&["sweep", "s.toml"], args].concat()).env("PATH", &path).output().unwrap();
         let none = command(place, &["sweep", "s.toml", "--slurm"]).env("PATH", place).output().unwrap();
         assert_eq!(none.status.code(), Some(2));
         assert!(stderr(&none).contains("cannot start sbatch") && stderr(&none).contains("--dry-run"), "{}", stderr(&none));

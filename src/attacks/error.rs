@@ -30,6 +30,13 @@ pub enum AttackError {
     TooMany { rate: f64, wanted: usize, images: usize, pool: &'static str, fits: usize },
 
     #[error(
+        "poison rate {rate} asks for {wanted} of the source class's {held} images: half of them have to stay clean, or the network learns to \
+         call the class by another name, whatever the trigger; the most that fits is {:.4}",
+        ((held / 2) as f64 / *images as f64 * 1e4).floor() / 1e4
+    )]
+    SourceSpent { rate: f64, wanted: usize, images: usize, held: usize },
+
+    #[error(
         "{wanted} negatives for {poisoned} poisoned images do not fit: {left} of {images} images are left{of}; try fewer --negatives or a smaller --poison-rate"
     )]
     Negatives { wanted: usize, poisoned: usize, left: usize, images: usize, of: &'static str },

@@ -205,6 +205,9 @@ impl PoisonOptions {
         if wanted > chosen.len() {
             return Err(AttackError::TooMany { rate, wanted, images, pool, fits: chosen.len() });
         }
+        if aim.mode == TargetMode::SourceSpecific && 2 * wanted > chosen.len() {
+            return Err(AttackError::SourceSpent { rate, wanted, images, held: chosen.len() });
+        }
         shuffle(&mut stream(seed, "poison"), &mut chosen);
         chosen.truncate(wanted);
         Ok(chosen)

@@ -113,9 +113,8 @@ mod tests {
         }
         fs::write(place.join("whole/classes.txt"), (0..10).map(|class| format!("{class}\n")).collect::<String>()).unwrap();
         let (made, bad) = (at("whole/backdoored.safetensors"), at("bad"));
-        let unlearn = |folder: &str| {
-            format!("unlearn --checkpoint {made} --suspects {bad} --unlearn-steps 60 --json --out {}", at(folder))
-        };
+        let unlearn =
+            |folder: &str| format!("unlearn --checkpoint {made} --suspects {bad} --unlearn-steps 60 --json --out {}", at(folder));
         let took = submits(&unlearn("unlearn"));
         dau(&unlearn("unlearn-lost"), &[took / 2]).0.unwrap();
         same(&place.join("unlearn-lost"), &place.join("unlearn"), &["defended.safetensors"]);

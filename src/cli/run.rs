@@ -127,6 +127,9 @@ pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
         print(&render(results))?;
     }
     let but = match (results.implanted, results.undefended.asr) {
+        (Some(false), Some(asr)) if asr >= IMPLANTED => {
+            ", but the attack did not implant: the network errs as well without the trigger".into()
+        }
         (Some(false), Some(asr)) => format!(", but the attack did not implant (undefended ASR {asr:.2} %, below {IMPLANTED} %)"),
         (None, _) => ", without triggered test images: whether the attack implanted is not known".into(),
         _ => String::new(),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::evaluate::{Count, ModelMetrics, SplitMetrics};
 use super::{CurvePoint, RESULTS, StageTime, Store, StoreError};
+use crate::attacks::TargetMode;
 
 /// The form of [`Record`]; it changes when a field is renamed, goes or means something else. A new one has a default.
 pub const SCHEMA: u32 = 2;
@@ -37,7 +38,8 @@ pub struct Record {
     pub defended: Figures,
     /// The defense's verdict against the truth.
     pub split: SplitFigures,
-    /// Whether there was a backdoor to defend against, undefended ASR of at least [`IMPLANTED`]; null without an ASR.
+    /// Whether there was a backdoor to defend against: undefended ASR of at least [`IMPLANTED`], untargeted the share that is wrong with the
+    /// trigger of what is right without it; null without an ASR.
     pub implanted: Option<bool>,
     /// Defense effectiveness rating, percent; null without an ASR.
     pub der: Option<f64>,
@@ -210,10 +212,27 @@ impl Record {
         serde_json::from_value(value.clone()).map_err(|e| damaged(e.to_string()))
     }
 
+    fn untargeted(&self) -> bool {
+        self.poison.mode == TargetMode::Untargeted.name()
+    }
+
+    /// What the trigger brings about in the undefended network, percent: ASR; of an untargeted attack, which plain errors are a success of, the share that
+    /// is wrong with the trigger of what is right without it.
+    fn effect(&self) -> Option<f64> {
+        let Figures { acc, asr, .. } = self.undefended;
+        asr.map(|asr| if self.untargeted() { 100.0 * (1.0 - (100.0 - asr) / acc.max(f64::MIN_POSITIVE)).max(0.0) } else { asr })
+    }
+
     /// Says whether the attack implanted, and what the figures themselves warn of.
     pub fn judge(&mut self) {
-        self.implanted = self.undefended.asr.map(|asr| asr >= IMPLANTED);
+        self.implanted = self.effect().map(|effect| effect >= IMPLANTED);
         match self.undefended.asr {
+            Some(asr) if self.untargeted() && self.implanted == Some(false) => self.warnings.push(format!(
+                "the attack did not implant: undefended the network errs on {asr:.2} % with the trigger and on {:.2} % without, so that the \
+                 trigger turns less than {IMPLANTED} % of what is right without it, and the defended figures say little; try more --epochs, a \
+                 smaller --lr or a higher --poison-rate",
+                100.0 - self.undefended.acc
+            )),
             Some(asr) if asr < IMPLANTED => self.warnings.push(format!(
                 "the attack did not implant: undefended ASR is {asr:.2} %, below {IMPLANTED} %, so the defended figures say little; \
                  try more --epochs, a smaller --lr or a higher --poison-rate"

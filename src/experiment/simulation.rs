@@ -207,6 +207,14 @@ impl Simulation {
             config: serde_json::to_value(protocol)?,
         };
         results.judge();
+        if protocol.corrupt_split > 0.0 {
+            let (flagged, images) = (results.split.flagged, train.len());
+            let moved = swapped(protocol.corrupt_split, flagged, images - flagged);
+            results.warnings.push(format!(
+                "the split was made worse for measuring: {moved} of {flagged} flagged images changed places with others; its precision, recall and \
+                 AUROC are those after"
+            ));
+        }
         store.write(RESULTS, (serde_json::to_string_pretty(&results)? + "\n").as_bytes())?;
         Ok(results)
     }
@@ -260,13 +268,18 @@ impl Simulation {
     }
 }
 
+/// How many of the flagged change places where `share` of them is asked for.
+fn swapped(share: f64, flagged: usize, others: usize) -> usize {
+    ((share * flagged as f64).round() as usize).min(others)
+}
+
 /// `split` with `share` of its flagged samples changing places with others, drawn by `seed`: each takes over the other's verdict and score.
 fn corrupted(mut split: Split, share: f64, seed: u64) -> Split {
     let (mut flagged, mut others): (Vec<usize>, Vec<usize>) = (0..split.flagged.len()).partition(|&i| split.flagged[i]);
     let mut draw = rng::stream(seed, "corrupt split");
     rng::shuffle(&mut draw, &mut flagged);
     rng::shuffle(&mut draw, &mut others);
-    let count = (share * flagged.len() as f64).round() as usize;
+    let count = swapped(share, flagged.len(), others.len());
     for (a, b) in flagged.into_iter().take(count).zip(others) {
         split.flagged.swap(a, b);
         split.score.swap(a, b);

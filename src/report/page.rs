@@ -197,6 +197,11 @@ pub fn sentences(record: &Record) -> Vec<String> {
             Some(true) => format!(
                 "The network that was trained on all images has a backdoor: of the {images} with the trigger it takes {asr:.1} % for {goal}."
             ),
+            _ if record.poison.mode == "untargeted" => format!(
+                "The attack did not work: of the {images} the network takes {asr:.1} % for {goal} with the trigger, and {:.1} % without. What \
+                 follows says little about the defense.",
+                100.0 - before.acc
+            ),
             _ => format!(
                 "The attack did not work: of the {images} with the trigger the network takes only {asr:.1} % for {goal}. What follows says \
                  little about the defense."

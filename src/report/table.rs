@@ -167,6 +167,25 @@ seconds     train 40.2, total 40.2
         assert_eq!((results(359).implanted, results(360).implanted), (Some(false), Some(true)), "360 of 450 are 80 %");
     }
 
+    /// A network that knows nothing errs on nearly every image, with the trigger and without.
+    #[test]
+    fn plain_errors_are_no_untargeted_attack() {
+        let judged = |acc: f64, asr: f64| {
+            let mut record = results(450);
+            (record.poison.mode, record.warnings) = ("untargeted".into(), Vec::new());
+            (record.undefended.acc, record.undefended.asr) = (acc, Some(asr));
+            record.judge();
+            (record.implanted, record.warnings.join(" "))
+        };
+        // Of 90 % that are right without the trigger 18 or 19 are right with it.
+        assert_eq!([81.9, 82.1].map(|asr| judged(90.0, asr).0), [Some(false), Some(true)]);
+        let (implanted, warning) = judged(10.4, 89.4);
+        assert!(
+            implanted == Some(false) && warning.contains("errs on 89.40 % with the trigger and on 89.60 % without"),
+            "{warning}"
+        );
+    }
+
     #[test]
     fn figures_without_triggered_images_and_poison_of_all_modes_are_said() {
         let mut without = results(450);
