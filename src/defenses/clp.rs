@@ -6,7 +6,7 @@
 
 use faer::{Mat, Side};
 
-use super::{Defense, Given, Lab, Split};
+use super::{Defense, Given, Lab, Split, outliers};
 use crate::nn::ParamKind;
 use crate::options::{Kind, OptionSpec};
 use crate::train::{Network, TrainError};
@@ -85,14 +85,6 @@ fn bounds(weights: &[f32], [out, inputs]: [usize; 2], gamma: &[f32], variance: &
     (0..out).map(bound).collect()
 }
 
-/// Who lies over the mean by more than so many standard deviations (of a sample, as PyTorch's).
-fn outliers(bounds: &[f64], deviations: f64) -> Vec<usize> {
-    let n = bounds.len() as f64;
-    let mean = bounds.iter().sum::<f64>() / n;
-    let deviation = (bounds.iter().map(|b| (b - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
-    (0..bounds.len()).filter(|&i| bounds[i] > mean + deviations * deviation).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,14 +105,5 @@ mod tests {
         for (found, numpy) in found.iter().zip([12.92978284016833, 1.8401867600125275, 3.412857432827886]) {
             assert!((found - numpy).abs() < 1e-5 * numpy, "{found}, NumPy says {numpy}");
         }
-    }
-
-    #[test]
-    fn outliers_lie_over_the_mean_by_so_many_deviations() {
-        let mut bounds = vec![1.0, 1.2, 0.9, 1.1, 0.8, 1.0, 1.05, 0.95, 1.0, 1.0, 1.0, 1.0, 9.0, 1.0];
-        assert_eq!(outliers(&bounds, 3.0), [12]);
-        assert_eq!(outliers(&bounds, 4.0), [0; 0]);
-        bounds[12] = 0.0;
-        assert_eq!(outliers(&bounds, 3.0), [0; 0], "what lies far below is none");
     }
 }

@@ -6,7 +6,7 @@
 //! its entropy is that of a histogram with bins of .01 deviations; a channel is switched off by its batch norm's weight, and the shift
 //! stays. Their code looks at one batch of images, this at more.
 
-use super::{Defense, Given, Lab, Split};
+use super::{Defense, Given, Lab, Split, outliers};
 use crate::options::{Kind, OptionSpec};
 use crate::rng;
 use crate::train::{LayerExtremes, Network, TrainError, extremes};
@@ -54,8 +54,7 @@ impl Defense for EntropyPruning {
         let params = network.params.read()?;
         let mut off = 0;
         for layer in &layers {
-            let entropy = entropies(layer);
-            let below = outliers(&entropy, lab.options.number(&DEVIATIONS));
+            let below = uneven(layer, lab.options.number(&DEVIATIONS));
             let name = format!("{}.weight", layer.name);
             let Some((param, weights)) = params.iter().find(|(param, _)| param.name == name) else { continue };
             let mut weights = weights.clone();
@@ -66,6 +65,12 @@ impl Defense for EntropyPruning {
         log::info!("{off} of {} channels switched off", layers.iter().map(|layer| layer.channels).sum::<usize>());
         Ok(network)
     }
+}
+
+/// The channels whose entropy lies under the layer's mean by more than so many standard deviations.
+fn uneven(layer: &LayerExtremes, deviations: f64) -> Vec<usize> {
+    let lacking: Vec<f64> = entropies(layer).iter().map(|entropy| -entropy).collect();
+    outliers(&lacking, deviations)
 }
 
 /// Of each channel, in nats. The bins of all channels of a layer begin at the least standardised value of them all; a channel that does
@@ -89,14 +94,6 @@ fn entropies(layer: &LayerExtremes) -> Vec<f64> {
     channels.iter().map(entropy).collect()
 }
 
-/// Which lie under the mean by more than so many standard deviations (of a sample, as PyTorch's).
-fn outliers(entropy: &[f64], deviations: f64) -> Vec<usize> {
-    let n = entropy.len() as f64;
-    let mean = entropy.iter().sum::<f64>() / n;
-    let deviation = (entropy.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
-    (0..entropy.len()).filter(|&i| entropy[i] < mean - deviations * deviation).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,12 +112,19 @@ mod tests {
         assert_eq!(entropies(&still), [0.0]);
     }
 
+    /// Of twenty channels one has two kinds of values, a tenth of them far off, and one has values spread evenly.
     #[test]
-    fn channels_far_under_their_layers_mean_are_outliers() {
-        let mut entropy: Vec<f64> = (0..20).map(|i| 5.0 + 0.01 * f64::from(i % 5)).collect();
-        entropy[7] = 2.0;
-        entropy[9] = 9.0;
-        assert_eq!(outliers(&entropy, 2.0), [7], "what lies over the mean stays");
-        assert_eq!(outliers(&entropy, 4.0), [0; 0]);
+    fn a_channel_of_two_kinds_of_values_is_uneven_and_an_even_one_is_not() {
+        let (images, channels) = (400, 20);
+        let mut noise = rng::stream(1, "activations");
+        let of = |i: usize, channel: usize, noise: f64| match channel {
+            7 => noise * 0.05 + if i % 10 == 0 { 9.0 } else { 0.0 },
+            9 => i as f64,
+            _ => noise,
+        };
+        let high: Vec<f32> =
+            (0..images * channels).map(|k| of(k / channels, k % channels, rng::normal(&mut noise)) as f32).collect();
+        let layer = LayerExtremes { name: "bn".into(), channels, low: high.clone(), high };
+        assert_eq!(uneven(&layer, 3.0), [7]);
     }
 }

@@ -138,6 +138,14 @@ fn equal_steps(images: usize, batch: usize) -> usize {
     images.div_ceil(images.div_ceil(batch).max(1)).max(1)
 }
 
+/// Which lie over the mean by more than so many standard deviations (of a sample, as PyTorch's).
+fn outliers(values: &[f64], deviations: f64) -> Vec<usize> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
+    (0..values.len()).filter(|&i| values[i] > mean + deviations * deviation).collect()
+}
+
 /// A fresh network, trained as the victim was on what is not flagged; the victim where nothing is.
 fn retrained(lab: &Lab, given: &Given, split: &Split) -> Result<Network, TrainError> {
     let Given { train, victim, .. } = given;
@@ -188,6 +196,15 @@ mod tests {
         let message = find("Mona").err().expect("not known").to_string();
         let known: Vec<&str> = DEFENSES.iter().map(|defense| defense.name()).collect();
         assert_eq!(message, format!("unknown defense `Mona`; known are {}", known.join(", ")));
+    }
+
+    #[test]
+    fn outliers_lie_over_the_mean_by_so_many_deviations() {
+        let mut bounds = vec![1.0, 1.2, 0.9, 1.1, 0.8, 1.0, 1.05, 0.95, 1.0, 1.0, 1.0, 1.0, 9.0, 1.0];
+        assert_eq!(outliers(&bounds, 3.0), [12]);
+        assert_eq!(outliers(&bounds, 4.0), [0; 0]);
+        bounds[12] = 0.0;
+        assert_eq!(outliers(&bounds, 3.0), [0; 0], "what lies far below is none");
     }
 
     #[test]
