@@ -118,7 +118,7 @@ mod tests {
         let (images, channels) = (400, 20);
         let mut noise = rng::stream(1, "activations");
         let of = |i: usize, channel: usize, noise: f64| match channel {
-            7 => noise * 0.05 + if i % 10 == 0 { 9.0 } else { 0.0 },
+            7 => noise * 0.05 + if i.is_multiple_of(10) { 9.0 } else { 0.0 },
             9 => i as f64,
             _ => noise,
         };
