@@ -106,7 +106,7 @@ fn a_manifest_makes_the_same_poisoned_set_again() {
         assert_eq!(csv.lines().next(), Some("index,original_label,given_label,role"));
         assert_eq!(csv.lines().count(), 1 + 65 + (65.0 * attack.negatives()) as usize, "{name}");
         for text in [csv.clone(), csv.replace('\n', "\r\n")] {
-            let again = Poisoned::from_manifest(&TRAIN, attack.as_ref(), 2, &text).expect("a good manifest");
+            let again = Poisoned::from_manifest(&TRAIN, &[(attack.as_ref(), 2)], &text).expect("a good manifest");
             assert_eq!(again.data.pixels, made.data.pixels);
             assert_eq!(again.data.labels, made.data.labels);
             assert_eq!(again.roles, made.roles);
@@ -119,7 +119,7 @@ fn a_manifest_makes_the_same_poisoned_set_again() {
 fn refuses_a_manifest_that_is_damaged_or_of_other_images() {
     let read = |rows: &str| {
         let csv = format!("index,original_label,given_label,role\n{rows}");
-        Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), 0, &csv).expect_err("refused").to_string()
+        Poisoned::from_manifest(&TRAIN, &[(attack("BadNets").as_ref(), 0)], &csv).expect_err("refused").to_string()
     };
     let label = TRAIN.labels[3];
     let other = (label + 1) % 10;
@@ -134,8 +134,8 @@ fn refuses_a_manifest_that_is_damaged_or_of_other_images() {
     }
     assert!(read("").contains("no poisoned image is listed"));
     assert!(read(&format!("3,{label},{label},negative")).contains("no poisoned image is listed"));
-    let headless =
-        Poisoned::from_manifest(&TRAIN, attack("BadNets").as_ref(), 0, "3,1,0,poisoned").expect_err("refused").to_string();
+    let headless = Poisoned::from_manifest(&TRAIN, &[(attack("BadNets").as_ref(), 0)], "3,1,0,poisoned");
+    let headless = headless.expect_err("refused").to_string();
     assert!(headless.contains("line 1: expected `index,original_label,given_label,role`"), "{headless}");
 }
 
@@ -173,7 +173,7 @@ fn the_triggered_test_has_every_other_class_with_its_true_labels() {
     for name in ["BadNets", "Blended"] {
         let attack = attack(name);
         let triggered = triggered_test(&TEST, attack.as_ref(), &aim(TargetMode::AllToOne, 3));
-        assert_eq!((triggered.data.len(), &triggered.goal), (450, &Some(vec![3; 450])));
+        assert_eq!((triggered.data.len(), &triggered.goal), (450, &vec![Some(3); 450]));
         let others = (0..TEST.len()).filter(|&i| TEST.labels[i] != 3);
         for (at, i) in others.enumerate() {
             let mut image = TEST.image(i).to_vec();
@@ -194,7 +194,7 @@ fn all_to_all_gives_the_next_class_and_tests_every_image() {
     assert!((0..10).all(|class| poisoned.iter().any(|&i| TRAIN.labels[i] == class)), "of every class");
     let triggered = triggered_test(&TEST, attack("BadNets").as_ref(), &aim(TargetMode::AllToAll, 3));
     assert_eq!((triggered.data.len(), &triggered.data.labels), (500, &TEST.labels));
-    assert!(triggered.goal.expect("there").iter().zip(&TEST.labels).all(|(goal, label)| *goal == (label + 1) % 10));
+    assert!(triggered.goal.iter().zip(&TEST.labels).all(|(goal, label)| *goal == Some((label + 1) % 10)));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn clean_label_poisons_the_target_class_alone_and_leaves_all_labels() {
     let made = in_mode(TargetMode::CleanLabel, "SIG");
     assert_eq!((places(&made).len(), made.dirty_rate()), (65, Some(0.0)));
     assert!(places(&made).iter().all(|&i| TRAIN.labels[i] == 3));
-    assert_eq!(triggered_test(&TEST, attack("SIG").as_ref(), &aim(TargetMode::CleanLabel, 3)).goal, Some(vec![3; 450]));
+    assert_eq!(triggered_test(&TEST, attack("SIG").as_ref(), &aim(TargetMode::CleanLabel, 3)).goal, [Some(3); 450]);
     // Class 0 has 128 training digits, 9.87 % of them all.
     let options = PoisonOptions { aim: aim(TargetMode::CleanLabel, 0), ..options(0.1, 0, 0, Draw::All) };
     let message = poison(&TRAIN, attack("SIG").as_ref(), &options).expect_err("refused").to_string();
@@ -224,7 +224,7 @@ fn untargeted_gives_each_image_some_wrong_label_and_tests_every_image() {
     let less = poison(&TRAIN, attack("Blended").as_ref(), &less).expect("fits");
     assert!(places(&less).iter().all(|&i| less.data.labels[i] == made.data.labels[i]));
     let triggered = triggered_test(&TEST, attack("Blended").as_ref(), &aim(TargetMode::Untargeted, 3));
-    assert_eq!((triggered.data.labels, triggered.goal), (TEST.labels.clone(), None));
+    assert_eq!((triggered.data.labels, triggered.goal), (TEST.labels.clone(), vec![None; 500]));
     let one = Dataset { classes: vec!["only".into()], labels: vec![0; TRAIN.len()], ..TRAIN.clone() };
     let alone = PoisonOptions { aim: aim(TargetMode::Untargeted, 0), ..options(0.05, 0, 0, Draw::All) };
     let message = poison(&one, attack("Blended").as_ref(), &alone).expect_err("refused").to_string();
@@ -240,7 +240,7 @@ fn multi_target_takes_the_upper_half_of_the_classes_for_the_lower() {
     assert!((5..10).all(|class| poisoned.iter().any(|&i| TRAIN.labels[i] == class)), "of every class there");
     let triggered = triggered_test(&TEST, attack("BadNets").as_ref(), &aim(TargetMode::MultiTarget, 3));
     let upper: Vec<u32> = TEST.labels.iter().copied().filter(|label| *label >= 5).collect();
-    assert_eq!(triggered.goal, Some(upper.iter().map(|label| label - 5).collect()));
+    assert_eq!(triggered.goal, upper.iter().map(|label| Some(label - 5)).collect::<Vec<_>>());
     assert_eq!(triggered.data.labels, upper);
     // Of an odd number the class in the middle is left alone, and no two go to one.
     let odd = aim(TargetMode::MultiTarget, 0);
@@ -277,7 +277,7 @@ fn tact_poisons_its_source_alone_and_covers_two_other_classes() {
     }
     // ASR is over the source class: 50 of the 500 test images.
     let triggered = triggered_test(&TEST, attack("TaCT").as_ref(), &aim);
-    assert_eq!((triggered.data.labels, triggered.goal), (vec![1; 50], Some(vec![3; 50])));
+    assert_eq!((triggered.data.labels, triggered.goal), (vec![1; 50], vec![Some(3); 50]));
 
     let refused = |options: PoisonOptions, given: Options, target: u32| {
         let aim = entry.aim(TargetMode::SourceSpecific, target, &given).expect("goes with it");
@@ -397,10 +397,10 @@ fn a_poisoned_folder_reads_back_as_it_was_written() {
     assert!(csv.lines().skip(1).all(|line| line.contains(",'=") && !line.contains(",=")), "{csv}");
     let spec = Spec::find("digits").expect("known");
     let options = LoadOptions { image_size: Some(16), ..Default::default() };
-    let (read, to, _) =
-        PoisonedFolder::read(&dir, &spec, &options, TargetMode::AllToOne, &Target::Name("=3".into())).expect("read");
+    let wanted = (TargetMode::AllToOne, Target::Name("=3".into()));
+    let (read, to, _) = PoisonedFolder::read(&dir, &spec, &options, &[wanted]).expect("read");
 
-    assert_eq!(to, aim(TargetMode::AllToOne, 3));
+    assert_eq!(to, [aim(TargetMode::AllToOne, 3)]);
 
     /// Images, labels and what else is known of them, in an order that does not hang on where they lie.
     fn sorted<T: Ord>(data: &Dataset, of: impl Fn(usize) -> T) -> Vec<(Vec<u8>, u32, T)> {
@@ -411,8 +411,7 @@ fn a_poisoned_folder_reads_back_as_it_was_written() {
     let facts = |p: &Poisoned| sorted(&p.data, |i| (p.roles[i].name(), p.original_labels.as_ref().expect("known")[i]));
     assert!(facts(&read.poisoned) == facts(&made), "training images, labels before and after, roles");
     assert!(sorted(&read.test, |_| ()) == sorted(&test, |_| ()), "test images");
-    let (back, goal) =
-        (read.triggered.expect("there"), |t: &TriggeredTest| sorted(&t.data, |i| t.goal.as_ref().expect("known")[i]));
+    let (back, goal) = (read.triggered.expect("there"), |t: &TriggeredTest| sorted(&t.data, |i| t.goal[i]));
     assert!(goal(&back) == goal(&triggered), "triggered images and what the attacker wants");
     // A class that is no folder's name would be written elsewhere.
     let mut folder = folder;

@@ -25,9 +25,9 @@ pub enum AttackError {
     #[error("poison rate {rate} of {images} training images rounds to no sample: one sample is a rate of {:.6}", 1.0 / *images as f64)]
     NoSample { rate: f64, images: usize },
 
-    #[error("poison rate {rate} asks for {wanted} of {images} images, but {fits} are of {pool}: the most that fits is {:.4}",
+    #[error("poison rate {rate} asks for {wanted} of {images} images, but {fits} are of {pool}{less}: the most that fits is {:.4}",
         (*fits as f64 / *images as f64 * 1e4).floor() / 1e4)]
-    TooMany { rate: f64, wanted: usize, images: usize, pool: &'static str, fits: usize },
+    TooMany { rate: f64, wanted: usize, images: usize, pool: &'static str, less: &'static str, fits: usize },
 
     #[error(
         "poison rate {rate} asks for {wanted} of the source class's {held} images: half of them have to stay clean, or the network learns to \

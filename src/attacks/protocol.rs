@@ -167,20 +167,24 @@ impl Aim {
 }
 
 impl PoisonOptions {
-    /// Refuses what [`super::poison`] would refuse, before anything is spent on the attack.
+    /// Refuses what poisoning by attacks one after another would refuse, before anything is spent on them.
     ///
     /// # Errors
     /// As [`super::poison`], but for negatives that do not fit.
-    pub fn check(&self, clean: &Dataset) -> Result<(), AttackError> {
-        self.choose(clean).map(drop)
+    pub fn check(attacks: &[PoisonOptions], clean: &Dataset) -> Result<(), AttackError> {
+        let mut taken = vec![false; clean.len()];
+        for options in attacks {
+            options.choose(clean, &taken)?.into_iter().for_each(|i| taken[i] = true);
+        }
+        Ok(())
     }
 
-    /// The images to poison.
+    /// The images to poison, of those that are not `taken`.
     ///
     /// # Errors
     /// A rate outside 0..=1, that rounds to no sample, or that the images to draw from cannot hold; a class that does not
     /// exist; a draw that does not go with the mode.
-    pub(super) fn choose(&self, clean: &Dataset) -> Result<Vec<usize>, AttackError> {
+    pub(super) fn choose(&self, clean: &Dataset, taken: &[bool]) -> Result<Vec<usize>, AttackError> {
         let PoisonOptions { rate, ref aim, seed, draw } = *self;
         let (images, classes) = (clean.len(), clean.classes.len());
         if !(0.0..=1.0).contains(&rate) {
@@ -201,9 +205,10 @@ impl PoisonOptions {
             (_, Draw::NonTarget) => label != aim.target,
             _ => aim.concerns(label, classes),
         };
-        let mut chosen: Vec<usize> = (0..images).filter(|&i| among(clean.labels[i])).collect();
+        let mut chosen: Vec<usize> = (0..images).filter(|&i| among(clean.labels[i]) && !taken[i]).collect();
         if wanted > chosen.len() {
-            return Err(AttackError::TooMany { rate, wanted, images, pool, fits: chosen.len() });
+            let less = if taken.contains(&true) { ", less those of other attacks" } else { "" };
+            return Err(AttackError::TooMany { rate, wanted, images, pool, less, fits: chosen.len() });
         }
         if aim.mode == TargetMode::SourceSpecific && 2 * wanted > chosen.len() {
             return Err(AttackError::SourceSpent { rate, wanted, images, held: chosen.len() });
@@ -213,13 +218,20 @@ impl PoisonOptions {
         Ok(chosen)
     }
 
-    /// round(`ratio` x poisoned) of the images that are not poisoned; source-specific: of the cover classes.
+    /// round(`ratio` x poisoned) of the images that are neither poisoned nor `taken`; source-specific: of the cover classes.
     ///
     /// # Errors
     /// More than are left.
-    pub(super) fn choose_negatives(&self, poisoned: &[usize], clean: &Dataset, ratio: f64) -> Result<Vec<usize>, AttackError> {
+    pub(super) fn choose_negatives(
+        &self,
+        poisoned: &[usize],
+        clean: &Dataset,
+        ratio: f64,
+        taken: &[bool],
+    ) -> Result<Vec<usize>, AttackError> {
         let (wanted, images) = ((ratio * poisoned.len() as f64).round() as usize, clean.len());
-        let mut is_left: Vec<bool> = clean.labels.iter().map(|label| self.aim.covers(*label)).collect();
+        let mut is_left: Vec<bool> =
+            clean.labels.iter().zip(taken).map(|(label, taken)| self.aim.covers(*label) && !taken).collect();
         for &i in poisoned {
             is_left[i] = false;
         }

@@ -13,6 +13,7 @@ use super::declared_flags::{DeclaredFlags, DetectOptions, PurifyOptions, Trainin
 use crate::attacks::Draw;
 use crate::defenses::DEFENSES;
 use crate::experiment::Channels;
+use crate::experiment::protocol::ALSO;
 use crate::gpu::Precision;
 
 /// The table of `run.toml` that is no setting; a run folder's `run.toml` can be given as `--config`.
@@ -135,13 +136,14 @@ fn defenses() -> String {
     format!("{} [default: {}]", each.join("; "), DEFENSES[0].name())
 }
 
-/// The keys that a configuration file may have: the flags' names.
+/// The keys that a configuration file may have: the flags' names, and the list of further attacks, which no flag describes.
 pub(super) fn known_keys() -> Vec<String> {
     let command = Flags::augment_args(clap::Command::new("keys"));
     command
         .get_arguments()
         .map(|arg| arg.get_id().to_string())
         .filter(|key| !["config", "force"].contains(&key.as_str()))
+        .chain([ALSO.to_string()])
         .collect()
 }
 

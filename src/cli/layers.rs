@@ -11,8 +11,8 @@ use super::inputs::poisoned_as;
 use crate::attacks::{self, ATTACKS};
 use crate::data::{Spec, shown};
 use crate::defenses::{DEFENSES, Defense, find, options_of};
-use crate::experiment::protocol::{RESERVED, one_line, to_table};
-use crate::experiment::{Protocol, RESERVE, TRAINING_OPTIONS, WIDTH};
+use crate::experiment::protocol::{ALSO, RESERVED, one_line, to_table};
+use crate::experiment::{AttackPlan, Protocol, RESERVE, TRAINING_OPTIONS, WIDTH};
 use crate::nn::MODELS;
 use crate::options::OptionError;
 
@@ -55,6 +55,10 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
     };
     if given.contains_key("dataset") {
         given.insert("dataset".into(), spec.name.clone().into());
+    }
+
+    if let Some(also) = given.get_mut(ALSO) {
+        complete_also(also).map_err(|e| anyhow!("{source}: {e}"))?;
     }
 
     let defaults = to_table(&Protocol::defaults(&spec))?;
@@ -111,6 +115,22 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         }
     }
     Ok(Resolved { protocol, given })
+}
+
+/// Gives each attack beside the first the settings that were not given for it.
+///
+/// # Errors
+/// No list of attacks; what [`AttackPlan::read`] refuses, with the place in the list.
+fn complete_also(also: &mut Value) -> Result<()> {
+    let Value::Array(list) = also else {
+        bail!("`{ALSO}` is {also}: give each further attack as a table of its own, [[{ALSO}]]")
+    };
+    for (number, value) in list.iter_mut().enumerate() {
+        let within = |e: anyhow::Error| anyhow!("[[{ALSO}]] {}: {e}", number + 1);
+        let Value::Table(given) = value else { return Err(within(anyhow!("{value} is no table of an attack's settings"))) };
+        *value = Table::try_from(AttackPlan::read(given).map_err(within)?)?.into();
+    }
+    Ok(())
 }
 
 /// Takes out of a file's settings the options of other defenses than the one that a flag chose, and says so: a run's `run.toml` can be
@@ -346,6 +366,7 @@ mod tests {
         let args = ["--limit-per-class", "9", "--data", "x", "--attack", "LC", "--surrogate", "s"];
         let mut settings = resolve(&Table::new(), &flags(&args)).expect("resolved").protocol;
         settings.poisoned = Some("p".into());
+        settings.also = vec![settings.attacks().remove(0)];
         let options = ATTACKS.iter().flat_map(|entry| entry.options).chain(TRAINING_OPTIONS);
         let options = options.chain(DEFENSES.iter().flat_map(|defense| options_of(*defense)));
         settings.options = Options(options.map(|option| (option.name.to_string(), option.default())).collect());

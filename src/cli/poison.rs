@@ -18,6 +18,9 @@ use crate::experiment::{Images, Protocol, vet_poisoned};
 /// Arguments of `dau poison`.
 #[derive(Args, Clone, Debug)]
 pub struct PoisonArgs {
+    /// Settings as a TOML file, which may have several attacks; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -28,17 +31,21 @@ pub struct PoisonArgs {
 }
 
 pub fn run(args: &PoisonArgs, global: &Global) -> Result<()> {
-    let flags = Flags { data: args.data.clone(), poison: args.poison.clone(), out: Some(args.out.clone()), ..Flags::default() };
+    let (data, poison, out) = (args.data.clone(), args.poison.clone(), Some(args.out.clone()));
+    let flags = Flags { config: args.config.clone(), data, poison, out, ..Flags::default() };
     let protocol = resolve(&Table::new(), &flags).refuse()?.protocol;
     vet_poisoned(&args.out).refuse()?;
     let spec = Spec::find(&protocol.dataset).refuse()?;
     let progress = Progress::new();
     let open = |precision| global.open(precision);
     let images = Images::load(&protocol, &spec, None, &host(&open, &progress)).refuse()?;
-    let Images { folder: images, aim, preview, remarks, .. } = images;
+    let Images { folder: images, aims, preview, remarks, .. } = images;
     note(&remarks, images.poisoned.data.len() + images.test.len());
-    announce_target(&aim, &images.test.classes);
-    let protocol = Protocol { target: Target::Label(aim.target), ..protocol };
+    aims.iter().for_each(|aim| announce_target(aim, &images.test.classes));
+    let mut protocol = Protocol { target: Target::Label(aims[0].target), ..protocol };
+    for (plan, aim) in protocol.also.iter_mut().zip(&aims[1..]) {
+        plan.target = Target::Label(aim.target);
+    }
     let record = format!("# Made by dau {} with seed {}.\n{}", env!("CARGO_PKG_VERSION"), protocol.seed, protocol.poisoning()?);
     images.write(&args.out, &record, preview.as_ref())?;
 

@@ -12,7 +12,7 @@ use super::flags::DataFlags;
 use super::inputs::{announce_target, image_cache, note, noted};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, writable};
-use crate::attacks::{self, Aim, Blueprint, Target, TriggeredTest, triggered_test};
+use crate::attacks::{self, Aim, Blueprint, Target, TargetMode, TriggeredTest, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Spec, shown};
 use crate::experiment::evaluate::{Count, TriggeredClasses};
 use crate::experiment::{CLASSES, cell};
@@ -53,6 +53,9 @@ pub struct PredictArgs {
     out: PathBuf,
 }
 
+/// What a trigger is to do, and the label that it is to bring about for each image; none where any wrong one will do.
+type Goals = (Aim, Vec<Option<u32>>);
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SplitName {
     Train,
@@ -60,9 +63,9 @@ enum SplitName {
 }
 
 pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
-    let (kernels, network, TriggeredTest { data, goal }, aim) = inputs(args, global).refuse()?;
+    let (kernels, network, data, triggered) = inputs(args, global).refuse()?;
     announce(&kernels);
-    if let Some(aim) = &aim {
+    if let Some((aim, _)) = &triggered {
         announce_target(aim, &data.classes);
     }
     let progress = Progress::new();
@@ -78,21 +81,21 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     }
     let hits = predictions.class.iter().zip(&data.labels).filter(|(said, label)| said == label).count();
     let accuracy = Count { hits, of }.percent();
-    let asr = TriggeredClasses { class: &predictions.class, labels: &data.labels, goal: goal.as_deref() }.asr();
-    let triggered = aim.is_some();
+    let asr = |goal| TriggeredClasses { class: &predictions.class, labels: &data.labels, goal }.asr();
     let out = args.out.display();
     if global.json {
         let mut json = json!({"out": out.to_string(), "accuracy": accuracy, "counts": {"accuracy": [hits, of]}});
-        if triggered {
+        if let Some(asr) = triggered.as_ref().map(|(_, goal)| asr(goal)) {
             json["asr"] = asr.percent().into();
             json["counts"]["asr"] = json!([asr.hits, asr.of]);
         }
         return print_json(&json);
     }
-    let name = if triggered { "true label (RA)" } else { "accuracy" };
+    let name = if triggered.is_some() { "true label (RA)" } else { "accuracy" };
     print(&format!("{}: {name} {accuracy:.2} % ({hits}/{of})\n", data.name))?;
-    if triggered {
-        let wanted = if goal.is_some() { "attacker's label" } else { "a wrong label" };
+    if let Some((aim, goal)) = &triggered {
+        let (asr, any) = (asr(goal), aim.mode == TargetMode::Untargeted);
+        let wanted = if any { "a wrong label" } else { "attacker's label" };
         print(&format!("{wanted} (ASR) {:.2} % ({}/{})\n", asr.percent(), asr.hits, asr.of))?;
     }
     print(&format!("{}: {out}\n", if csv { "classes" } else { "logits" }))
@@ -131,7 +134,7 @@ pub(super) fn class_names(checkpoint: &Path, classes: usize) -> Result<Vec<Strin
 }
 
 /// With an attack, beside the triggered images, what it is to do.
-fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, TriggeredTest, Option<Aim>)> {
+fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Dataset, Option<Goals>)> {
     let flags = &args.data;
     let spec = Spec::find(flags.dataset.as_deref().unwrap_or(Spec::names()[0]))?;
     ensure!(args.batch > 0, "--batch 0 does not do: give at least 1");
@@ -155,42 +158,43 @@ fn inputs(args: &PredictArgs, global: &Global) -> Result<(Kernels, Network, Trig
         let options = LoadOptions { image_size: Some(network.spec.image_size), ..options };
         let (data, remarks) = data::load_unlabelled(&spec, dir, &options, &names)?;
         note(&remarks, data.len());
-        return Ok((kernels, network, TriggeredTest { data, goal: None }, None));
+        return Ok((kernels, network, data, None));
     }
     let splits = noted(data::load(&spec, &options)?);
     let data = match args.split {
         SplitName::Train => splits.train,
         SplitName::Test => splits.test,
     };
-    let (images, aim) = stamped(data, &args.attack, options.seed)?;
+    let (data, triggered) = stamped(data, &args.attack, options.seed)?;
 
     let wanted = ModelSpec {
         name: args.model.clone().unwrap_or(network.spec.name.clone()),
         width: args.width.unwrap_or(network.spec.width),
-        classes: images.data.classes.len(),
-        image_size: images.data.size,
+        classes: data.classes.len(),
+        image_size: data.size,
         stem: network.spec.stem,
     };
     let network = if wanted == network.spec { network } else { Network::load_as(&kernels, &args.checkpoint, &wanted)? };
-    let (have, want) = (images.data.size, network.spec.image_size);
+    let (have, want) = (data.size, network.spec.image_size);
     ensure!(have == want, "{} takes images of {want} pixels, not {have}: drop --image-size", args.checkpoint.display());
-    Ok((kernels, network, images, aim))
+    Ok((kernels, network, data, triggered))
 }
 
 /// The images as they are or, with an attack, those that show whether it works, with its trigger.
-fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<(TriggeredTest, Option<Aim>)> {
+fn stamped(data: Dataset, flags: &AttackFlags, seed: u64) -> Result<(Dataset, Option<Goals>)> {
     let AttackFlags { attack, options, target_mode, target } = flags;
     let Some(name) = attack else {
         let stray = !options.options.0.is_empty() || target_mode.is_some() || target.is_some();
         ensure!(!stray, "--target, --target-mode and an attack's options describe an attack: give --attack too, or drop them");
-        return Ok((TriggeredTest { data, goal: None }, None));
+        return Ok((data, None));
     };
     let entry = attacks::find(name)?;
     let attack = entry.build(&Blueprint { size: data.size, seed, options: &options.options, help: None })?;
     let target = target.as_ref().unwrap_or(&Target::Label(0)).label(&data.classes)?;
     let aim = entry.aim(target_mode.unwrap_or(entry.mode), target, &options.options)?;
     aim.check(data.classes.len())?;
-    Ok((triggered_test(&data, attack.as_ref(), &aim), Some(aim)))
+    let TriggeredTest { data, goal, .. } = triggered_test(&data, attack.as_ref(), &aim);
+    Ok((data, Some((aim, goal))))
 }
 
 /// `path,label,confidence`: what each image is taken for, and with what probability.

@@ -111,7 +111,7 @@ pub(super) fn prepare(
     let images = &experiment.images;
     note(&images.remarks, images.folder.poisoned.data.len() + images.folder.test.len());
     announce(&experiment.kernels);
-    announce_target(&images.aim, &images.folder.test.classes);
+    images.aims.iter().for_each(|aim| announce_target(aim, &images.folder.test.classes));
     Ok(experiment)
 }
 
@@ -127,6 +127,7 @@ pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
         print(&render(results))?;
     }
     let but = match (results.implanted, results.undefended.asr) {
+        (Some(false), _) if !results.attacks.is_empty() => ", but not every attack implanted".into(),
         (Some(false), Some(asr)) if asr >= IMPLANTED => {
             ", but the attack did not implant: the network errs as well without the trigger".into()
         }

@@ -51,7 +51,7 @@ pub(super) struct Gauge<'a> {
     images: Dataset,
     clean: usize,
     /// Where there are triggered ones: the labels that the attacker wants, if any wrong one will not do.
-    goal: Option<Option<Vec<u32>>>,
+    goal: Option<Vec<Option<u32>>>,
 }
 
 impl<'a> Gauge<'a> {
@@ -77,7 +77,7 @@ impl<'a> Gauge<'a> {
             images.pixels.extend(pixels);
             images.labels.extend(labels);
             images.paths.extend(paths);
-            triggered.goal.as_ref().map(|goal| chosen.iter().map(|&i| goal[i]).collect())
+            chosen.iter().map(|&i| triggered.goal[i]).collect()
         });
         Gauge { kernels, store, part, observer, batch, images, clean, goal }
     }
@@ -106,9 +106,8 @@ impl<'a> Gauge<'a> {
         let batch = self.batch.min(self.images.len().max(1));
         let class = Predictor::new(self.kernels, network, batch)?.run(&self.images, &Silent)?.class;
         let ((clean, triggered), (labels, true_labels)) = (class.split_at(self.clean), self.images.labels.split_at(self.clean));
-        let triggered =
-            self.goal.as_ref().map(|goal| TriggeredClasses { class: triggered, labels: true_labels, goal: goal.as_deref() });
-        let found = model_metrics(clean, labels, triggered, None);
+        let triggered = self.goal.as_ref().map(|goal| TriggeredClasses { class: triggered, labels: true_labels, goal });
+        let found = model_metrics(clean, labels, triggered, &[]);
         let (stage, steps) = (stage.to_string(), network.steps());
         self.kept(&CurvePoint { stage, epoch, steps, acc: found.acc, asr: found.asr, ra: found.ra })?;
         let name = if self.part == Subtask::AntiLearning { "test by epoch" } else { "test by step" };
@@ -154,6 +153,7 @@ impl Observer for Gauge<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attacks::Aim;
     use crate::data::{LoadOptions, Spec, load};
     use crate::experiment::Asked;
     use crate::gpu::{AdapterChoice, Gpu};
@@ -167,7 +167,8 @@ mod tests {
         let digits = load(&Spec::find("digits").expect("built in"), &LoadOptions::default()).expect("built in");
         let (train, test) = (digits.train.subset(&(0..60).collect::<Vec<_>>()), digits.test);
         let others: Vec<usize> = (0..test.len()).filter(|&i| test.labels[i] != 3).collect();
-        let triggered = TriggeredTest { data: test.subset(&others), goal: Some(vec![3; others.len()]) };
+        let aim = Aim { target: 3, ..Aim::default() };
+        let triggered = TriggeredTest::new(test.subset(&others), &aim);
         let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"));
         let place = tempfile::tempdir().expect("a folder");
         let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");

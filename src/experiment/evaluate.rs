@@ -32,7 +32,7 @@ pub struct ModelMetrics {
     pub asr: Option<Count>,
     /// The same images, those that get their true label.
     pub ra: Option<Count>,
-    /// Accuracy on the clean images of the target class alone; none where every class is one.
+    /// Accuracy on the clean images of the target class alone, of several attacks of all their targets; none where every class is one.
     pub t: Option<Count>,
 }
 
@@ -43,17 +43,20 @@ pub struct TriggeredClasses<'a> {
     pub class: &'a [u32],
     /// The true labels; no image's is the one that the attacker wants for it.
     pub labels: &'a [u32],
-    /// The labels that the attacker wants; none where any wrong one will do.
-    pub goal: Option<&'a [u32]>,
+    /// The label that the attacker wants; none where any wrong one will do.
+    pub goal: &'a [Option<u32>],
 }
 
 impl TriggeredClasses<'_> {
     /// Those that get the label that the attacker wants.
     pub fn asr(&self) -> Count {
-        match self.goal {
-            Some(goal) => Count::of(self.class.iter().zip(goal).map(|(class, goal)| class == goal)),
-            None => Count::of(self.class.iter().zip(self.labels).map(|(class, label)| class != label)),
-        }
+        let each = self.class.iter().zip(self.labels).zip(self.goal);
+        Count::of(each.map(|((class, label), goal)| goal.map_or(class != label, |goal| *class == goal)))
+    }
+
+    /// Those that get their true label.
+    pub fn ra(&self) -> Count {
+        Count::of(self.class.iter().zip(self.labels).map(|(class, label)| class == label))
     }
 }
 
@@ -70,20 +73,19 @@ pub struct SplitMetrics {
     pub auroc: f64,
 }
 
-/// `target`: the class that all triggered images are to be taken for, if it is one.
+/// `targets`: the classes that triggered images are to be taken for, where an attack has one.
 pub fn model_metrics(
     clean_class: &[u32],
     clean_labels: &[u32],
     triggered: Option<TriggeredClasses>,
-    target: Option<u32>,
+    targets: &[u32],
 ) -> ModelMetrics {
     let clean = || clean_class.iter().zip(clean_labels);
-    let same = |a: &[u32], b: &[u32]| Count::of(a.iter().zip(b).map(|(a, b)| a == b));
     ModelMetrics {
         acc: Count::of(clean().map(|(c, l)| c == l)),
         asr: triggered.map(|t| t.asr()),
-        ra: triggered.map(|t| same(t.class, t.labels)),
-        t: target.map(|target| Count::of(clean().filter(|(_, l)| **l == target).map(|(c, l)| c == l))),
+        ra: triggered.map(|t| t.ra()),
+        t: (!targets.is_empty()).then(|| Count::of(clean().filter(|(_, l)| targets.contains(l)).map(|(c, l)| c == l))),
     }
 }
 
@@ -137,8 +139,8 @@ mod tests {
 
     #[test]
     fn counts_by_the_definitions() {
-        let triggered = TriggeredClasses { class: &[0, 0, 2, 1], labels: &[1, 2, 2, 2], goal: Some(&[0; 4]) };
-        let m = model_metrics(&[0, 1, 2, 0], &[0, 1, 1, 2], Some(triggered), Some(0));
+        let triggered = TriggeredClasses { class: &[0, 0, 2, 1], labels: &[1, 2, 2, 2], goal: &[Some(0); 4] };
+        let m = model_metrics(&[0, 1, 2, 0], &[0, 1, 1, 2], Some(triggered), &[0]);
         assert_eq!(m.acc, Count { hits: 2, of: 4 });
         assert_eq!(m.asr, Some(Count { hits: 2, of: 4 }));
         assert_eq!(m.ra, Some(Count { hits: 1, of: 4 }));
@@ -153,21 +155,21 @@ mod tests {
 
     #[test]
     fn all_to_all_counts_every_image_against_its_own_goal() {
-        let triggered = TriggeredClasses { class: &[1, 2, 2, 2], labels: &[0, 1, 2, 1], goal: Some(&[1, 2, 0, 2]) };
-        let m = model_metrics(&[0], &[0], Some(triggered), None);
+        let triggered = TriggeredClasses { class: &[1, 2, 2, 2], labels: &[0, 1, 2, 1], goal: &[1, 2, 0, 2].map(Some) };
+        let m = model_metrics(&[0], &[0], Some(triggered), &[]);
         assert_eq!((m.asr, m.ra, m.t), (Some(Count { hits: 3, of: 4 }), Some(Count { hits: 1, of: 4 }), None));
     }
 
     #[test]
     fn untargeted_counts_every_class_but_the_true_one() {
-        let triggered = TriggeredClasses { class: &[1, 2, 2, 0], labels: &[0, 1, 2, 1], goal: None };
-        let m = model_metrics(&[0], &[0], Some(triggered), None);
+        let triggered = TriggeredClasses { class: &[1, 2, 2, 0], labels: &[0, 1, 2, 1], goal: &[None; 4] };
+        let m = model_metrics(&[0], &[0], Some(triggered), &[]);
         assert_eq!((m.asr, m.ra, m.t), (Some(Count { hits: 3, of: 4 }), Some(Count { hits: 1, of: 4 }), None));
     }
 
     #[test]
     fn without_triggered_images_there_is_no_asr() {
-        let m = model_metrics(&[0, 1], &[0, 0], None, Some(0));
+        let m = model_metrics(&[0, 1], &[0, 0], None, &[0]);
         assert_eq!((m.asr, m.ra, m.acc), (None, None, Count { hits: 1, of: 2 }));
         assert_eq!(der(&m, &m), None);
     }

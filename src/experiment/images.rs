@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 use image::RgbImage;
 
+use super::attack_plan::seed_of;
 use super::surrogate::surrogate;
 use super::{Host, POISON, PoisonedFolder, Protocol, SURROGATE, Store};
-use crate::attacks::{self, Aim, Blueprint, Help, Poisoned, contact_sheet, triggered_test};
+use crate::attacks::{Aim, Attack, Blueprint, Help, PoisonOptions, Poisoned, TriggeredTest, contact_sheet, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Remarks, Spec};
 use crate::train::Network;
 
@@ -15,8 +16,8 @@ pub struct Images {
     pub folder: PoisonedFolder,
     /// Training images that were set aside before any was poisoned; none unless asked for.
     pub reserved: Option<Dataset>,
-    /// What the trigger is to do.
-    pub aim: Aim,
+    /// What each attack's trigger is to do.
+    pub aims: Vec<Aim>,
     /// Clean, triggered and difference images, for the eye.
     pub preview: Option<RgbImage>,
     /// The clean network that the attack was made with.
@@ -34,17 +35,17 @@ impl Images {
         let load_options = protocol.load_options(host.image_cache.clone());
         if let Some(dir) = &protocol.poisoned {
             let options = LoadOptions { limit_per_class: None, skip_unreadable: false, ..load_options };
-            let (folder, aim, remarks) = PoisonedFolder::read(dir, spec, &options, protocol.target_mode, &protocol.target)?;
+            let wanted: Vec<_> = protocol.attacks().into_iter().map(|plan| (plan.target_mode, plan.target)).collect();
+            let (folder, aims, remarks) = PoisonedFolder::read(dir, spec, &options, &wanted)?;
             ensure!(
                 protocol.reserve() == 0.0 && !protocol.defense()?.needs_clean(),
                 "{} needs images that are surely clean, and of images which are poisoned already none can be set aside: let `dau run` poison \
                  them, or leave out --reserve",
                 protocol.defense
             );
-            return Ok(Images { folder, reserved: None, aim, preview: None, surrogate: None, remarks });
+            return Ok(Images { folder, reserved: None, aims, preview: None, surrogate: None, remarks });
         }
         let Protocol { seed, image_size: size, .. } = *protocol;
-        let entry = attacks::find(&protocol.attack)?;
         let mut clean = data::load(spec, &load_options)?;
         let share = protocol.reserve();
         let reserved = (share > 0.0).then(|| {
@@ -52,27 +53,43 @@ impl Images {
             clean.train = rest;
             reserved
         });
-        let chosen = protocol.attack_options();
-        let aim = entry.aim(protocol.target_mode, protocol.target.label(&clean.train.classes)?, &chosen)?;
-        let options = protocol.poison_options(&aim);
-        options.check(&clean.train)?;
-        let surrogate = if entry.needs_surrogate {
+        let plans = protocol.attacks();
+        let aims = plans.iter().map(|plan| plan.aim(&clean.train.classes)).collect::<Result<Vec<Aim>>>()?;
+        let numbered = plans.iter().zip(&aims).enumerate();
+        let options: Vec<PoisonOptions> = numbered.map(|(k, (plan, aim))| plan.poison_options(aim, seed_of(seed, k))).collect();
+        PoisonOptions::check(&options, &clean.train)?;
+        let surrogate = if protocol.needs_surrogate()? {
             let kept = earlier.map(|store| store.path(SURROGATE));
             let checkpoint = kept.as_deref().or(protocol.surrogate.as_deref());
             Some(surrogate(protocol, &clean.train, checkpoint, host)?)
         } else {
             None
         };
-        let help = surrogate.as_ref().map(|surrogate| Help { surrogate, clean: &clean.train, aim: &aim });
-        let attack = entry.build(&Blueprint { size, seed, options: &chosen, help })?;
+        let mut built = Vec::new();
+        for (plan, PoisonOptions { aim, seed, .. }) in plans.iter().zip(&options) {
+            let help = surrogate.as_ref().map(|surrogate| Help { surrogate, clean: &clean.train, aim });
+            built.push(plan.entry()?.build(&Blueprint { size, seed: *seed, options: &plan.options, help })?);
+        }
         let poisoned = match earlier {
-            Some(store) => Poisoned::from_manifest(&clean.train, attack.as_ref(), seed, &store.read(POISON)?)?,
-            None => attacks::poison(&clean.train, attack.as_ref(), &options)?,
+            Some(store) => {
+                let made: Vec<_> = built.iter().map(Box::as_ref).zip(options.iter().map(|options| options.seed)).collect();
+                Poisoned::from_manifest(&clean.train, &made, &store.read(POISON)?)?
+            }
+            None => poison_all(&clean.train, &built, &options)?,
         };
-        let triggered = triggered_test(&clean.test, attack.as_ref(), &aim);
-        drop(attack);
+        let triggered = built.iter().zip(&aims).map(|(attack, aim)| triggered_test(&clean.test, attack.as_ref(), aim)).collect();
+        let triggered = TriggeredTest::of_all(triggered);
+        drop(built);
         let preview = Some(contact_sheet(&clean.train, &poisoned));
-        let folder = PoisonedFolder { poisoned, test: clean.test, triggered: Some(triggered) };
-        Ok(Images { folder, reserved, aim, preview, surrogate: surrogate.map(|s| s.network), remarks: clean.remarks })
+        let folder = PoisonedFolder { poisoned, test: clean.test, triggered };
+        Ok(Images { folder, reserved, aims, preview, surrogate: surrogate.map(|s| s.network), remarks: clean.remarks })
     }
+}
+
+fn poison_all(clean: &Dataset, attacks: &[Box<dyn Attack + '_>], options: &[PoisonOptions]) -> Result<Poisoned> {
+    let mut poisoned = Poisoned::by_nobody(clean);
+    for (attack, options) in attacks.iter().zip(options) {
+        poisoned = poisoned.and(clean, attack.as_ref(), options)?;
+    }
+    Ok(poisoned)
 }

@@ -1,6 +1,7 @@
 //! An experiment: what is asked ([`Protocol`]), the doing ([`Experiment`], with an attack of our own [`Simulation`]), where it is kept ([`Store`]), what was found ([`Record`]),
 //! judged with the truth that no defense sees.
 
+mod attack_plan;
 mod cell;
 mod channels;
 mod curve;
@@ -21,6 +22,7 @@ mod surrogate;
 pub mod sweep;
 mod training;
 
+pub use attack_plan::AttackPlan;
 pub use cell::cell;
 pub use channels::{Channels, normalisation};
 pub use curve::{CurvePoint, START, TRAIN};
@@ -30,7 +32,9 @@ pub use images::Images;
 pub use inspection::{Cloud, Inspection, Look, Projection};
 pub use poisoned_folder::{POISON_SETTINGS, PoisonedFolder, vet_poisoned};
 pub use protocol::Protocol;
-pub use record::{COMMIT, DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SCHEMA, SplitFigures, seconds};
+pub use record::{
+    AttackFigures, COMMIT, DatasetFacts, Figures, IMPLANTED, PoisonFacts, Record, SCHEMA, SEVERAL, SplitFigures, seconds,
+};
 pub use recorder::Recorder;
 pub use simulation::Simulation;
 pub use split_csv::{VERDICTS, parse_split, split_csv};

@@ -2,8 +2,10 @@
 //! ```text
 //! train/<given label>/*.png      the poisoned training set
 //! test/<class>/*.png             clean test images
-//! triggered/<class>/*.png        test images with the trigger, by their true class
-//! poison.csv                     path,original_label,given_label,role: the training images that are not clean
+//! triggered/<class>/*.png        test images with the trigger, by their true class; of several attacks
+//! triggered/<number>/<class>/*.png  those of each, from 1
+//! poison.csv                     path,original_label,given_label,role: the training images that are not clean; of several attacks
+//!                                a further column, attack, has the number of the one that changed an image
 //! poison.toml                    how they were poisoned, as settings
 //! preview.png                    clean, triggered, difference x 10
 //! ```
@@ -11,7 +13,7 @@
 //! path or by its index in the order of `train/` (class by class, each by file name); a role that is not given is `poisoned`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use csv::Writer;
 use image::{ImageFormat, RgbImage};
@@ -29,7 +31,7 @@ pub const POISON_SETTINGS: &str = "poison.toml";
 pub(super) const TRAIN: &str = "train";
 const TEST: &str = "test";
 const TRIGGERED: &str = "triggered";
-const COLUMNS: [&str; 4] = ["path", "original_label", "given_label", "role"];
+const COLUMNS: [&str; 5] = ["path", "original_label", "given_label", "role", "attack"];
 
 /// What a folder of poisoned images holds.
 pub struct PoisonedFolder {
@@ -65,8 +67,11 @@ impl PoisonedFolder {
         let train = &self.poisoned.data;
         let places = write_images(train, &dir.join(TRAIN))?;
         write_images(&self.test, &dir.join(TEST))?;
+        let attacks = self.poisoned.attacks();
         if let Some(triggered) = &self.triggered {
-            write_images(&triggered.data, &dir.join(TRIGGERED))?;
+            for number in 0..attacks {
+                write_images(&triggered.data.subset(&triggered.of(number)), &triggered_place(dir, number, attacks))?;
+            }
         }
         if let Some(preview) = preview {
             write_image(preview, &dir.join(PREVIEW))?;
@@ -79,20 +84,21 @@ impl PoisonedFolder {
 
         let mut csv = Writer::from_writer(Vec::new());
         let failed = |e: csv::Error| StoreError::Encode { path: dir.join(POISON), why: e.to_string() };
-        csv.write_record(COLUMNS).map_err(failed)?;
+        let columns = if attacks > 1 { COLUMNS.len() } else { COLUMNS.len() - 1 };
+        csv.write_record(&COLUMNS[..columns]).map_err(failed)?;
         for (i, place) in places.iter().enumerate().filter(|(i, _)| self.poisoned.roles[*i] != Role::Clean) {
             let class = |label: u32| train.classes[label as usize].as_str();
             let original = self.poisoned.original_labels.as_ref().map_or("", |labels| class(labels[i]));
-            let row =
-                [&format!("{TRAIN}/{place}"), &*cell(original), &*cell(class(train.labels[i])), self.poisoned.roles[i].name()];
-            csv.write_record(row).map_err(failed)?;
+            let (path, number) = (format!("{TRAIN}/{place}"), (self.poisoned.attack[i] + 1).to_string());
+            let row = [&path, &*cell(original), &*cell(class(train.labels[i])), self.poisoned.roles[i].name(), &number];
+            csv.write_record(&row[..columns]).map_err(failed)?;
         }
         let bytes = csv.into_inner().map_err(|e| StoreError::Encode { path: dir.join(POISON), why: e.to_string() })?;
         write(POISON, &bytes)
     }
 
-    /// Reads a folder; `mode` and `target` say what the trigger is to do. Beside it, that in labels, and what there is to say of its
-    /// files. Source-specific: its triggered images are taken to be of the source class.
+    /// Reads a folder; `wanted` says of each attack what its trigger is to do. Beside it, that in labels, and what there is to say of
+    /// its files. Source-specific: its triggered images are taken to be of the source class.
     ///
     /// # Errors
     /// Images that cannot be read, a record that names others, no poisoned image, no such target class.
@@ -100,26 +106,35 @@ impl PoisonedFolder {
         dir: &Path,
         spec: &Spec,
         opts: &LoadOptions,
-        mode: TargetMode,
-        target: &Target,
-    ) -> Result<(PoisonedFolder, Aim, Remarks), StoreError> {
+        wanted: &[(TargetMode, Target)],
+    ) -> Result<(PoisonedFolder, Vec<Aim>, Remarks), StoreError> {
         let Splits { train, test, mut remarks } = load_parts(spec, dir, opts)?;
-        let aim = Aim { mode, target: target.label(&train.classes)?, source: None };
-        aim.check(train.classes.len())?;
-        let triggered = match dir.join(TRIGGERED) {
-            place if place.is_dir() => {
+        let (mut aims, mut triggered) = (Vec::new(), Vec::new());
+        for (number, (mode, target)) in wanted.iter().enumerate() {
+            let aim = Aim { mode: *mode, target: target.label(&train.classes)?, source: None };
+            aim.check(train.classes.len())?;
+            let place = triggered_place(dir, number, wanted.len());
+            triggered.push(if place.is_dir() {
                 let (all, more) = load_classes(spec, &place, opts, &train.classes)?;
                 remarks.notices.extend(more.notices);
                 let tested: Vec<usize> = (0..all.len()).filter(|&i| aim.tests(all.labels[i], all.classes.len())).collect();
-                Some(TriggeredTest::new(all.subset(&tested), &aim)).filter(|t| !t.data.is_empty())
-            }
-            _ => None,
-        };
+                TriggeredTest::new(all.subset(&tested), &aim)
+            } else {
+                TriggeredTest::new(test.subset(&[]), &aim)
+            });
+            aims.push(aim);
+        }
+        let triggered = TriggeredTest::of_all(triggered).filter(|all| !all.data.is_empty());
         let path = dir.join(POISON);
         let text = fs::read_to_string(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
-        let (roles, original_labels) = parse(&text, dir, &train)?;
-        Ok((PoisonedFolder { poisoned: Poisoned { data: train, roles, original_labels }, test, triggered }, aim, remarks))
+        Ok((PoisonedFolder { poisoned: parse(&text, dir, train, wanted.len())?, test, triggered }, aims, remarks))
     }
+}
+
+/// Where the triggered test images of attack `number` are, from 0, of so many.
+fn triggered_place(dir: &Path, number: usize, of: usize) -> PathBuf {
+    let all = dir.join(TRIGGERED);
+    if of > 1 { all.join((number + 1).to_string()) } else { all }
 }
 
 /// Writes every image as `<class>/<index>.png`; returns these names.
@@ -152,18 +167,19 @@ fn write_image(image: &RgbImage, path: &Path) -> Result<(), StoreError> {
     image.save_with_format(path, ImageFormat::Png).map_err(|e| StoreError::Encode { path: path.into(), why: e.to_string() })
 }
 
-/// The roles and, if all are given, the labels before.
-fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<Vec<u32>>), StoreError> {
+/// The training images with the roles and, if all are given, the labels before, which `text` says; of several `attacks` also whose each is.
+fn parse(text: &str, dir: &Path, train: Dataset, attacks: usize) -> Result<Poisoned, StoreError> {
     let path = dir.join(POISON);
     let damaged = |line: usize, why: String| StoreError::List { path: path.clone(), line, why };
-    let places = Places::of(dir, train);
+    let places = Places::of(dir, &train);
     // With a heading the columns may be in any order; without one the first is the path or the index.
     let list = ImageList::read(text, &path, &["path", "index"])?;
-    let [original, given, role] = ["original_label", "given_label", "role"].map(|name| list.column(name));
+    let [original, given, role, attack] = ["original_label", "given_label", "role", "attack"].map(|name| list.column(name));
     let class = |name: &str| train.classes.iter().position(|class| class == name).map(|label| label as u32);
 
     let mut roles = vec![Role::Clean; train.len()];
     let mut before = Some(train.labels.clone());
+    let mut whose = vec![0; train.len()];
     for entry in list.lines() {
         let (line, place, cell) = (entry.number, entry.name(), |column| entry.cell(column));
         let index = places.find(&entry);
@@ -177,6 +193,12 @@ fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<V
         }
         let name = cell(role).unwrap_or(Role::Poisoned.name());
         roles[i] = Role::find(name).ok_or_else(|| damaged(line, format!("`{name}` is no role: poisoned, negative or clean")))?;
+        if attacks > 1 && roles[i] != Role::Clean {
+            let number = cell(attack).unwrap_or_default();
+            let known = number.parse().ok().filter(|number| (1..=attacks).contains(number));
+            whose[i] =
+                known.ok_or_else(|| damaged(line, format!("attack `{number}`: expected the number of one, 1 to {attacks}")))? - 1;
+        }
         match (cell(original).map(|name| (name, class(name))), &mut before) {
             (Some((_, Some(label))), Some(before)) => before[i] = label,
             (Some((name, None)), _) => return Err(damaged(line, format!("`{name}` is no class of {TRAIN}/"))),
@@ -187,5 +209,5 @@ fn parse(text: &str, dir: &Path, train: &Dataset) -> Result<(Vec<Role>, Option<V
     if !roles.contains(&Role::Poisoned) {
         return Err(damaged(1, "no poisoned image is listed".into()));
     }
-    Ok((roles, before))
+    Ok(Poisoned { data: train, roles, attack: whose, original_labels: before })
 }

@@ -11,8 +11,8 @@ use toml::{Table, Value};
 
 use super::channels::{Channels, normalisation};
 use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, RESERVE, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
-use super::{Asked, TRAIN};
-use crate::attacks::{self, ATTACKS, Aim, Draw, PoisonOptions, Target, TargetMode};
+use super::{Asked, AttackPlan, TRAIN};
+use crate::attacks::{ATTACKS, Draw, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::{self, DEFENSES, Defense, options_of};
 use crate::gpu::Precision;
@@ -22,14 +22,21 @@ use crate::options::Options;
 use crate::train::{Normalisation, SgdConfig, TrainConfig};
 
 /// Settings, beside an attack's options, of a simulation: how images are poisoned, and how a verdict is made worse.
-pub(crate) const SIMULATING: [&str; 8] =
-    ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", "surrogate", CORRUPT_SPLIT];
+pub(crate) const SIMULATING: [&str; 9] =
+    ["poisoned", "attack", "target_mode", "target", "poison_rate", "draw", ALSO, "surrogate", CORRUPT_SPLIT];
+
+/// Further attacks on the same set.
+pub(crate) const ALSO: &str = "also";
 
 /// What a network that is trained on all images has nothing to do with.
 pub(crate) const CORRUPT_SPLIT: &str = "corrupt_split";
 
 /// Settings, beside an attack's options, that describe images which are poisoned already.
-pub(crate) const DESCRIBING: [&str; 7] = ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw"];
+pub(crate) const DESCRIBING: [&str; 8] =
+    ["dataset", "image_size", "attack", "target_mode", "target", "poison_rate", "draw", ALSO];
+
+/// Share of the training images that an attack poisons unless another is chosen: BackdoorBench's.
+pub(super) const RATE: f64 = 0.1;
 
 /// Share of the training images that is set aside for a defense that needs clean ones, unless another is chosen: BackdoorBench's.
 pub(crate) const RESERVED: f64 = 0.05;
@@ -65,6 +72,9 @@ pub struct Protocol {
     pub poison_rate: f64,
     /// Whose images are poisoned.
     pub draw: Draw,
+    /// Attacks on the same set beside that one, each on images that those before it left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<AttackPlan>,
     /// Checkpoint of a clean network, for attacks made with its gradients.
     pub surrogate: Option<PathBuf>,
     /// The architecture, by name.
@@ -107,8 +117,9 @@ impl Protocol {
             options: spec.options.clone(),
             target_mode: TargetMode::default(),
             target: Target::Label(0),
-            poison_rate: 0.1,
+            poison_rate: RATE,
             draw: Draw::All,
+            also: Vec::new(),
             surrogate: None,
             model: MODELS[0].name.into(),
             precision: Precision::F32,
@@ -122,7 +133,9 @@ impl Protocol {
 
     /// `runs/cifar-10-badnets-0`.
     pub(crate) fn default_out(&self) -> PathBuf {
-        let name = format!("{}-{}-{}", self.dataset, self.attack, self.seed).to_lowercase();
+        let attacks: Vec<&str> =
+            std::iter::once(&self.attack).chain(self.also.iter().map(|a| &a.attack)).map(String::as_str).collect();
+        let name = format!("{}-{}-{}", self.dataset, attacks.join("-"), self.seed).to_lowercase();
         Path::new("runs").join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
     }
 
@@ -147,11 +160,9 @@ impl Protocol {
     /// Values that no part below checks: those would run, and mean nothing.
     pub(crate) fn check(&self) -> Result<()> {
         if self.poisoned.is_none() {
-            let entry = attacks::find(&self.attack)?;
-            entry.complete(&self.attack_options())?;
-            entry.aim(self.target_mode, 0, &self.attack_options())?;
-            let useless = self.surrogate.is_some() && !entry.needs_surrogate;
-            ensure!(!useless, "{} is made without a clean network: leave out --surrogate", entry.name);
+            self.attacks().iter().try_for_each(AttackPlan::check)?;
+            let useless = self.surrogate.is_some() && !self.needs_surrogate()?;
+            ensure!(!useless, "{} is made without a clean network: leave out --surrogate", self.attack);
         }
         let defense = self.defense()?;
         self.defense_options().complete(defense.name(), options_of(defense))?;
@@ -161,8 +172,6 @@ impl Protocol {
         let needy = self.reserve() == 0.0 && self.poisoned.is_none() && defense.needs_clean();
         ensure!(!needy, "{} needs images that are surely clean: give --reserve a share above 0", defense.name());
         self.normalisation()?;
-        let rate = self.poison_rate;
-        ensure!((0.0..=1.0).contains(&rate), "--poison-rate {rate} is outside 0..1: give a share of the images, .1 for 10 %");
         let corrupt = self.corrupt_split;
         ensure!((0.0..=1.0).contains(&corrupt), "--corrupt-split {corrupt} is outside 0..1: give a share of the flagged images");
         let (pad, size) = (self.options.count(&CROP_PAD), self.image_size);
@@ -189,9 +198,21 @@ impl Protocol {
         normalisation(self.mean, self.std)
     }
 
-    /// How much is poisoned, to the end `aim`.
-    pub fn poison_options(&self, aim: &Aim) -> PoisonOptions {
-        PoisonOptions { rate: self.poison_rate, aim: aim.clone(), seed: self.seed, draw: self.draw }
+    /// The attacks, in the order in which they choose their images.
+    pub fn attacks(&self) -> Vec<AttackPlan> {
+        let Protocol { ref attack, target_mode, ref target, poison_rate, draw, .. } = *self;
+        let (attack, options, target) = (attack.clone(), self.attack_options(), target.clone());
+        let first = AttackPlan { attack, options, target_mode, target, poison_rate, draw };
+        std::iter::once(first).chain(self.also.iter().cloned()).collect()
+    }
+
+    /// Whether an attack is made with a clean network's gradients.
+    ///
+    /// # Errors
+    /// An attack that is unknown.
+    pub fn needs_surrogate(&self) -> Result<bool> {
+        let each: Vec<bool> = self.attacks().iter().map(|plan| Ok(plan.entry()?.needs_surrogate)).collect::<Result<_>>()?;
+        Ok(each.contains(&true))
     }
 
     /// Those that say how images were poisoned, for [`POISON_SETTINGS`].

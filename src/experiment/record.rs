@@ -30,6 +30,9 @@ pub struct Record {
     pub dataset: DatasetFacts,
     /// How they were poisoned.
     pub poison: PoisonFacts,
+    /// Where several attacks poisoned, what each did; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attacks: Vec<AttackFigures>,
     /// The defense, by name.
     pub defense: String,
     /// The network that was trained on everything.
@@ -38,7 +41,7 @@ pub struct Record {
     pub defended: Figures,
     /// The defense's verdict against the truth.
     pub split: SplitFigures,
-    /// Whether there was a backdoor to defend against: undefended ASR of at least [`IMPLANTED`], untargeted the share that is wrong with the
+    /// Whether there was a backdoor to defend against, of several attacks each one's: undefended ASR of at least [`IMPLANTED`], untargeted the share that is wrong with the
     /// trigger of what is right without it; null without an ASR.
     pub implanted: Option<bool>,
     /// Defense effectiveness rating, percent; null without an ASR.
@@ -80,11 +83,11 @@ pub struct DatasetFacts {
 /// How the data was poisoned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoisonFacts {
-    /// The attack, by name.
+    /// The attack, by name; of several the names, a plus sign between them.
     pub attack: String,
-    /// What the trigger is to do, as [`crate::attacks::TargetMode::name`].
+    /// What the trigger is to do, as [`crate::attacks::TargetMode::name`]; [`SEVERAL`] where several attacks are not alike in it.
     pub mode: String,
-    /// The target class's label; of no meaning where the mode has no one target.
+    /// The target class's label, of several attacks the first one's; of no meaning where the mode has no one target.
     pub target: u32,
     /// The target class's name.
     pub target_name: String,
@@ -101,6 +104,31 @@ pub struct PoisonFacts {
     pub dirty_rate: Option<f64>,
 }
 
+/// [`PoisonFacts::mode`] of attacks that are to do different things.
+pub const SEVERAL: &str = "several";
+
+/// What one of several attacks did, percent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttackFigures {
+    /// The attack, by name.
+    pub attack: String,
+    /// As [`PoisonFacts::mode`].
+    pub mode: String,
+    /// The target class's name; of no meaning where the mode has no one target.
+    pub target_name: String,
+    /// As [`PoisonFacts::source_name`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_name: Option<String>,
+    /// Number of its poisoned training images.
+    pub count: usize,
+    /// Those of them that were flagged.
+    pub recall: f64,
+    /// ASR over its triggered test images, undefended and defended; null without such images.
+    pub asr: [Option<f64>; 2],
+    /// RA likewise.
+    pub ra: [Option<f64>; 2],
+}
+
 /// One network's figures, percent; ASR and RA are null without triggered test images, T is null where the mode has no one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
@@ -108,7 +136,7 @@ pub struct Figures {
     pub acc: f64,
     /// Triggered test images that are given the label that the attacker wants, untargeted: any but the true one. They are of other
     /// classes than the target; of all in all-to-all and untargeted, of the upper half in multi-target, of the source class alone in
-    /// source-specific.
+    /// source-specific. Of several attacks, over the triggered images of all.
     pub asr: Option<f64>,
     /// The same images, given their true label.
     pub ra: Option<f64>,
@@ -179,6 +207,15 @@ pub fn seconds(stages: &[StageTime]) -> Map<String, Value> {
     by_name.into_iter().chain([("total", total)]).map(|(name, s)| (name.to_string(), json!(milli(s)))).collect()
 }
 
+/// What a trigger that is to do `mode` brings about in a network of accuracy `acc`, percent: ASR; of an untargeted attack, which plain
+/// errors are a success of, the share that is wrong with the trigger of what is right without it.
+fn effect(mode: &str, asr: f64, acc: f64) -> f64 {
+    match mode == TargetMode::Untargeted.name() {
+        true => 100.0 * (1.0 - (100.0 - asr) / acc.max(f64::MIN_POSITIVE)).max(0.0),
+        false => asr,
+    }
+}
+
 impl Record {
     /// Reads what the program wrote as [`RESULTS`].
     ///
@@ -212,32 +249,34 @@ impl Record {
         serde_json::from_value(value.clone()).map_err(|e| damaged(e.to_string()))
     }
 
-    fn untargeted(&self) -> bool {
-        self.poison.mode == TargetMode::Untargeted.name()
-    }
-
-    /// What the trigger brings about in the undefended network, percent: ASR; of an untargeted attack, which plain errors are a success of, the share that
-    /// is wrong with the trigger of what is right without it.
-    fn effect(&self) -> Option<f64> {
-        let Figures { acc, asr, .. } = self.undefended;
-        asr.map(|asr| if self.untargeted() { 100.0 * (1.0 - (100.0 - asr) / acc.max(f64::MIN_POSITIVE)).max(0.0) } else { asr })
-    }
-
-    /// Says whether the attack implanted, and what the figures themselves warn of.
+    /// Says whether the attack implanted, of several whether all did, and what the figures themselves warn of.
     pub fn judge(&mut self) {
-        self.implanted = self.effect().map(|effect| effect >= IMPLANTED);
-        match self.undefended.asr {
-            Some(asr) if self.untargeted() && self.implanted == Some(false) => self.warnings.push(format!(
+        let Figures { acc, asr, .. } = self.undefended;
+        let works = |mode: &str, asr: Option<f64>| asr.map(|asr| effect(mode, asr, acc) >= IMPLANTED);
+        let each: Option<Vec<bool>> = self.attacks.iter().map(|attack| works(&attack.mode, attack.asr[0])).collect();
+        self.implanted = match self.attacks.is_empty() {
+            true => works(&self.poison.mode, asr),
+            false => each.map(|each| !each.contains(&false)),
+        };
+        let failed = self.attacks.iter().filter(|attack| works(&attack.mode, attack.asr[0]) == Some(false));
+        let failed: Vec<String> = failed.map(|a| format!("{} ({:.2} %)", a.attack, a.asr[0].unwrap_or_default())).collect();
+        match asr {
+            Some(_) if !failed.is_empty() => self.warnings.push(format!(
+                "of the attacks these did not implant, beside their undefended ASR: {}; their defended figures say little; try more --epochs, a \
+                 smaller --lr or a higher poison rate",
+                failed.join(", ")
+            )),
+            Some(_) if self.implanted != Some(false) => {}
+            Some(asr) if self.poison.mode == TargetMode::Untargeted.name() => self.warnings.push(format!(
                 "the attack did not implant: undefended the network errs on {asr:.2} % with the trigger and on {:.2} % without, so that the \
                  trigger turns less than {IMPLANTED} % of what is right without it, and the defended figures say little; try more --epochs, a \
                  smaller --lr or a higher --poison-rate",
-                100.0 - self.undefended.acc
+                100.0 - acc
             )),
-            Some(asr) if asr < IMPLANTED => self.warnings.push(format!(
+            Some(asr) => self.warnings.push(format!(
                 "the attack did not implant: undefended ASR is {asr:.2} %, below {IMPLANTED} %, so the defended figures say little; \
                  try more --epochs, a smaller --lr or a higher --poison-rate"
             )),
-            Some(_) => {}
             None => self.warnings.push("no triggered test images: ASR, RA and DER are not available".into()),
         }
         if self.split.flagged == 0 {
@@ -287,6 +326,16 @@ mod tests {
                 negatives: 0,
                 dirty_rate: None,
             },
+            attacks: vec![AttackFigures {
+                attack: "SIG".into(),
+                mode: "clean-label".into(),
+                target_name: "two".into(),
+                source_name: None,
+                count: 1,
+                recall: 100.0 / 3.0,
+                asr: [Some(99.0), None],
+                ra: [None, Some(1e-9)],
+            }],
             defense: "DAU".into(),
             undefended: figures.clone(),
             defended: figures,

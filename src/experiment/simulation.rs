@@ -6,13 +6,13 @@ use anyhow::Result;
 use image::ImageFormat;
 
 use super::curve::Gauge;
-use super::evaluate::{ModelMetrics, TriggeredClasses, confusion, der, model_metrics, split_metrics};
+use super::evaluate::{Count, ModelMetrics, TriggeredClasses, confusion, der, model_metrics, split_metrics};
 use super::{
-    Asked, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host, INSPECTION, Images, Inspection,
-    POISON, PREVIEW, PoisonFacts, Protocol, RESULTS, Record, SCHEMA, SPLIT, SURROGATE, SplitFigures, Store, Subtask, open_for,
-    parse_split, seconds, split_csv,
+    Asked, AttackFigures, AttackPlan, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host,
+    INSPECTION, Images, Inspection, POISON, PREVIEW, PoisonFacts, Protocol, RESULTS, Record, SCHEMA, SEVERAL, SPLIT, SURROGATE,
+    SplitFigures, Store, Subtask, open_for, parse_split, seconds, split_csv,
 };
-use crate::attacks::{Poisoned, Role, TargetMode};
+use crate::attacks::{Aim, Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
 use crate::defenses::Split;
 use crate::kernel::Kernels;
@@ -154,13 +154,13 @@ impl Simulation {
             return Ok(Record::read(store)?);
         }
         let experiment = self.experiment(store, observer)?;
-        let (before, confused_before) = self.measure(&experiment, &backdoored, "test undefended")?;
-        let (after, confused_after) = self.measure(&experiment, &defended, "test defended")?;
+        let before = self.measure(&experiment, &backdoored, "test undefended")?;
+        let after = self.measure(&experiment, &defended, "test defended")?;
         let triggered = self.images.folder.triggered.as_ref().map(|triggered| &triggered.data);
         let looks = |images| experiment.looks([&backdoored, &defended], images, self.protocol.seed);
         let inspection = Inspection {
             classes: self.train().classes.clone(),
-            confusion: [confused_before, confused_after],
+            confusion: [before.confused.clone(), after.confused.clone()],
             projection: experiment.projection(&backdoored, self.groups(&split), self.protocol.seed)?,
             looks: triggered.map_or(Ok(Vec::new()), looks)?,
         };
@@ -168,7 +168,6 @@ impl Simulation {
         let found = split_metrics(&split.flagged, &split.score, &self.poisoned().is_poison());
 
         let (protocol, train) = (&self.protocol, self.train());
-        let count = self.poisoned().count(Role::Poisoned);
         let mut results = Record {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -180,23 +179,14 @@ impl Simulation {
                 left_out: self.images.remarks.left_out.len(),
                 checksum: train.fingerprint(),
             },
-            poison: PoisonFacts {
-                attack: protocol.attack.clone(),
-                mode: protocol.target_mode.name().into(),
-                target: self.images.aim.target,
-                target_name: train.classes[self.images.aim.target as usize].clone(),
-                source_name: self.source().map(|source| train.classes[source as usize].clone()),
-                rate: 100.0 * count as f64 / train.len() as f64,
-                count,
-                negatives: self.poisoned().count(Role::Negative),
-                dirty_rate: self.poisoned().dirty_rate().map(|rate| 100.0 * rate),
-            },
+            poison: self.poison_facts(),
+            attacks: self.each_attack(&split, [&before, &after]),
             defense: protocol.defense.clone(),
-            undefended: Figures::from(&before),
-            defended: Figures::from(&after),
+            undefended: Figures::from(&before.metrics),
+            defended: Figures::from(&after.metrics),
             split: SplitFigures::from(&found),
             implanted: None,
-            der: der(&before, &after).map(|der| 100.0 * der),
+            der: der(&before.metrics, &after.metrics).map(|der| 100.0 * der),
             seconds: seconds(&store.read_run()?.1.stages),
             adapter: self.kernels.gpu().describe(),
             kernels: self.kernels.choices(),
@@ -219,22 +209,67 @@ impl Simulation {
         Ok(results)
     }
 
-    /// Source-specific: the class whose test images carry the trigger, where there is one.
-    fn source(&self) -> Option<u32> {
-        let triggered = self.images.folder.triggered.as_ref().filter(|_| self.images.aim.mode == TargetMode::SourceSpecific)?;
-        let labels = &triggered.data.labels;
-        labels.first().copied().filter(|first| labels.iter().all(|label| label == first))
+    /// What was poisoned, by all attacks.
+    fn poison_facts(&self) -> PoisonFacts {
+        let (train, plans, aims) = (self.train(), self.protocol.attacks(), &self.images.aims);
+        let names: Vec<&str> = plans.iter().map(|plan| plan.attack.as_str()).collect();
+        let (mode, target) = (aims[0].mode, aims[0].target);
+        let alike = aims.iter().all(|aim| aim.mode == mode);
+        let count = self.poisoned().count(Role::Poisoned);
+        PoisonFacts {
+            attack: names.join(" + "),
+            mode: if alike { mode.name() } else { SEVERAL }.into(),
+            target,
+            target_name: train.classes[target as usize].clone(),
+            source_name: self.source(0).filter(|_| aims.len() == 1),
+            rate: 100.0 * count as f64 / train.len() as f64,
+            count,
+            negatives: self.poisoned().count(Role::Negative),
+            dirty_rate: self.poisoned().dirty_rate().map(|rate| 100.0 * rate),
+        }
+    }
+
+    /// Of several attacks what each did; of one nothing, since the other figures say it.
+    fn each_attack(&self, split: &Split, measured: [&Measured; 2]) -> Vec<AttackFigures> {
+        let (plans, aims, poisoned) = (self.protocol.attacks(), &self.images.aims, self.poisoned());
+        let of = |(number, (plan, aim)): (usize, (AttackPlan, &Aim))| {
+            let its = (0..split.flagged.len()).filter(|&i| poisoned.roles[i] == Role::Poisoned && poisoned.attack[i] == number);
+            let found = Count::of(its.map(|i| split.flagged[i]));
+            let share = |which: fn(&(Count, Count)) -> Count| {
+                measured.map(|m| m.each.get(number).map(which).filter(|count| count.of > 0).map(Count::percent))
+            };
+            AttackFigures {
+                attack: plan.attack,
+                mode: aim.mode.name().into(),
+                target_name: self.train().classes[aim.target as usize].clone(),
+                source_name: self.source(number),
+                count: found.of,
+                recall: found.percent(),
+                asr: share(|each| each.0),
+                ra: share(|each| each.1),
+            }
+        };
+        if aims.len() == 1 { Vec::new() } else { plans.into_iter().zip(aims).enumerate().map(of).collect() }
+    }
+
+    /// Source-specific: the name of the class whose test images carry the trigger of attack `number`, where there is one.
+    fn source(&self, number: usize) -> Option<String> {
+        let specific = self.images.aims[number].mode == TargetMode::SourceSpecific;
+        let triggered = self.images.folder.triggered.as_ref().filter(|_| specific)?;
+        let labels: Vec<u32> = triggered.of(number).into_iter().map(|i| triggered.data.labels[i]).collect();
+        let first = labels.first().copied().filter(|first| labels.iter().all(|label| label == first))?;
+        Some(self.train().classes[first as usize].clone())
     }
 
     /// The training images by what they are and what the defense says of them.
     fn groups(&self, split: &Split) -> Vec<(&'static str, Vec<usize>)> {
-        let (poison, target) = (self.poisoned().is_poison(), self.target());
+        let (poison, targets) = (self.poisoned().is_poison(), self.targets());
         let named = |i: usize| match (poison[i], split.flagged[i]) {
             (true, true) => "poisoned and flagged",
             (true, false) => "poisoned, not flagged",
             (false, true) => "clean but flagged",
-            (false, false) if target == Some(self.train().labels[i]) => "clean, of the target class",
-            (false, false) if target.is_some() => "clean, of other classes",
+            (false, false) if targets.contains(&self.train().labels[i]) => "clean, of the target class",
+            (false, false) if !targets.is_empty() => "clean, of other classes",
             (false, false) => "clean",
         };
         let names = [
@@ -248,24 +283,44 @@ impl Simulation {
         names.into_iter().map(|name| (name, (0..poison.len()).filter(|&i| named(i) == name).collect())).collect()
     }
 
-    /// The label that triggered images are to be taken for, if it is one.
-    fn target(&self) -> Option<u32> {
-        Some(self.images.aim.target).filter(|_| self.protocol.target_mode.has_target())
+    /// The labels that triggered images are to be taken for, of the attacks that have one.
+    fn targets(&self) -> Vec<u32> {
+        self.images.aims.iter().filter(|aim| aim.mode.has_target()).map(|aim| aim.target).collect()
     }
 
-    /// ACC, ASR, RA and T of one network, and its confusion matrix on clean images.
-    fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<(ModelMetrics, Vec<Vec<usize>>)> {
-        let (clean, target) = (&self.images.folder.test, self.target());
+    /// The figures of one network.
+    fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<Measured> {
+        let (clean, targets) = (&self.images.folder.test, self.targets());
         let clean_class = experiment.predict(network, clean, &format!("{stage} 1/2"))?.class;
         let confused = confusion(clean.classes.len(), &clean.labels, &clean_class);
         let Some(triggered) = &self.images.folder.triggered else {
-            return Ok((model_metrics(&clean_class, &clean.labels, None, target), confused));
+            return Ok(Measured {
+                metrics: model_metrics(&clean_class, &clean.labels, None, &targets),
+                confused,
+                each: Vec::new(),
+            });
         };
-        let triggered_class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
-        let triggered =
-            TriggeredClasses { class: &triggered_class, labels: &triggered.data.labels, goal: triggered.goal.as_deref() };
-        Ok((model_metrics(&clean_class, &clean.labels, Some(triggered), target), confused))
+        let class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
+        let all = TriggeredClasses { class: &class, labels: &triggered.data.labels, goal: &triggered.goal };
+        let of_one = |number: usize| {
+            let its = triggered.of(number);
+            let [class, labels] = [&class, &triggered.data.labels].map(|all| its.iter().map(|&i| all[i]).collect::<Vec<u32>>());
+            let goal: Vec<Option<u32>> = its.iter().map(|&i| triggered.goal[i]).collect();
+            let one = TriggeredClasses { class: &class, labels: &labels, goal: &goal };
+            (one.asr(), one.ra())
+        };
+        let each = (0..self.images.aims.len()).map(of_one).collect();
+        Ok(Measured { metrics: model_metrics(&clean_class, &clean.labels, Some(all), &targets), confused, each })
     }
+}
+
+/// What one network does with test images.
+struct Measured {
+    metrics: ModelMetrics,
+    /// On clean images: of each true class (a row) how many are taken for each.
+    confused: Vec<Vec<usize>>,
+    /// ASR and RA of each attack; empty without triggered images.
+    each: Vec<(Count, Count)>,
 }
 
 /// How many of the flagged change places where `share` of them is asked for.

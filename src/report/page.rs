@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::charts::{Axes, Heat, Line, Spread, heat, lines, spreads};
 use super::networks;
 use super::sweep::as_markdown;
-use super::table::tested;
+use super::table::{each_attack, tested};
 use crate::data::shown;
 use crate::experiment::sweep::SweepRow;
 use crate::experiment::{Figures, INSPECTION, Inspection, METRICS, PREVIEW, Record, Store};
@@ -183,6 +183,7 @@ pub fn sentences(record: &Record) -> Vec<String> {
     let (before, after) = (&record.undefended, &record.defended);
     let goal = match record.poison.mode.as_str() {
         "all-to-all" => "the class after their own".to_string(),
+        _ if !record.attacks.is_empty() => "what its attacker wants".to_string(),
         "untargeted" => "a class that they are not".to_string(),
         "multi-target" => "the class that the attacker wants".to_string(),
         _ => format!("`{}`", record.poison.target_name),
@@ -196,6 +197,10 @@ pub fn sentences(record: &Record) -> Vec<String> {
         said.push(match record.implanted {
             Some(true) => format!(
                 "The network that was trained on all images has a backdoor: of the {images} with the trigger it takes {asr:.1} % for {goal}."
+            ),
+            _ if !record.attacks.is_empty() => format!(
+                "Not every attack worked: of the {images} with a trigger the network takes {asr:.1} % for {goal}. What follows says little about \
+                 the defense against those that did not."
             ),
             _ if record.poison.mode == "untargeted" => format!(
                 "The attack did not work: of the {images} the network takes {asr:.1} % for {goal} with the trigger, and {:.1} % without. What \
@@ -239,6 +244,15 @@ fn figures(record: &Record) -> String {
     let der = record.der.map_or("not available".into(), |der| format!("{der:.2}"));
     let note = tested(&record.poison).map_or(String::new(), |note| format!("{}. ", text(&note)));
     let _ = writeln!(table, "</table>\n<p>{note}DER {der}.</p>");
+    if !record.attacks.is_empty() {
+        let _ = writeln!(table, "<table>");
+        for (number, row) in each_attack(&record.attacks).iter().enumerate() {
+            let kind = if number == 0 { "th" } else { "td" };
+            let cells: String = row.iter().map(|cell| format!("<{kind}>{}</{kind}>", text(cell))).collect();
+            let _ = writeln!(table, "<tr>{cells}</tr>");
+        }
+        let _ = writeln!(table, "</table>");
+    }
     table
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::experiment::{Figures, PoisonFacts, Record};
+use crate::experiment::{AttackFigures, Figures, PoisonFacts, Record, SEVERAL};
 
 const CELL: usize = 22;
 const NOT_AVAILABLE: &str = "not available";
@@ -28,6 +28,9 @@ pub fn render(results: &Record) -> String {
     let _ = writeln!(text, "{:12}{line}{:.4}", "split", split.auroc);
     let der = results.der.map_or(NOT_AVAILABLE.into(), |der| format!("{der:.2}"));
     let _ = writeln!(text, "\n{:12}{der}", "DER");
+    if !results.attacks.is_empty() {
+        let _ = write!(text, "\n{}", columns(&each_attack(&results.attacks)));
+    }
     let times: Vec<String> = results.seconds.iter().map(|(name, s)| format!("{name} {:.1}", s.as_f64().unwrap_or(0.0))).collect();
     let _ = writeln!(text, "{:12}{}", "seconds", times.join(", "));
     for warning in &results.warnings {
@@ -41,6 +44,7 @@ fn heading(results: &Record) -> String {
     let number = poison.target.to_string();
     let name = if poison.target_name == number { String::new() } else { format!(" ({})", poison.target_name) };
     let goal = match poison.mode.as_str() {
+        _ if !results.attacks.is_empty() => format!("{} attacks", results.attacks.len()),
         "all-to-one" => format!("target {number}{name}"),
         mode @ ("all-to-all" | "untargeted" | "multi-target") => mode.into(),
         mode => format!("{mode}, target {number}{name}"),
@@ -53,6 +57,25 @@ fn heading(results: &Record) -> String {
     )
 }
 
+/// What each of several attacks did, under a heading; ASR and RA before the defense and after it.
+pub(super) fn each_attack(attacks: &[AttackFigures]) -> Vec<Vec<String>> {
+    let change = |[before, after]: [Option<f64>; 2]| match (before, after) {
+        (Some(before), Some(after)) => format!("{before:.2} to {after:.2}"),
+        _ => NOT_AVAILABLE.into(),
+    };
+    let row = |a: &AttackFigures| {
+        let goal = match (a.mode.as_str(), &a.source_name) {
+            ("all-to-one", _) => format!("target `{}`", a.target_name),
+            (mode @ ("all-to-all" | "untargeted" | "multi-target"), _) => mode.into(),
+            (mode, Some(source)) => format!("{mode}, `{source}` to `{}`", a.target_name),
+            (mode, None) => format!("{mode}, target `{}`", a.target_name),
+        };
+        vec![a.attack.clone(), goal, a.count.to_string(), format!("{:.2} %", a.recall), change(a.asr), change(a.ra)]
+    };
+    let heading = ["attack", "goal", "poisoned", "flagged", "ASR", "RA"].map(String::from).into();
+    std::iter::once(heading).chain(attacks.iter().map(row)).collect()
+}
+
 /// What ASR and RA are shares of, where that is not the usual.
 pub(super) fn tested(poison: &PoisonFacts) -> Option<String> {
     Some(match (poison.mode.as_str(), &poison.source_name) {
@@ -63,6 +86,7 @@ pub(super) fn tested(poison: &PoisonFacts) -> Option<String> {
             "ASR and RA are over the triggered test images that there are, which should be of the source class".into()
         }
         ("untargeted", _) => "ASR is the share of triggered test images that are taken for any class but their own".into(),
+        (SEVERAL, _) => "ASR and RA are over the triggered test images of all attacks".into(),
         ("multi-target", _) => "ASR and RA are over the triggered test images of the upper half of the classes".into(),
         _ => return None,
     })
@@ -122,6 +146,7 @@ mod tests {
                 negatives: 0,
                 dirty_rate: Some(9.1),
             },
+            attacks: Vec::new(),
             defense: "DAU".into(),
             undefended: Figures::from(&model(asr)),
             defended: Figures::from(&model(0)),
@@ -165,6 +190,40 @@ seconds     train 40.2, total 40.2
         let text = render(&results(90));
         assert!(text.contains("warning: the attack did not implant: undefended ASR is 20.00 %"), "{text}");
         assert_eq!((results(359).implanted, results(360).implanted), (Some(false), Some(true)), "360 of 450 are 80 %");
+    }
+
+    #[test]
+    fn each_of_several_attacks_is_shown_and_judged() {
+        let of = |attack: &str, mode: &str, asr: f64| AttackFigures {
+            attack: attack.into(),
+            mode: mode.into(),
+            target_name: "zero".into(),
+            source_name: None,
+            count: 65,
+            recall: 20.0,
+            asr: [Some(asr), Some(0.5)],
+            ra: [Some(100.0 - asr), None],
+        };
+        let mut two = results(405);
+        (two.attacks, two.warnings) = (vec![of("BadNets", "all-to-one", 100.0), of("SIG", "clean-label", 79.9)], Vec::new());
+        two.judge();
+        let text = render(&two);
+        for part in [
+            "; 9.10 % wrongly labelled), 2 attacks, seed 0,",
+            "attack   goal                        poisoned  flagged  ASR             RA\n",
+            "BadNets  target `zero`               65        20.00 %  100.00 to 0.50  not available\n",
+            "SIG      clean-label, target `zero`  65        20.00 %  79.90 to 0.50   not available\n",
+            "warning: of the attacks these did not implant, beside their undefended ASR: SIG (79.90 %);",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
+        }
+        assert_eq!(two.implanted, Some(false), "of all together 90 %, of one less than 80");
+        (two.attacks[1].asr[0], two.warnings) = (Some(80.0), Vec::new());
+        two.judge();
+        assert_eq!((two.implanted, two.warnings.len()), (Some(true), 0));
+        two.attacks[0].asr[0] = None;
+        two.judge();
+        assert_eq!(two.implanted, None, "without triggered images of one");
     }
 
     /// A network that knows nothing errs on nearly every image, with the trigger and without.

@@ -8,7 +8,6 @@ use toml::Table;
 
 use super::super::flags::{Flags, known_as, known_keys};
 use super::super::layers::resolve;
-use crate::attacks;
 use crate::defenses::{self, options_of};
 use crate::experiment::protocol::{CORRUPT_SPLIT, RESERVED};
 use crate::experiment::sweep::{Cell, Sweep, record};
@@ -144,7 +143,7 @@ pub fn jobs(sweep: &Sweep) -> Result<Vec<Job>> {
         let name: Vec<&str> = cell.axes.values().map(String::as_str).collect();
         let name = name.join("-").to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
         // A clean network for attacks that are made with its gradients: one for all cells that are trained alike.
-        if protocol.poisoned.is_none() && protocol.surrogate.is_none() && attacks::find(&protocol.attack)?.needs_surrogate {
+        if protocol.poisoned.is_none() && protocol.surrogate.is_none() && protocol.needs_surrogate()? {
             protocol.surrogate = Some(shared(&sweep.out.join("surrogates").join("clean"), &protocol, true)?);
         }
         let victim = shared(&sweep.out.join("victims").join("network"), &protocol, false)?;
