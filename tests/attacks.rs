@@ -288,8 +288,11 @@ fn tact_poisons_its_source_alone_and_covers_two_other_classes() {
     let most = (one as f64 / 1297.0 * 1e4).floor() / 1e4;
     let expected = format!("asks for 649 of 1297 images, but {one} are of the source class: the most that fits is {most:.4}");
     assert!(refused(PoisonOptions { rate: 0.5, ..options.clone() }, Options::default(), 3).contains(&expected));
-    let spent = format!("asks for 104 of the source class's {one} images: half of them have to stay clean");
-    assert!(refused(PoisonOptions { rate: 0.08, ..options.clone() }, Options::default(), 3).contains(&spent));
+    let of_these = |count: usize| PoisonOptions { rate: count as f64 / 1297.0, aim: aim.clone(), ..options.clone() };
+    assert_eq!(poison(&TRAIN, attack("TaCT").as_ref(), &of_these(one / 2)).expect("half fits").count(Role::Poisoned), one / 2);
+    let more = one / 2 + 1;
+    let spent = format!("asks for {more} of the source class's {one} images: half of them have to stay clean");
+    assert!(refused(of_these(more), Options::default(), 3).contains(&spent));
     let other = |class: f64| Options::from([("source", class.into())]);
     let message = |given: Options, target: u32| refused(options.clone(), given, target);
     assert_eq!(
