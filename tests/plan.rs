@@ -330,6 +330,36 @@ fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_stagi
 }
 
 /// The number that follows `before` in `text`.
+/// The kernels of a training step of the standard network with so many images.
+fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<KernelId> {
+    let graph = training_graph(&ModelSpec::new("resnet18", 64, 10, 32), images, &SGD).unwrap();
+    let shapes = |values: &[Value]| values.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
+    let launches = |node: &dau::graph::Node| {
+        node.op.lower(&Lowering { inputs: &shapes(&node.inputs), outputs: &shapes(&node.outputs), caps }).launches
+    };
+    graph.nodes().iter().flat_map(launches).map(|launch| launch.kernel).collect()
+}
+
+/// Unlearning's steps, 64 clean images with 16 flagged and 16 restored, run what training's steps of the usual sizes have compiled.
+#[test]
+fn unlearning_needs_no_kernels_of_its_own_on_a_gpu() {
+    let caps = Caps { cpu: false, ..common::kernels().gpu().caps() };
+    let matrix = Some(Matrix { side: 16, lanes: 32 });
+    for (staging, matrix) in
+        [(Staging::WorkgroupTile, None), (Staging::RegisterBlock, None), (Staging::CooperativeMatrix, matrix)]
+    {
+        let caps = Caps { staging, matrix, ..caps };
+        // The data sets' usual batch, and BackdoorBench's: there the smaller matrix tile comes in, once for each direction.
+        for (trained, few) in [(64, 0), (128, if matrix.is_some() { 2 } else { 0 })] {
+            let there = kernels_of_a_step(trained, caps);
+            for unlearned in [80, 96] {
+                let new: Vec<_> = kernels_of_a_step(unlearned, caps).difference(&there).map(ToString::to_string).collect();
+                assert!(new.len() <= few, "{staging:?}, {unlearned} images after {trained}: {new:?} of {}", there.len());
+            }
+        }
+    }
+}
+
 fn number_after(text: &str, before: &str) -> usize {
     let rest = text.split_once(before).unwrap_or_else(|| panic!("no `{before}` in: {text}")).1;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();

@@ -1,96 +1,168 @@
-//! Measured ways to run convolutions: kept, found again, obeyed, and never more than a hint.
+//! Measured ways to run convolutions: kept, found again, obeyed, and compared before they are timed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
+use common::program::{TINY, dau, place, refused, stderr, succeed};
+use dau::bench::{Tried, Ways};
 use dau::gpu::{Candidate, Staging};
-use dau::graph::{Graph, Lowering, Op, Shape};
-use dau::kernel::{Kernels, Tuning};
-use dau::ops::{Conv2d, Conv2dWeightGrad, check, tune};
+use dau::graph::{Lowering, Op, Shape};
+use dau::kernel::{KernelId, Kernels, Tuning};
+use dau::nn::ModelSpec;
+use dau::ops::{Conv2d, Conv2dWeightGrad, OPS, beside, check};
+use serde_json::{Value, json};
 
 const SMALL_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, rows: Some(4) };
 const LARGE_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, rows: Some(8) };
 const BLOCKS: Candidate = Candidate { staging: Staging::RegisterBlock, rows: None };
 
-const PLENTY: Duration = Duration::from_secs(3600);
-
-/// Two convolutions of one class and a batch that is in another.
-fn graph() -> (Graph, String) {
-    let mut g = Graph::new();
-    let op = Conv2d { stride: 1, pad: 1 };
-    let w = g.variable("w", Shape::f32(&[3, 3, 8, 8]));
-    let x = g.input("x", Shape::f32(&[2, 6, 6, 8]));
-    let y = g.apply(Conv2d { stride: 1, pad: 1 }, &[x, w]).unwrap()[0];
-    g.apply(Conv2d { stride: 1, pad: 1 }, &[y, w]).unwrap();
-    let large = g.input("large", Shape::f32(&[5, 6, 6, 8]));
-    g.apply(Conv2d { stride: 1, pad: 1 }, &[large, w]).unwrap();
-    let class = op.tuning_class(&[g.shape(x).clone(), g.shape(w).clone()]).unwrap();
-    (g, class)
-}
-
-fn kernels(folder: &Path) -> Kernels {
-    let gpu = common::kernels().gpu().clone();
-    let tuning = Tuning::load(folder, &gpu);
-    Kernels::with_tuning(gpu, tuning)
+fn read(file: &Path) -> Result<Tuning, String> {
+    Tuning::read(file, common::kernels().gpu()).map_err(|e| e.to_string())
 }
 
 fn file(folder: &Path) -> PathBuf {
-    kernels(folder).tuning().unwrap().file().to_path_buf()
+    Tuning::place(folder, common::kernels().gpu())
 }
 
 #[test]
-fn each_class_is_measured_once_and_found_again_by_the_next_start() {
+fn what_was_measured_is_kept_added_to_and_read_again() {
     let folder = tempfile::tempdir().unwrap();
-    let below = folder.path().join("not").join("there yet");
-    let (g, class) = graph();
-    let first = kernels(&below);
-    assert_eq!(first.tuning().unwrap().chosen(&class), None);
-    assert_eq!(tune(&first, &g, PLENTY).unwrap(), 2, "one class twice, another once");
-    let chosen = first.tuning().unwrap().chosen(&class).expect("measured");
-    assert_eq!(first.caps_for(Some(class.clone())).candidate(), chosen);
-    assert_eq!(tune(&first, &g, PLENTY).unwrap(), 0, "nothing is left to measure");
-
-    let second = kernels(&below);
-    assert_eq!(second.tuning().unwrap().chosen(&class), Some(chosen));
-    assert_eq!(tune(&second, &g, PLENTY).unwrap(), 0);
+    let file = file(&folder.path().join("not").join("there yet"));
+    let tuning = Tuning::none(&file, common::kernels().gpu());
+    tuning.add(BTreeMap::from([("one".to_string(), BLOCKS)])).unwrap();
+    read(&file).unwrap().add(BTreeMap::from([("two".to_string(), SMALL_TILES)])).unwrap();
+    let all = BTreeMap::from([("one".to_string(), BLOCKS), ("two".to_string(), SMALL_TILES)]);
+    assert_eq!(read(&file).unwrap().all(), all);
 }
 
 #[test]
-fn without_time_the_rule_holds_and_without_a_tuning_nothing_is_measured() {
+fn a_file_that_is_damaged_or_of_something_else_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let (g, class) = graph();
-    let hurried = kernels(folder.path());
-    assert_eq!(tune(&hurried, &g, Duration::ZERO).unwrap(), 0);
-    assert_eq!(hurried.caps_for(Some(class.clone())).staging, hurried.gpu().caps().staging);
-    assert!(!file(folder.path()).exists());
-    assert_eq!(tune(&common::kernels(), &g, PLENTY).unwrap(), 0);
+    let file = file(folder.path());
+    assert!(read(&file).err().unwrap().contains("`dau tune` measures and writes such a file"));
+    let tuning = Tuning::none(&file, common::kernels().gpu());
+    tuning.add(BTreeMap::from([("one".to_string(), BLOCKS)])).unwrap();
+    let good: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let with = |key: &str, value: Value| {
+        let mut changed = good.clone();
+        changed[key] = value;
+        fs::write(&file, changed.to_string()).unwrap();
+        read(&file)
+    };
+    assert!(with("adapter", json!("Voodoo 2")).err().unwrap().contains("was measured on Voodoo 2, and this is "));
+    assert!(with("kernels", json!("0")).err().unwrap().contains("another version of the kernels, driver or precision"));
+    assert!(with("adapter", json!(1)).err().unwrap().contains("writes it anew"));
+    // A way that is not offered here: the rule holds.
+    assert_eq!(
+        with("chosen", json!({"one": "magic", "two": BLOCKS.name()})).ok().unwrap().all().keys().collect::<Vec<_>>(),
+        ["two"]
+    );
 }
 
 #[test]
 fn a_kept_choice_decides_which_kernels_run_and_they_compute_what_the_oracle_does() {
     let folder = tempfile::tempdir().unwrap();
-    for case in (dau::ops::OPS.iter().find(|op| op.name == "conv2d").unwrap().cases)().into_iter().take(3) {
+    for case in (OPS.iter().find(|op| op.name == "conv2d").unwrap().cases)().into_iter().take(3) {
         let inputs: Vec<Shape> = case.inputs.iter().map(|(shape, _)| shape.clone()).collect();
         let class = case.op.tuning_class(&inputs).unwrap();
         for way in [BLOCKS, SMALL_TILES, LARGE_TILES] {
-            let text = serde_json::json!({"adapter": "any", "chosen": {&class: way.name()}}).to_string();
-            fs::write(file(folder.path()), text).unwrap();
-            let kernels = kernels(folder.path());
+            let gpu = common::kernels().gpu().clone();
+            let tuning = Tuning::none(&file(folder.path()), &gpu);
+            tuning.add(BTreeMap::from([(class.clone(), way)])).unwrap();
+            let kernels = Kernels::with_tuning(gpu, tuning);
             assert_eq!(kernels.caps_for(Some(class.clone())).candidate(), way);
+            assert_eq!(kernels.choices()[&class], way.name(), "a record says it");
             let result = check(&kernels, &case, 7).unwrap();
             assert!(result.error <= result.allowed, "{}: {} of {}", case.name, result.error, result.allowed);
             let [used, other] = ["conv2d_register", "conv2d_tile"].map(|file| kernels.made(file));
             assert_eq!((used, other), (way == BLOCKS, way != BLOCKS));
         }
     }
+}
+
+/// Two ways of one convolution agree within what rounding explains; two convolutions that differ in one tap's place do not.
+#[test]
+fn ways_are_compared_with_each_other() {
+    let kernels = common::kernels();
+    let inputs = [Shape::f32(&[3, 9, 9, 8]), Shape::f32(&[3, 3, 8, 12])];
+    let op = |pad| -> Arc<dyn Op> { Arc::new(Conv2d { stride: 1, pad }) };
+    for way in kernels.gpu().caps().candidates() {
+        let result = beside(&kernels.with(way), &kernels.with(BLOCKS), &op(1), &inputs).unwrap();
+        assert!(result.error <= result.allowed, "{}: {} of {}", way.name(), result.error, result.allowed);
+    }
+    // The same inputs under another op are what a wrong kernel would give.
+    let wrong = dau::ops::Alone::new(&kernels, op(1), &inputs).unwrap().compare(&mut wrong_taps(&kernels, &inputs)).unwrap();
+    assert!(wrong > 0.1, "{wrong}");
+}
+
+/// A convolution of the same inputs and output shape that takes every second pixel of an image twice as wide.
+fn wrong_taps(kernels: &Kernels, inputs: &[Shape]) -> dau::ops::Alone {
+    let wide = [Shape::f32(&[3, 17, 17, 8]), inputs[1].clone()];
+    dau::ops::Alone::new(kernels, Arc::new(Conv2d { stride: 2, pad: 1 }), &wide).unwrap()
+}
+
+#[test]
+fn every_class_of_a_step_is_tried_every_way() {
+    let kernels = common::kernels();
+    let spec = ModelSpec::new("resnet18", 4, 10, 8);
+    let ways = Ways::new(&kernels, &spec, &[2, 3], "").unwrap();
+    ways.verify().unwrap();
+    let classes = ways.classes();
+    for op in ["conv2d 3x3 stride 1", "conv2d 1x1 stride 2", "conv2d_input_grad 3x3 stride 2", "conv2d_weight_grad 3x3 stride 1"]
+    {
+        assert!(classes.iter().any(|class| class.starts_with(op)), "{op} is not in {classes:?}");
+    }
+    assert!(["batch 2", "batch 4"].iter().all(|batch| classes.iter().any(|class| class.ends_with(batch))), "{classes:?}");
+    for k in 0..ways.candidates().len() {
+        assert!(matches!(ways.time(0, k).unwrap(), Tried::Us(us) if us > 0.0), "{}", ways.candidates()[k].name());
+    }
+    assert!(ways.time(classes.len(), 0).is_err());
+}
+
+#[test]
+fn a_plan_compiles_each_kernel_once_and_says_how_far_it_is() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hear = told.clone();
+    let kernels =
+        Kernels::new(common::kernels().gpu().clone()).watched(Arc::new(move |done, of| hear.lock().unwrap().push((done, of))));
+    let id = |entry: &'static str| KernelId::new("conv2d_register", entry);
+    let ids = [id("gather"), id("weight_gradient"), id("gather")];
+    kernels.prepare(ids.iter()).unwrap();
+    kernels.prepare(ids.iter()).unwrap();
+    let mut told = told.lock().unwrap().clone();
+    told.sort_unstable();
+    assert_eq!(told, [(0, 2), (1, 2), (2, 2)], "what is there is not compiled again");
+    assert!(Arc::ptr_eq(&kernels.get(&ids[0]).unwrap(), &kernels.get(&ids[2]).unwrap()));
+    kernels.prepare([KernelId::new("conv2d_register", "no such entry")].iter()).expect_err("refused");
+}
+
+#[test]
+fn a_run_obeys_what_dau_tune_kept_and_says_so() {
+    let place = place();
+    let size = ["--width", "4", "--batch", "2", "--image-size", "8", "--op", "weight_grad"];
+    let found = succeed(place.path(), &[&["tune", "--json", "--out", "t.json"][..], &size].concat());
+    let found: Value = serde_json::from_str(&found).expect("json");
+    let classes = found["classes"].as_array().unwrap();
+    assert!((5..12).contains(&classes.len()) && classes.iter().all(|class| class["fastest"].is_string()), "{found}");
+    let kept: Value = serde_json::from_str(&fs::read_to_string(place.path().join("t.json")).unwrap()).unwrap();
+    assert_eq!(kept["chosen"].as_object().unwrap().len(), classes.len());
+
+    let run = dau(place.path(), &[&["run", "--json", "--tuned", "t.json", "--out", "r"][..], &TINY].concat());
+    assert!(run.status.success() && stderr(&run).contains(", tuned by t.json"), "{}", stderr(&run));
+    let record: Value = serde_json::from_slice(&run.stdout).expect("json");
+    let kernels = record["kernels"].as_object().unwrap();
+    assert_eq!(kernels.len(), classes.len() + 1, "each class, and otherwise");
+    refused(place.path(), &["bench", "--tuned", "missing.json"], &["cannot read missing.json", "`dau tune` measures"]);
+
+    // No way ends so soon: the rule holds, and it is said why.
+    let hurried = dau(place.path(), &[&["tune", "--limit", "0.000001", "--out", "u.json"][..], &size].concat());
+    assert!(hurried.status.success() && stderr(&hurried).contains("longer than 0.000001 s"), "{}", stderr(&hurried));
+    assert!(fs::read_to_string(place.path().join("u.json")).unwrap().contains("\"chosen\": {}"));
 }
 
 /// Rows that an invocation of the launched tile owns; `None` where there is no tile.
@@ -118,133 +190,4 @@ fn what_is_timed_are_different_kernels_under_different_names() {
             assert_eq!([SMALL_TILES, LARGE_TILES, BLOCKS].map(|way| rows(op, &inputs, way)), [Some(4), Some(8), None]);
         }
     }
-}
-
-#[test]
-fn a_file_that_cannot_be_read_or_names_what_is_not_offered_counts_as_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_, class) = graph();
-    for text in ["", "{", "[]", r#"{"adapter": 1}"#, &format!(r#"{{"adapter": "", "chosen": {{"{class}": "magic"}}}}"#)] {
-        fs::write(file(folder.path()), text).unwrap();
-        assert_eq!(kernels(folder.path()).tuning().unwrap().chosen(&class), None, "{text}");
-    }
-}
-
-/// Tells this program, started anew by a test, to write as this one of [`WRITERS`], and in which folder.
-const WRITER: &str = "DAU_TEST_TUNING_WRITER";
-const PLACE: &str = "DAU_TEST_TUNING_PLACE";
-const WRITERS: [&str; 2] = ["a", "b"];
-/// A writer adds so many classes so often.
-const TIMES: usize = 60;
-const EACH: usize = 20;
-
-/// What a writer adds: its classes, and for each the way that is held to be fastest.
-fn entry(writer: &str, i: usize) -> (String, Candidate) {
-    (format!("{writer} {i}"), [BLOCKS, SMALL_TILES, LARGE_TILES][(i + usize::from(writer == "b")) % 3])
-}
-
-/// Processes that end with the test, however that ends.
-struct Writers([Child; 2]);
-
-impl Drop for Writers {
-    fn drop(&mut self) {
-        for writer in &mut self.0 {
-            // One that has ended is gone already.
-            let _ = writer.kill();
-            let _ = writer.wait();
-        }
-    }
-}
-
-/// Adds its classes once it is told to.
-fn write(writer: &str, place: &Path) {
-    let tuning = Tuning::load(&place.join("kept"), common::kernels().gpu());
-    fs::write(place.join(writer), "ready").unwrap();
-    while !place.join("go").exists() {
-        thread::sleep(Duration::from_millis(1));
-    }
-    for first in (0..TIMES * EACH).step_by(EACH) {
-        tuning.add((first..first + EACH).map(|i| entry(writer, i)).collect());
-    }
-}
-
-/// The entries in the file's text, which must be whole, by their writer: the first of what it adds, however many.
-fn added(text: &str) -> [usize; 2] {
-    let kept: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {} bytes: {text}", text.len()));
-    assert!(kept["adapter"].is_string(), "{text}");
-    let chosen: BTreeMap<String, String> = serde_json::from_value(kept["chosen"].clone()).expect("classes and names");
-    let of = |writer: &str| {
-        let whole = |i: &usize| {
-            let (class, way) = entry(writer, *i);
-            chosen.get(&class).is_some_and(|name| *name == way.name())
-        };
-        (0..TIMES * EACH).take_while(whole).count()
-    };
-    let found = WRITERS.map(of);
-    assert_eq!(found.iter().sum::<usize>(), chosen.len(), "an entry is missing, wrong or of nobody: {text}");
-    assert!(found.iter().all(|count| count.is_multiple_of(EACH)), "some of what was added at once is missing: {found:?}");
-    found
-}
-
-/// Each writes all that it knows: the last one's file stays, and at no time is there half a file.
-#[test]
-fn two_processes_that_write_one_file_at_the_same_time_leave_a_whole_one() {
-    if let (Ok(writer), Ok(place)) = (std::env::var(WRITER), std::env::var(PLACE)) {
-        return write(&writer, Path::new(&place));
-    }
-    let place = tempfile::tempdir().unwrap();
-    let (folder, test) = (place.path().join("kept"), "two_processes_that_write_one_file_at_the_same_time_leave_a_whole_one");
-    let start = |writer: &str| -> Child {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--exact", test, "--nocapture"])
-            .stdout(Stdio::null())
-            .env(WRITER, writer)
-            .env(PLACE, place.path())
-            .spawn()
-            .unwrap()
-    };
-    let mut writers = Writers(WRITERS.map(start));
-    while !WRITERS.iter().all(|writer| place.path().join(writer).exists()) {
-        assert!(writers.0.iter_mut().all(|writer| writer.try_wait().unwrap().is_none()), "a writer ended early");
-        thread::sleep(Duration::from_millis(1));
-    }
-    let file = file(&folder);
-    fs::write(place.path().join("go"), "").unwrap();
-    let (mut last, mut seen) = (String::new(), 0);
-    loop {
-        let ended = writers.0.each_mut().map(|writer| writer.try_wait().unwrap());
-        if let Ok(text) = fs::read_to_string(&file)
-            && text != last
-        {
-            added(&text);
-            (last, seen) = (text, seen + 1);
-        }
-        if let [Some(a), Some(b)] = ended {
-            assert!(a.success() && b.success(), "{a} {b}");
-            break;
-        }
-    }
-    println!("{seen} files seen");
-    let found = added(&fs::read_to_string(&file).unwrap());
-    assert!(found.contains(&(TIMES * EACH)), "what the last writer knew is not all there: {found:?}");
-    // The next start reads it.
-    let next = kernels(&folder);
-    for (writer, count) in WRITERS.iter().zip(found) {
-        for (class, way) in (0..count).map(|i| entry(writer, i)) {
-            assert_eq!(next.tuning().unwrap().chosen(&class), Some(way), "{class}");
-        }
-    }
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "a temporary file is left");
-
-    // Who has the file open when it is written anew reads the old one to its end; Windows does not let it be written anew then.
-    if cfg!(windows) {
-        return;
-    }
-    let before = fs::read_to_string(&file).unwrap();
-    let mut open = fs::File::open(&file).unwrap();
-    next.tuning().unwrap().add(BTreeMap::from([("one more".to_string(), BLOCKS)]));
-    let mut read = String::new();
-    open.read_to_string(&mut read).unwrap();
-    assert!(read == before && fs::read_to_string(&file).unwrap().contains("one more"));
 }

@@ -24,10 +24,11 @@ mod scan;
 mod selftest;
 mod subtask;
 mod sweep;
+mod tune;
 mod unlearn;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, ensure};
@@ -94,6 +95,8 @@ enum Command {
     Selftest,
     /// Times kernels and training steps
     Bench(bench::BenchArgs),
+    /// Times every way to run a network's convolutions on this adapter, and keeps the fastest for --tuned
+    Tune(tune::TuneArgs),
     /// Writes a checkpoint's logits on a dataset, or what it takes the images of a folder for
     Predict(predict::PredictArgs),
     /// Makes a checkpoint of a PyTorch state dict
@@ -117,6 +120,7 @@ impl Command {
             Command::Devices => devices::run(global),
             Command::Selftest => selftest::run(global),
             Command::Bench(args) => bench::run(args, global),
+            Command::Tune(args) => tune::run(args, global),
             Command::Predict(args) => predict::run(args, global),
             Command::Import(args) => import::import(args, global),
             Command::Export(args) => import::export(args, global),
@@ -153,10 +157,10 @@ pub struct Global {
     /// How convolutions load their operands, instead of what suits the adapter
     #[arg(long, global = true, value_parser = staging())]
     staging: Option<Staging>,
-    /// On a GPU: time the ways to run each convolution that was not timed before, some seconds a start, keep the fastest in the user's cache
-    /// folder, and use what is kept; without it the kind of adapter decides, and the same seed gives the same bits at every start
-    #[arg(long, global = true, conflicts_with = "staging")]
-    tune: bool,
+    /// Run each convolution the way that `dau tune` found fastest: what it kept in the user's cache folder for this adapter, or in FILE. Another
+    /// way adds in another order, so that the same seed gives other bits; without it the kind of adapter decides
+    #[arg(long, global = true, value_name = "FILE|cache", conflicts_with = "staging")]
+    tuned: Option<PathBuf>,
     /// Machine-readable output on stdout, all else on stderr
     #[arg(long, global = true)]
     pub json: bool,
@@ -194,10 +198,10 @@ impl Global {
             backend.map(|backend| named("--backend", backend.get_name())),
             limits.map(|limits| named("--limits", limits.get_name())),
             self.staging.map(|staging| named("--staging", staging.name())),
+            self.tuned.as_ref().map(|file| named("--tuned", &file.display().to_string())),
         ];
-        let bare = [("--tune", usize::from(self.tune)), ("-v", self.verbose.into())];
-        let bare = bare.into_iter().flat_map(|(flag, times)| std::iter::repeat_n(flag.to_string(), times));
-        chosen.into_iter().flatten().flatten().chain(bare).collect()
+        let verbose = std::iter::repeat_n("-v".to_string(), self.verbose.into());
+        chosen.into_iter().flatten().flatten().chain(verbose).collect()
     }
 
     /// The adapter that the flags ask for.
@@ -234,16 +238,28 @@ impl Global {
                 gpu.describe()
             );
         }
-        // On a CPU driver compiling what is not used costs more than its rule, which was measured, could lose.
-        let tune = self.tune && !gpu.caps().cpu;
-        Ok(match dirs::cache_dir().filter(|_| tune) {
-            Some(folder) => {
-                let tuning = Tuning::load(&folder.join("dau"), &gpu);
+        let kernels = match &self.tuned {
+            Some(file) => {
+                let file = if file.as_os_str() == CACHE { tuning_file(&gpu)? } else { file.clone() };
+                let tuning = Tuning::read(&file, &gpu)?;
                 Kernels::with_tuning(gpu, tuning)
             }
             None => Kernels::new(gpu),
-        })
+        };
+        Ok(kernels.watched(progress::compiling()))
     }
+}
+
+/// `--tuned cache`.
+const CACHE: &str = "cache";
+
+/// Where `dau tune` keeps what is fastest on this adapter, unless told otherwise.
+///
+/// # Errors
+/// A user without a cache folder.
+fn tuning_file(gpu: &Gpu) -> Result<PathBuf> {
+    let folder = dirs::cache_dir().ok_or_else(|| anyhow!("there is no cache folder to keep it in: name a file"))?;
+    Ok(Tuning::place(&folder.join("dau"), gpu))
 }
 
 /// What the command line lends an experiment: this adapter, the user's cache folder and `observer`.
@@ -254,7 +270,8 @@ fn host<'a>(open: &'a dyn Fn(Precision) -> Result<Kernels>, observer: &'a dyn Ob
 /// Says on stderr which adapter was chosen, once it is clear that there is something to do on it.
 fn announce(kernels: &Kernels) {
     let gpu = kernels.gpu();
-    say!("adapter: {}, staging {}", gpu.describe(), gpu.caps().staging.name());
+    let tuned = kernels.tuning().map_or(String::new(), |tuning| format!(", tuned by {}", tuning.file().display()));
+    say!("adapter: {}, staging {}{tuned}", gpu.describe(), gpu.caps().staging.name());
 }
 
 /// Input that is refused before anything is done or written.
@@ -340,7 +357,7 @@ mod tests {
         let words = ["--backend", "gl", "--limits", "default", "--staging", "workgroup-tile", "-v", "-v"];
         let of = |words: &[&str]| Cli::try_parse_from([&["dau", "devices"], words].concat()).expect("parsed").global.words();
         assert_eq!(of(&words), words);
-        assert_eq!(of(&["--tune"]), ["--tune"]);
+        assert_eq!(of(&["--tuned", "t.json"]), ["--tuned", "t.json"]);
         assert!(of(&["--adapter", "1", "--json"]).is_empty());
     }
 

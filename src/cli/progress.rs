@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::io::IsTerminal;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::INTERRUPTED_CODE;
+use crate::kernel::Watch;
 use crate::train::{EpochRecord, Observer, TrainError};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -96,6 +97,34 @@ fn bar(name: &str, images: u64) -> ProgressBar {
     ProgressBar::new(images).with_style(style.progress_chars("=> ").with_key("per_sec", per_second)).with_prefix(name.to_string())
 }
 
+/// How long compiling may take before it is spoken of.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// What a bar shows while kernels are compiled; kept valid by a test.
+const COMPILING: &str = "compiling kernels {pos}/{len}  [{bar:16}]";
+
+/// Follows the compiling of kernels: a bar on a terminal, or a line in a log, where it takes longer than a second.
+pub fn compiling() -> Arc<Watch> {
+    let state: Mutex<Option<(Instant, ProgressBar)>> = Mutex::default();
+    Arc::new(move |done, of| {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, bar) = state.get_or_insert_with(|| (Instant::now(), ProgressBar::hidden()));
+        let late = began.elapsed() >= SHORT;
+        if late && bar.is_hidden() && std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template(COMPILING).unwrap_or_else(|_| ProgressStyle::default_bar());
+            *bar = ProgressBar::new(of as u64).with_style(style.progress_chars("=> "));
+        }
+        bar.set_position(done as u64);
+        if done == of {
+            bar.finish_and_clear();
+            if late {
+                say!("compiled {of} kernels in {:.1} s", began.elapsed().as_secs_f64());
+            }
+            *state = None;
+        }
+    })
+}
+
 impl Observer for Progress {
     fn begin(&self, stage: &str, images: u64) {
         self.end();
@@ -140,6 +169,6 @@ mod tests {
 
     #[test]
     fn the_style_of_a_bar_is_valid() {
-        assert!(ProgressStyle::with_template(STYLE).is_ok());
+        assert!([STYLE, COMPILING].iter().all(|style| ProgressStyle::with_template(style).is_ok()));
     }
 }

@@ -110,6 +110,7 @@ impl Plan {
             footprint: layout.footprint.clone(),
             spare: Spare::default(),
         };
+        kernels.prepare(layout.steps.iter().flat_map(|step| &step.lowered.launches).map(|launch| &launch.kernel))?;
         for (at, step) in layout.steps.iter().enumerate() {
             let [first, last] = [0, step.nodes.len() - 1].map(|i| &graph.nodes()[step.nodes[i]]);
             let temporary = |t: usize, bytes: u64| pool[layout.assignment.of[t]].start(bytes.max(4));

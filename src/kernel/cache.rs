@@ -1,7 +1,10 @@
 //! Pipelines, made once each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
 
 use super::{KernelError, KernelId, Reflected, Tuning, expand, reflect};
 use crate::gpu::{Candidate, Caps, Gpu, GpuError};
@@ -14,28 +17,37 @@ pub struct Kernel {
     pub reflected: Reflected,
 }
 
+/// Is told how many of how many kernels are compiled: none at first, all at the end. Threads tell it at once.
+pub type Watch = dyn Fn(usize, usize) + Send + Sync;
+
 /// All kernels compiled for one device. Clones share it.
 #[derive(Clone)]
 pub struct Kernels {
     gpu: Gpu,
     made: Arc<Mutex<HashMap<KernelId, Arc<Kernel>>>>,
     tuning: Option<Arc<Tuning>>,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Kernels {
     /// Ops choose their staging by the rule.
     pub fn new(gpu: Gpu) -> Kernels {
-        Kernels { gpu, made: Arc::default(), tuning: None }
+        Kernels { gpu, made: Arc::default(), tuning: None, watch: None }
     }
 
     /// Ops run the way that was measured fastest, where one was.
     pub fn with_tuning(gpu: Gpu, tuning: Tuning) -> Kernels {
-        Kernels { gpu, made: Arc::default(), tuning: Some(Arc::new(tuning)) }
+        Kernels { tuning: Some(Arc::new(tuning)), ..Kernels::new(gpu) }
     }
 
     /// The same device and pipelines, with all ops run one way, which it must offer.
     pub fn with(&self, candidate: Candidate) -> Kernels {
-        Kernels { gpu: self.gpu.with(candidate), made: self.made.clone(), tuning: None }
+        Kernels { gpu: self.gpu.with(candidate), tuning: None, ..self.clone() }
+    }
+
+    /// The same, where `watch` follows what is compiled for a plan.
+    pub fn watched(self, watch: Arc<Watch>) -> Kernels {
+        Kernels { watch: Some(watch), ..self }
     }
 
     /// The measured choices that ops follow; `None` where they go by the rule or all run one way.
@@ -67,18 +79,40 @@ impl Kernels {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|id| id.file == file)
     }
 
+    /// Compiles what of `ids` has not been compiled yet, on as many threads as there are cores: drivers that compile when a pipeline is
+    /// made do so side by side.
+    ///
+    /// # Errors
+    /// Text that does not validate, or a driver that refuses it.
+    pub fn prepare<'a>(&self, ids: impl Iterator<Item = &'a KernelId>) -> Result<(), KernelError> {
+        let missing: Vec<&KernelId> = {
+            let (made, mut seen) = (self.made.lock().unwrap_or_else(PoisonError::into_inner), HashSet::new());
+            ids.filter(|id| !made.contains_key(*id) && seen.insert(*id)).collect()
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let tell = |done: usize| self.watch.iter().for_each(|watch| watch(done, missing.len()));
+        let done = AtomicUsize::new(0);
+        tell(0);
+        missing.par_iter().try_for_each(|id| {
+            self.get(id)?;
+            tell(done.fetch_add(1, Ordering::Relaxed) + 1);
+            Ok(())
+        })
+    }
+
     /// The pipeline for `id`, compiled at its first use.
     ///
     /// # Errors
     /// Text that does not validate, or a driver that refuses it.
     pub fn get(&self, id: &KernelId) -> Result<Arc<Kernel>, KernelError> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = made.get(id) {
+        let made = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = made().get(id) {
             return Ok(kernel.clone());
         }
         let kernel = Arc::new(self.compile(id)?);
-        made.insert(id.clone(), kernel.clone());
-        Ok(kernel)
+        Ok(made().entry(id.clone()).or_insert(kernel).clone())
     }
 
     fn compile(&self, id: &KernelId) -> Result<Kernel, KernelError> {

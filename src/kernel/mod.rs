@@ -5,10 +5,10 @@ mod reflect;
 mod source;
 mod tuning;
 
-pub use cache::{Kernel, Kernels};
+pub use cache::{Kernel, Kernels, Watch};
 pub use reflect::{Binding, ParamField, Reflected, reflect};
 pub use source::{SHADERS, expand};
-pub use tuning::Tuning;
+pub use tuning::{Tuning, TuningError};
 
 use thiserror::Error;
 

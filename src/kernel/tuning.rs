@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::SHADERS;
 use crate::files::write_atomic;
@@ -15,6 +16,7 @@ use crate::gpu::{Candidate, Gpu};
 pub struct Tuning {
     file: PathBuf,
     adapter: String,
+    kernels: String,
     chosen: Mutex<BTreeMap<String, Candidate>>,
 }
 
@@ -22,33 +24,61 @@ pub struct Tuning {
 #[derive(Serialize, Deserialize)]
 struct Kept {
     adapter: String,
+    /// Of what the choices are good for: [`fingerprint`].
+    kernels: String,
     chosen: BTreeMap<String, String>,
 }
 
+/// Why a file of measured choices is of no use.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum TuningError {
+    #[error("cannot read {}: {source}; `dau tune` measures and writes such a file", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {why}; `dau tune` writes it anew", path.display())]
+    Damaged { path: PathBuf, why: String },
+    #[error("{} was measured on {theirs}, and this is {ours}: choose that adapter, or `dau tune` this one", path.display())]
+    Adapter { path: PathBuf, theirs: String, ours: String },
+    #[error("{} was measured with another version of the kernels, driver or precision: `dau tune` again", path.display())]
+    Stale { path: PathBuf },
+}
+
+/// Of adapter, driver, precision and shaders: what is fastest for one need not be for another.
+fn fingerprint(gpu: &Gpu) -> String {
+    let mut hasher = DefaultHasher::new();
+    (gpu.caps().matrix.is_some(), gpu.describe(), &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 impl Tuning {
-    /// What was measured earlier with this adapter, driver and these shaders: in a file of its own under `folder`, which need
-    /// not exist. A file that cannot be read counts as none.
-    pub fn load(folder: &Path, gpu: &Gpu) -> Tuning {
-        let adapter = gpu.describe();
-        let mut hasher = DefaultHasher::new();
-        // Precisions have files of their own: what is fastest in one may not be offered in the other.
-        (gpu.caps().matrix.is_some(), &adapter, &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
-        let file = folder.join(format!("staging-{:016x}.json", hasher.finish()));
-        let offered = gpu.caps().candidates();
-        let mut chosen = BTreeMap::new();
-        match std::fs::read(&file).map(|bytes| serde_json::from_slice::<Kept>(&bytes)) {
-            Ok(Ok(kept)) => {
-                for (class, name) in kept.chosen {
-                    // One that this start does not offer (--limits default) is measured anew.
-                    if let Some(candidate) = offered.iter().find(|c| c.name() == name) {
-                        chosen.insert(class, *candidate);
-                    }
-                }
-            }
-            Ok(Err(e)) => log::warn!("{}: {e}; measuring anew", file.display()),
-            Err(e) => log::debug!("{}: {e}", file.display()),
+    /// Where choices for this adapter are kept under `folder`.
+    pub fn place(folder: &Path, gpu: &Gpu) -> PathBuf {
+        folder.join(format!("staging-{}.json", fingerprint(gpu)))
+    }
+
+    /// No choices yet, to be kept in `file`.
+    pub fn none(file: &Path, gpu: &Gpu) -> Tuning {
+        Tuning { file: file.into(), adapter: gpu.describe(), kernels: fingerprint(gpu), chosen: Mutex::default() }
+    }
+
+    /// What `file` holds for this adapter. A way that this start does not offer (`--limits default`) is left out: the rule holds there.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is of another adapter, driver, precision or version.
+    pub fn read(file: &Path, gpu: &Gpu) -> Result<Tuning, TuningError> {
+        let path = || file.to_path_buf();
+        let text = std::fs::read_to_string(file).map_err(|source| TuningError::Read { path: path(), source })?;
+        let kept: Kept = serde_json::from_str(&text).map_err(|e| TuningError::Damaged { path: path(), why: e.to_string() })?;
+        let none = Tuning::none(file, gpu);
+        if kept.adapter != none.adapter {
+            return Err(TuningError::Adapter { path: path(), theirs: kept.adapter, ours: none.adapter });
         }
-        Tuning { file, adapter, chosen: Mutex::new(chosen) }
+        if kept.kernels != none.kernels {
+            return Err(TuningError::Stale { path: path() });
+        }
+        let offered = gpu.caps().candidates();
+        let found = |(class, name): (String, String)| Some((class, *offered.iter().find(|c| c.name() == name)?));
+        Ok(Tuning { chosen: Mutex::new(kept.chosen.into_iter().filter_map(found).collect()), ..none })
     }
 
     /// The fastest way for a class, if it was measured.
@@ -61,19 +91,19 @@ impl Tuning {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds measured choices and writes the file. Not being able to only costs the next start its time: it is logged.
-    pub fn add(&self, measured: BTreeMap<String, Candidate>) {
+    /// Adds measured choices and writes the file.
+    ///
+    /// # Errors
+    /// A disk that refuses.
+    pub fn add(&self, measured: BTreeMap<String, Candidate>) -> std::io::Result<()> {
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         chosen.extend(measured);
-        let named = chosen.iter().map(|(class, candidate)| (class.clone(), candidate.name())).collect();
-        let kept = Kept { adapter: self.adapter.clone(), chosen: named };
-        let written = serde_json::to_vec_pretty(&kept).map_err(std::io::Error::from).and_then(|bytes| {
-            std::fs::create_dir_all(self.file.parent().unwrap_or(Path::new(".")))?;
-            write_atomic(&self.file, &bytes)
-        });
-        if let Err(e) = written {
-            log::warn!("{}: {e}; the next start will measure again", self.file.display());
+        let chosen = chosen.iter().map(|(class, candidate)| (class.clone(), candidate.name())).collect();
+        let text = serde_json::to_string_pretty(&Kept { adapter: self.adapter.clone(), kernels: self.kernels.clone(), chosen })?;
+        if let Some(folder) = self.file.parent() {
+            std::fs::create_dir_all(folder)?;
         }
+        write_atomic(&self.file, text.as_bytes())
     }
 
     /// Where the choices are kept.

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::graph::{Elem, Graph, GraphError, Op, Plan, Shape, Variables};
+use super::CaseResult;
+use super::case::rounding;
+use crate::gpu::Staging;
+use crate::graph::{Elem, Graph, GraphError, Op, Plan, Shape, Tensor, Value, Variables};
 use crate::kernel::Kernels;
 use crate::rng;
 
 /// An op at given shapes, ready to run over and over on made-up inputs.
 pub struct Alone {
     plan: Plan,
+    outputs: Vec<Value>,
 }
 
 /// Distinct numbers among the inputs, which repeat them; prime, so that no row repeats.
@@ -17,14 +21,19 @@ const DISTINCT: usize = 4093;
 /// How long the repetitions of one sample should take together.
 const SAMPLE: Duration = Duration::from_millis(10);
 const MOST_REPETITIONS: usize = 1024;
+/// How long all samples may take together, if that leaves the fewest.
+const ALL_SAMPLES: Duration = Duration::from_secs(1);
+const FEWEST: usize = 3;
 
 impl Alone {
     /// # Errors
     /// Shapes that the op does not take or the adapter cannot hold.
     pub fn new(kernels: &Kernels, op: Arc<dyn Op>, inputs: &[Shape]) -> Result<Alone, GraphError> {
         let mut random = rng::stream(0, "bench");
-        // Positive: whatever is a variance may be one.
-        let noise: Vec<f32> = (0..DISTINCT).map(|_| 0.5 + rng::normal(&mut random).abs() as f32).collect();
+        // Positive, since whatever is a variance may be one; a convolution has none.
+        let signed = op.tuning_class(inputs).is_some();
+        let number = |z: f64| if signed { z } else { 0.5 + z.abs() };
+        let noise: Vec<f32> = (0..DISTINCT).map(|_| number(rng::normal(&mut random)) as f32).collect();
         let mut graph = Graph::new();
         let mut variables = Variables::new();
         let mut values = Vec::new();
@@ -44,7 +53,23 @@ impl Alone {
         for name in plan.scalars() {
             plan.set(name, if name == "n_valid" { samples } else { 1.0 })?;
         }
-        Ok(Alone { plan })
+        Ok(Alone { plan, outputs })
+    }
+
+    /// What the op gives for the made-up inputs, each output in order.
+    fn outputs(&mut self) -> Result<Vec<Tensor>, GraphError> {
+        let bytes = self.plan.run_and_fetch(&self.outputs)?.wait(self.plan.gpu())?;
+        let flat = |bytes: &Vec<u8>| Tensor::from_bytes(Shape::f32(&[bytes.len() / 4]), bytes);
+        Ok(bytes.iter().map(flat).collect())
+    }
+
+    /// ||self - other|| / ||other||, the largest over the outputs, of what both give for their made-up inputs.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn compare(&mut self, other: &mut Alone) -> Result<f64, GraphError> {
+        let (found, expected) = (self.outputs()?, other.outputs()?);
+        Ok(found.iter().zip(&expected).map(|(f, e)| f.relative_error(e)).fold(0.0, f64::max))
     }
 
     /// Wall-clock time of `times` runs in one submit.
@@ -58,7 +83,7 @@ impl Alone {
         Ok(start.elapsed())
     }
 
-    /// Seconds that one run takes: the median of `samples`, by timestamps where the adapter has them that can be trusted, else by
+    /// Seconds that one run takes: the median of `samples`, of fewer where a run takes long, by timestamps where the adapter has them that can be trusted, else by
     /// the wall clock over as many repetitions as make its ends negligible.
     ///
     /// # Errors
@@ -67,9 +92,13 @@ impl Alone {
         let mut times = 1;
         // The first run pays for what drivers put off until then.
         self.repeat(times)?;
-        while self.repeat(times)? < SAMPLE && times < MOST_REPETITIONS {
+        let mut took = self.repeat(times)?;
+        while took < SAMPLE && times < MOST_REPETITIONS {
             times *= 4;
+            took = self.repeat(times)?;
         }
+        let fit = (ALL_SAMPLES.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE)) as usize;
+        let samples = samples.min(fit.max(FEWEST));
         let mut seconds = Vec::with_capacity(samples);
         for _ in 0..samples {
             seconds.push(match self.plan.profile()? {
@@ -79,6 +108,21 @@ impl Alone {
         }
         Ok(median(&mut seconds))
     }
+}
+
+/// Runs a convolution both ways on the same inputs: how far the first way is from the second, and what rounding in both explains. For shapes
+/// at which the oracle is too slow; the second way is to be one that was compared with it.
+///
+/// # Errors
+/// As [`Alone::new`]; the driver's.
+pub fn beside(way: &Kernels, trusted: &Kernels, op: &Arc<dyn Op>, inputs: &[Shape]) -> Result<CaseResult, GraphError> {
+    let alone = |kernels| Alone::new(kernels, op.clone(), inputs);
+    let error = alone(way)?.compare(&mut alone(trusted)?)?;
+    // Each product is a multiplication and an addition of a sum.
+    let terms = op.flops(inputs) as usize / op.outputs(inputs)?.iter().map(Shape::len).sum::<usize>().max(1);
+    let staging = |kernels: &Kernels| kernels.caps_for(op.tuning_class(inputs)).staging;
+    let allowed = [way, trusted].map(|kernels| rounding(terms, staging(kernels) == Staging::CooperativeMatrix)).iter().sum();
+    Ok(CaseResult { error, allowed })
 }
 
 /// The middle one in order; sorts `values`. 0 where there are none.

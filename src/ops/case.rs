@@ -127,12 +127,16 @@ impl Case {
     /// sqrt(2) u for two independent changes. Over a sum of products of random signs these and the products themselves grow alike,
     /// with the root of its length: the relative error of the whole stays at sqrt(2) u. Operands that f16 holds do not change.
     pub fn allowed(&self, staging: Staging) -> f64 {
-        let f32_sum = f64::from(f32::EPSILON) * (8.0 + 2.0 * (self.terms as f64).sqrt());
         let shapes: Vec<Shape> = self.inputs.iter().map(|(shape, _)| shape.clone()).collect();
         let multiplies_f16 = staging == Staging::CooperativeMatrix && self.op.tuning_class(&shapes).is_some();
-        let changes = multiplies_f16 && !self.inputs.iter().all(|(_, fill)| fill.fits_f16());
-        if changes { f32_sum + 2f64.sqrt() * 2f64.powi(-11) } else { f32_sum }
+        rounding(self.terms, multiplies_f16 && !self.inputs.iter().all(|(_, fill)| fill.fits_f16()))
     }
+}
+
+/// What [`Case::allowed`] allows sums of so many terms, whose operands become `f16` or not.
+pub(super) fn rounding(terms: usize, f16: bool) -> f64 {
+    let f32_sum = f64::from(f32::EPSILON) * (8.0 + 2.0 * (terms as f64).sqrt());
+    if f16 { f32_sum + 2f64.sqrt() * 2f64.powi(-11) } else { f32_sum }
 }
 
 /// Runs `case` on the device and compares with its oracle.

@@ -18,10 +18,9 @@ mod multiply;
 mod optimizer;
 mod roof;
 mod sam;
-mod tune;
 
 pub use add::Add;
-pub use alone::{Alone, median};
+pub use alone::{Alone, beside, median};
 pub use argmax::Argmax;
 pub use attention::Attention;
 pub use augment::Augment;
@@ -38,7 +37,6 @@ pub use multiply::Multiply;
 pub use optimizer::{Accumulate, Adam, Sgd};
 pub use roof::{RoofCopy, RoofMultiplyAdd};
 pub use sam::{SamAscent, SamSum};
-pub use tune::{TUNING_TIME, tune};
 
 /// An op and the cases that its tests, its bench and the self-test run.
 pub struct OpEntry {

@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::graph::{Graph, Plan, Shape};
 use crate::kernel::Kernels;
 use crate::nn::ParamKind;
-use crate::ops::{Argmax, Augment, TUNING_TIME, tune};
+use crate::ops::{Argmax, Augment};
 
 /// What speaks for the predicted class, by place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,7 +49,6 @@ pub fn attention(
     let &[_, side, _, channels] = &g.shape(out.maps).dims[..] else {
         return Err(TrainError::Data(format!("{} has no maps to look at", network.spec.name)));
     };
-    tune(kernels, &g, TUNING_TIME)?;
     let mut plan = Plan::new(kernels, &g, &outputs, network.params.variables())?;
     let params = network.params.read()?;
     let head = params.into_iter().rev().find(|(p, _)| matches!(p.kind, ParamKind::Matrix { .. })).map(|(_, w)| w);

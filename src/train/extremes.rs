@@ -5,7 +5,7 @@ use super::{Batch, Network, Observer, Part, TrainError, images_at_once, stream};
 use crate::data::Dataset;
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
-use crate::ops::{Augment, Extremes, TUNING_TIME, tune};
+use crate::ops::{Augment, Extremes};
 
 /// Of one batch norm.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,6 @@ pub fn extremes(
         outputs.extend(g.apply(Extremes, &[x])?);
         layers.push(LayerExtremes { name, channels: g.shape(x).last(), high: Vec::new(), low: Vec::new() });
     }
-    tune(kernels, &g, TUNING_TIME)?;
     let mut plan = Plan::new(kernels, &g, &outputs, network.params.variables())?;
     let indices: Vec<usize> = (0..data.len()).collect();
     let batches = indices.chunks(batch).map(|indices| Batch::new(data, &[Part { indices, weight: 1.0 }]));

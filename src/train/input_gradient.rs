@@ -6,7 +6,7 @@ use super::{Network, Normalisation, TrainError, images_at_once};
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
 use crate::nn::ParamKind;
-use crate::ops::{Loss, LossKind, TUNING_TIME, tune};
+use crate::ops::{Loss, LossKind};
 
 /// A network in evaluation mode, with gradients with respect to its input.
 pub struct InputGradient {
@@ -53,7 +53,6 @@ impl InputGradient {
         let loss = g.apply(Loss { kind: LossKind::CrossEntropy }, &[out.logits, labels, weight])?;
         let gradients = g.backward(&[(out.logits, loss[1]), (out.features, pull)], &[images])?;
         let outputs = [out.features, gradients[&images]];
-        tune(kernels, &g, TUNING_TIME)?;
         let plan = Plan::new(kernels, &g, &outputs, network.params.variables())?;
         let values = network.params.read()?;
         let head = values.into_iter().rev().find(|(p, _)| matches!(p.kind, ParamKind::Matrix { .. })).map(|(_, w)| w);

@@ -4,7 +4,7 @@ use super::{Batch, Network, SgdConfig, TrainError};
 use crate::graph::{Graph, GraphError, Plan, Shape, Value};
 use crate::kernel::Kernels;
 use crate::nn::{Param, ParamKind};
-use crate::ops::{Argmax, Augment, Loss, LossKind, TUNING_TIME, tune};
+use crate::ops::{Argmax, Augment, Loss, LossKind};
 
 /// A network in training mode, with gradients with respect to the weights and the biases of its batch norms. Running statistics follow
 /// the data, and are of no account here.
@@ -57,7 +57,6 @@ impl NormGradient {
         let learned = learned.collect::<Result<Vec<Value>, _>>()?;
         let gradients = g.backward(&[(out.logits, loss[1])], &learned)?;
         let fetched: Vec<Value> = [loss[0], class].into_iter().chain(learned.iter().map(|value| gradients[value])).collect();
-        tune(kernels, &g, TUNING_TIME)?;
         let plan = Plan::new(kernels, &g, &fetched, network.params.variables())?;
         Ok(NormGradient { network, plan, pixels, labels, weight, fetched, norms })
     }

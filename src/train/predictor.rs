@@ -10,7 +10,7 @@ use super::{Batch, Network, Observer, Part, TrainError, TrainState, images_at_on
 use crate::data::Dataset;
 use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
-use crate::ops::{Argmax, Augment, Loss, LossKind, TUNING_TIME, tune};
+use crate::ops::{Argmax, Augment, Loss, LossKind};
 
 /// What a network says of images, in data order.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,6 @@ impl Predictor {
         let loss = g.apply(Loss { kind: LossKind::CrossEntropy }, &[out.logits, labels, weight])?[0];
         let argmax = g.apply(Argmax, &[out.logits])?;
         let outputs = [argmax[0], argmax[1], loss, out.logits, out.features];
-        tune(kernels, &g, TUNING_TIME)?;
         let plan = Plan::new(kernels, &g, &outputs, network.params.variables())?;
         // The loss kernel skips rows of weight 0; these weights scale only the gradient, which nobody reads.
         plan.write(weight, &vec![1.0f32; batch])?;

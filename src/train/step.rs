@@ -14,7 +14,7 @@ use crate::gpu::Pending;
 use crate::graph::{Footprint, Graph, Plan, Shape, Value, Variables};
 use crate::kernel::Kernels;
 use crate::nn::{ModelSpec, Param};
-use crate::ops::{Accumulate, Argmax, Augment, LossKind, Sgd, TUNING_TIME, tune};
+use crate::ops::{Accumulate, Argmax, Augment, LossKind, Sgd};
 
 /// SGD and the augmentation of its input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -253,7 +253,6 @@ impl TrainStep {
         if let Some(teacher) = teacher {
             variables.extend(teacher.variables());
         }
-        tune(kernels, &s.graph, TUNING_TIME)?;
         let plan = Plan::new(kernels, &s.graph, &s.fetched, &variables)?;
         let update = s.update.map(|graph| Plan::new(kernels, &graph, &[], &variables)).transpose()?;
         let StepGraph { pixels, labels, weights, fetched, .. } = s;
