@@ -32,6 +32,7 @@ width=${WIDTH:-64} batches=${BATCHES:-128 512} starts=${STARTS:-10} total=${TOTA
 # The first start is to find nothing compiled: driver and program keep what they compile here.
 export MESA_SHADER_CACHE_DIR="$out/cache" __GL_SHADER_DISK_CACHE_PATH="$out/cache" XDG_CACHE_HOME="$out/cache"
 mkdir "$out/cache"
+: >"$out/parts.tsv"
 cd "$out"
 began=$(date +%s)
 first=${batches%% *}
@@ -59,9 +60,8 @@ set -- "$dau"
 [ -z "${ADAPTER:-}" ] || set -- "$dau" --adapter "$ADAPTER"
 
 part devices 30 devices.txt "$dau" devices
-matrix=$(grep -c matrix devices.txt || true)
 precisions=f32
-[ "$matrix" = 0 ] || precisions="f32 mixed"
+! grep -qs matrix devices.txt || precisions="f32 mixed"
 i=1
 while [ "$i" -le "$starts" ]; do
     part "start-$i" 60 "start-$i.json" "$@" --json bench --step --width "$width" --batch "$first"
