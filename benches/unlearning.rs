@@ -15,7 +15,7 @@ use dau::gpu::{AdapterChoice, Gpu};
 use dau::kernel::Kernels;
 use dau::ops::LossKind;
 use dau::rng;
-use dau::train::{Batch, Network, Part, Predictor, SgdConfig, Silent, StepConfig, TrainStep};
+use dau::train::{Batch, Network, Part, Predictor, SgdConfig, Silent, StepConfig, TrainStep, Wanted};
 use plotters::prelude::*;
 
 const CLEAN: usize = 64;
@@ -119,9 +119,9 @@ fn unlearned(job: &Simulation, network: &Network, loss: LossKind, rate: f64, sha
     let mut looks = Vec::new();
     for at in 0..=STEPS {
         if at % LOOK == 0 {
-            let mut classes = |data: &Dataset| Ok::<_, anyhow::Error>(predictor.run(data, &Silent)?.class);
+            let mut classes = |data: &Dataset| Ok::<_, anyhow::Error>(predictor.run(data, &[], &Silent)?.class);
             let (of_clean, of_triggered) = (classes(&folder.test)?, classes(&triggered.data)?);
-            let belief = predictor.run(&asked, &Silent)?.loss.iter().map(|ce| f64::from(-ce).exp()).sum::<f64>();
+            let belief = predictor.run(&asked, &[Wanted::Loss], &Silent)?.loss.iter().map(|ce| f64::from(-ce).exp()).sum::<f64>();
             let (labels, goal) = (&triggered.data.labels, triggered.goal.as_deref());
             looks.push(Look {
                 step: at,

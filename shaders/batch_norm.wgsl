@@ -7,10 +7,10 @@
 //
 // x, residual, y, gy, gresidual, gx: [rows][c4 / QUADS] loads of QUADS vec4 along channels. gamma, beta, mean, inv_std, variance, running_*,
 // ggamma, gbeta: [c4]. partial: [chunks][c4][2]: mean and M2 = sum (x - mean)^2 of a chunk, or its sums of g and
-// g * (x - mean). coefficient: [c4][3], what apply_gradient needs of the whole batch.
+// g * (x - mean). coefficient: [c4][3], what apply_gradient needs of the whole batch. affine: [c4][2], scale and shift.
 //
 // A workgroup owns a chunk of `chunk` rows and LANES_C loads of channels; an invocation one load and every LANES_R-th row.
-// `finish`, `finish_gradient` and `finish_gradient_running`: a workgroup owns LANES_C quads, an invocation every LANES_R-th chunk.
+// `finish`, `fold_running`, `finish_gradient` and `finish_gradient_running`: a workgroup owns LANES_C quads, an invocation every LANES_R-th chunk.
 // (Workgroups are one-dimensional because lavapipe fills its vectors along x only.)
 // Sums run in an order that only the extents and the lane counts decide.
 //
@@ -47,6 +47,7 @@ struct Params { rows: u32, c4: u32, chunk: u32, chunks: u32, sample_rows: u32, n
 @group(0) @binding(18) var<storage, read_write> gbeta: array<vec4f>;
 @group(0) @binding(19) var<storage, read_write> gresidual: array<Load>;
 @group(0) @binding(20) var<storage, read_write> gx: array<Load>;
+@group(0) @binding(21) var<storage, read_write> affine: array<vec4f>;
 
 // What an invocation owns: rows first, first + LANES_R, .. below end, at load c.
 struct Part { chunk: u32, c: u32, first: u32, end: u32 }
@@ -227,6 +228,18 @@ fn normalise_running(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) n
         gamma[t.c * QUADS + {q}u] / sqrt(variance[t.c * QUADS + {q}u] + p.eps),
 //: end
     );
+}
+
+// The running statistics' map as what a convolution does on its way out (common/epilogue): y = x * scale + shift.
+@compute @workgroup_size(LANES)
+fn fold_running(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u32) {
+    let c = g.x * LANES_C + l % LANES_C;
+    if l >= LANES_C || c >= p.c4 {
+        return;
+    }
+    let scale = gamma[c] / sqrt(variance[c] + p.eps);
+    affine[2u * c] = scale;
+    affine[2u * c + 1u] = beta[c] - mean[c] * scale;
 }
 
 // ---- backward -------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ const SCALED = 0u;
 
 //: include extents
 //: include conv2d
-@group(0) @binding(6) var<storage, read> scale: array<f32>;
+@group(0) @binding(8) var<storage, read> scale: array<f32>;
 
 //: for s in S..S + 1
 alias Left = coop_mat{s}x{s}<f16, A>;
@@ -174,7 +174,8 @@ fn gather(
         if (m < count && to4 < p.co4) {
             let o = output_pixel(m, g.z, ch, cw);
             let value = vec4f(sums[4u * q], sums[4u * q + 1u], sums[4u * q + 2u], sums[4u * q + 3u]);
-            y[((o.x * p.oh + o.y) * p.ow + o.z) * p.co4 + to4] = down * value;
+            let at = ((o.x * p.oh + o.y) * p.ow + o.z) * p.co4 + to4;
+            y[at] = ended(down * value, at, to4);
         }
     }
     workgroupBarrier();

@@ -64,10 +64,10 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @
     }
 //: for j in 0..MT
     if (mine + {j}u < count) {
-        let q = ((n{j} * p.oh + oy{j}) * p.ow + ox{j}) * p.co4;
-        y[q + c4] = a{j};
+        let q = ((n{j} * p.oh + oy{j}) * p.ow + ox{j}) * p.co4 + c4;
+        y[q] = ended(a{j}, q, c4);
         if (c4 + 1u < p.co4) {
-            y[q + c4 + 1u] = b{j};
+            y[q + 1u] = ended(b{j}, q + 1u, c4 + 1u);
         }
     }
 //: end

@@ -29,12 +29,15 @@ const TURNED = 0u;
 //: include extents
 //: include quads
 //: include points
+//: include epilogue
 @group(0) @binding(1) var<storage, read> x: array<vec{XW / 2}<u64>>;
 @group(0) @binding(2) var<storage, read> w: array<vec{YW / 2}<u64>>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec{YW / 2}<u64>>;
 @group(0) @binding(4) var<storage, read> gy: array<vec{YW / 2}<u64>>;
 @group(0) @binding(6) var<storage, read> turned: array<vec{XW / 2}<u64>>;
 @group(0) @binding(5) var<storage, read_write> slices: array<vec{YW / 2}<u64>>;
+@group(0) @binding(7) var<storage, read> affine: array<vec4f>;
+@group(0) @binding(8) var<storage, read> residual: array<vec{YW / 2}<u64>>;
 
 @compute @workgroup_size(SG, 4)
 fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
@@ -122,9 +125,25 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
             }
         }
     }
+//: for k in 0..YW / 4 * AFFINE
+    let scale{k} = affine[2u * (column * (YW / 4u) + {k}u)];
+    let shift{k} = affine[2u * (column * (YW / 4u) + {k}u) + 1u];
+//: end
 //: for i in 0..MT
     let q{i} = subgroupShuffle(o{i / CL}, first + {i % CL}u);
     if (q{i} != 0xffffffffu && out < co) {
+//: for k in 0..YW / 4 * AFFINE
+        a{i}_{k} = a{i}_{k} * scale{k} + shift{k};
+//: end
+//: for e in 0..RESIDUAL
+        let more = residual[q{i} + out];
+//: for k in 0..YW / 4
+        a{i}_{k} += quad(more[{k * 2}], more[{k * 2 + 1}]);
+//: end
+//: end
+//: for k in 0..YW / 4 * RELU
+        a{i}_{k} = rectified(a{i}_{k});
+//: end
         y[q{i} + out] = vec{YW / 2}<u64>(
 //: for k in 0..YW / 4
             pair(a{i}_{k}.xy), pair(a{i}_{k}.zw),

@@ -21,11 +21,14 @@ const EDGES = 1u;
 
 //: include extents
 //: include quads
+//: include epilogue
 @group(0) @binding(1) var<storage, read> x: array<vec{XW / 2}<u64>>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<u64>>;
 @group(0) @binding(3) var<storage, read_write> y: array<u64>;
 @group(0) @binding(4) var<storage, read> gy: array<u64>;
 @group(0) @binding(5) var<storage, read_write> slices: array<u64>;
+@group(0) @binding(6) var<storage, read> affine: array<vec2f>;
+@group(0) @binding(7) var<storage, read> residual: array<u64>;
 
 fn two(a: u64) -> vec2f {
     return bitcast<vec2f>(vec2u(u32(a), u32(a >> 32u)));
@@ -101,8 +104,23 @@ fn gather(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3
     }
     let c = g.y * SG + l.x;
     let to = (t * p.ow + ox) * p.co4 * 2u + c;
+//: for e in 0..AFFINE
+    // Of the pair's half of its quad of channels.
+    let at = min(c, p.co4 * 2u - 1u);
+    let scale = affine[at / 2u * 4u + at % 2u];
+    let shift = affine[at / 2u * 4u + at % 2u + 2u];
+//: end
 //: for i in 0..PX
     if (ox + {i}u < p.ow && c < p.co4 * 2u) {
+//: for e in 0..AFFINE
+        a{i} = a{i} * scale + shift;
+//: end
+//: for e in 0..RESIDUAL
+        a{i} += two(residual[to + {i}u * p.co4 * 2u]);
+//: end
+//: for e in 0..RELU
+        a{i} = rectified(a{i}.xyxy).xy;
+//: end
         y[to + {i}u * p.co4 * 2u] = pair(a{i});
     }
 //: end

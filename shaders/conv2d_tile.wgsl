@@ -18,7 +18,7 @@ const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM / BN, at le
 
 //: include extents
 //: include conv2d
-@group(0) @binding(6) var<storage, read_write> moments: array<vec4f>;
+@group(0) @binding(8) var<storage, read_write> moments: array<vec4f>;
 
 // Two tiles of x and two of w (gather) or gy (weight_gradient). In x's, [j] holds what the invocations (i, j) read, so that all
 // their offsets are constants; two vec4 more than that is let neighbours lie in other banks.
@@ -133,7 +133,8 @@ fn gather(
             let y{i} = output_pixel(m{i}, g.z, ch, cw);
             to{i} = (y{i}.x * p.oh + y{i}.y) * p.ow + y{i}.z;
         }
-        y[to{i} * p.co4 + c4] = a{i};
+        let at{i} = to{i} * p.co4 + c4;
+        y[at{i}] = ended(a{i}, at{i}, c4);
     }
 //: end
 //: for q in 0..CHUNKS

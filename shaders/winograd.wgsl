@@ -14,12 +14,15 @@ const FLIP = 0u;
 //: include index
 //: include points
 //: include load2
+//: include epilogue
 struct Params { n: u32, h: u32, w: u32, c8: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32, c0: u32, cn: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Load>;
 @group(0) @binding(2) var<storage, read_write> points: array<Load>;
 @group(0) @binding(3) var<storage, read> products: array<Load>;
 @group(0) @binding(4) var<storage, read_write> y: array<Load>;
+@group(0) @binding(5) var<storage, read> affine: array<Load>;
+@group(0) @binding(6) var<storage, read> residual: array<Load>;
 
 struct Six { a: vec4f, b: vec4f, c: vec4f, d: vec4f, e: vec4f, f: vec4f }
 struct Three { a: vec4f, b: vec4f, c: vec4f }
@@ -247,6 +250,10 @@ fn output(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @
         return;
     }
     let step = apart(p.tiles, p.cn);
+    var own = Affine();
+//: for q in 0..2 * AFFINE
+    own.of{q} = affine[2u * t.c + {q}u];
+//: end
 //: for j in 0..6
 //: for i in 0..6
     let m{i}_{j} = products[t.at + ({i * 6}u + {j}u) * step];
@@ -256,38 +263,60 @@ fn output(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @
         quad{q}(m0_{j}), quad{q}(m1_{j}), quad{q}(m2_{j}), quad{q}(m3_{j}), quad{q}(m4_{j}), quad{q}(m5_{j})));
 //: end
 //: end
-    row(t, 0u,
+    row(t, 0u, own,
 //: for q in 0..2
         of_products(Six(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a, s4_{q}.a, s5_{q}.a)),
 //: end
     );
-    row(t, 1u,
+    row(t, 1u, own,
 //: for q in 0..2
         of_products(Six(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b, s4_{q}.b, s5_{q}.b)),
 //: end
     );
-    row(t, 2u,
+    row(t, 2u, own,
 //: for q in 0..2
         of_products(Six(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c, s4_{q}.c, s5_{q}.c)),
 //: end
     );
-    row(t, 3u,
+    row(t, 3u, own,
 //: for q in 0..2
         of_products(Six(s0_{q}.d, s1_{q}.d, s2_{q}.d, s3_{q}.d, s4_{q}.d, s5_{q}.d)),
 //: end
     );
 }
 
+// Scale and shift of quad 0 and of quad 1.
+struct Affine { of0: Load, of1: Load }
+
+// The sums of y[at] as they leave.
+fn ended(own: Affine, at: u32, s: vec4f, r: vec4f) -> Load {
+    var v0 = s;
+    var v1 = r;
+//: for q in 0..2 * AFFINE
+    v{q} = v{q} * quad0(own.of{q}) + quad1(own.of{q});
+//: end
+//: for h in 0..RESIDUAL
+    let more = residual[at];
+//: for q in 0..2
+    v{q} += quad{q}(more);
+//: end
+//: end
+//: for q in 0..2 * RELU
+    v{q} = rectified(v{q});
+//: end
+    return load(v0, v1);
+}
+
 // Row i of a tile's outputs, as far as they are inside.
-fn row(t: Tile, i: u32, s: Four, r: Four) {
+fn row(t: Tile, i: u32, own: Affine, s: Four, r: Four) {
     if (t.y + i >= p.h) {
         return;
     }
     let at = t.base + ((t.y + i) * p.w + t.x) * p.c8 + t.c;
-    y[at] = load(s.a, r.a);
-    if (t.x + 1u < p.w) { y[at + p.c8] = load(s.b, r.b); }
-    if (t.x + 2u < p.w) { y[at + 2u * p.c8] = load(s.c, r.c); }
-    if (t.x + 3u < p.w) { y[at + 3u * p.c8] = load(s.d, r.d); }
+    y[at] = ended(own, at, s.a, r.a);
+    if (t.x + 1u < p.w) { y[at + p.c8] = ended(own, at + p.c8, s.b, r.b); }
+    if (t.x + 2u < p.w) { y[at + 2u * p.c8] = ended(own, at + 2u * p.c8, s.c, r.c); }
+    if (t.x + 3u < p.w) { y[at + 3u * p.c8] = ended(own, at + 3u * p.c8, s.d, r.d); }
 }
 
 @compute @workgroup_size(64)

@@ -9,7 +9,7 @@ use common::Golden;
 use dau::data::Dataset;
 use dau::graph::{Shape, Tensor};
 use dau::torch::{StateDict, TorchError, Values};
-use dau::train::{Checkpoint, Network, Normalisation, Silent, predict};
+use dau::train::{Checkpoint, Network, Normalisation, Silent, Wanted, predict};
 use zip::write::SimpleFileOptions;
 
 const NORM: Normalisation = Normalisation { mean: [0.5; 3], std: [0.25; 3] };
@@ -72,7 +72,7 @@ fn an_imported_network_gives_pytorchs_logits_and_comes_back_from_export_and_chec
         paths: vec![String::new(); labels.len()],
         labels,
     };
-    let logits = |network: &Network| predict(&kernels, network, &data, 4, &Silent, "check").unwrap().logits;
+    let logits = |network: &Network| predict(&kernels, network, &data, 4, &[Wanted::Logits], &Silent, "check").unwrap().logits;
     let found = Tensor::new(Shape::f32(&[4, 10]), logits(&network).into_iter().map(f64::from).collect());
     common::assert_near("logits", &found, &golden.get("pixels_logits"), 1e-4);
 

@@ -9,7 +9,7 @@ use common::{digits, resnet_w8};
 use dau::kernel::Kernels;
 use dau::nn::ModelSpec;
 use dau::ops::LossKind;
-use dau::train::{EpochRecord, Network, Observer, SgdConfig, Silent, TrainConfig, TrainError, fit, predict};
+use dau::train::{EpochRecord, Network, Observer, SgdConfig, Silent, TrainConfig, TrainError, Wanted, fit, predict};
 
 const SGD: SgdConfig = SgdConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, crop_pad: 0, flip: false };
 
@@ -67,7 +67,7 @@ fn learns_two_hundred_digits_within_a_few_epochs() {
     let (data, _) = digits(200);
     let network = fresh(&kernels, 1);
     let accuracy = || {
-        let found = predict(&kernels, &network, &data, 64, &Silent, "check").unwrap();
+        let found = predict(&kernels, &network, &data, 64, &[], &Silent, "check").unwrap();
         found.class.iter().zip(&data.labels).filter(|(c, l)| c == l).count() as f64 / 2.0
     };
     let before = accuracy();
@@ -100,7 +100,8 @@ fn a_checkpoint_brings_back_the_same_predictions() {
     network.save(&path).unwrap();
     for loaded in [Network::load(&kernels, &path).unwrap(), Network::load_as(&kernels, &path, &resnet_w8()).unwrap()] {
         assert_eq!((&loaded.spec, loaded.norm, loaded.steps()), (&resnet_w8(), norm, 3));
-        let predictions = |n: &Network| predict(&kernels, n, &data, 32, &Silent, "check").unwrap();
+        let everything = [Wanted::Loss, Wanted::Logits, Wanted::Features];
+        let predictions = |n: &Network| predict(&kernels, n, &data, 32, &everything, &Silent, "check").unwrap();
         let (a, b) = (predictions(&network), predictions(&loaded));
         assert_eq!((a.class, a.logits, a.features, a.loss), (b.class, b.logits, b.features, b.loss));
         loaded.save(&again).unwrap();
@@ -202,7 +203,7 @@ fn a_wish_to_stop_ends_training_and_prediction_between_batches() {
     assert_eq!(network.steps(), 4, "one epoch and one batch");
     assert_eq!(watch.records.into_inner().len(), 1);
     let watch = Watch { stop_after: Some(1), ..Default::default() };
-    let error = predict(&kernels, &network, &data, 32, &watch, "check").expect_err("stopped");
+    let error = predict(&kernels, &network, &data, 32, &[], &watch, "check").expect_err("stopped");
     assert!(matches!(error, TrainError::Cancelled), "{error}");
 }
 
@@ -211,7 +212,7 @@ fn images_of_another_size_are_refused_with_both_sizes() {
     let kernels = common::kernels();
     let network = Network::new(&kernels, &ModelSpec { image_size: 32, ..resnet_w8() }, &digits(1).1, 1).unwrap();
     let (data, _) = digits(4);
-    let message = predict(&kernels, &network, &data, 4, &Silent, "check").expect_err("16 is not 32").to_string();
+    let message = predict(&kernels, &network, &data, 4, &[], &Silent, "check").expect_err("16 is not 32").to_string();
     assert_eq!(message, "the images are 16x16, the network takes 32x32; try --image-size 32");
     let error = fit(&kernels, &network, &data, &config(1, 4, 0.01), &Silent, None).expect_err("16 is not 32");
     assert_eq!(error.to_string(), message);

@@ -4,6 +4,24 @@
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 @group(0) @binding(4) var<storage, read> gy: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> slices: array<vec4f>;
+@group(0) @binding(6) var<storage, read> affine: array<vec4f>;
+@group(0) @binding(7) var<storage, read> residual: array<vec4f>;
+//: include epilogue
+
+// The sum that is y[to], of the channels 4 c4 .. 4 c4 + 3, as it leaves.
+fn ended(sum: vec4f, to: u32, c4: u32) -> vec4f {
+    var v = sum;
+//: for e in 0..AFFINE
+    v = v * affine[2u * c4] + affine[2u * c4 + 1u];
+//: end
+//: for e in 0..RESIDUAL
+    v += residual[to];
+//: end
+//: for e in 0..RELU
+    v = rectified(v);
+//: end
+    return v;
+}
 
 // Pixel m of residue class z, which has ch x cw pixels an image: image, row, column.
 fn output_pixel(m: u32, z: u32, ch: u32, cw: u32) -> vec3u {

@@ -18,7 +18,7 @@ use crate::ops::{LossKind, median};
 use crate::report::columns;
 use crate::rng;
 use crate::train::{
-    Batch, Network, Normalisation, Part, Predictor, Silent, StepConfig, TrainError, TrainStep, stream, training_graph,
+    Batch, Network, Normalisation, Part, Predictor, Silent, StepConfig, TrainError, TrainStep, Wanted, stream, training_graph,
 };
 
 /// Of which the median counts.
@@ -62,7 +62,7 @@ impl Steps {
     /// How long predictions for [`BATCHES`] batches take, upload and results included.
     fn predict(&self, predictor: &mut Predictor) -> Result<Duration, TrainError> {
         let start = Instant::now();
-        predictor.run(&self.data, &Silent)?;
+        predictor.run(&self.data, &[Wanted::Logits], &Silent)?;
         Ok(start.elapsed())
     }
 }

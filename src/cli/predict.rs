@@ -20,7 +20,7 @@ use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
-use crate::train::{Network, Observer, Predictions, predict};
+use crate::train::{Network, Observer, Predictions, Wanted, predict};
 
 /// Arguments of `dau predict`.
 #[derive(Args, Clone, Debug)]
@@ -69,9 +69,10 @@ pub fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         announce_target(aim, &data.classes);
     }
     let progress = Progress::new();
-    let predictions = predict(&kernels, &network, &data, args.batch, &progress, "predict")?;
-    progress.end();
     let csv = is_csv(&args.out);
+    let wanted: &[Wanted] = if csv { &[] } else { &[Wanted::Logits] };
+    let predictions = predict(&kernels, &network, &data, args.batch, wanted, &progress, "predict")?;
+    progress.end();
     let file = if csv { encode_csv(&data, &predictions)? } else { encode(&data, &predictions)? };
     write_atomic(&args.out, &file).map_err(|e| anyhow!("cannot write {}: {e}", args.out.display()))?;
 

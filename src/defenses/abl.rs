@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Defense, Detection, Given, Lab, Split};
 use crate::ops::LossKind;
 use crate::options::{Kind, OptionSpec, Options};
-use crate::train::{Network, SgdConfig, TrainConfig, TrainError, predict};
+use crate::train::{Network, SgdConfig, TrainConfig, TrainError, Wanted, predict};
 
 /// The defense, as it is listed.
 pub(super) struct Abl;
@@ -94,7 +94,7 @@ impl Defense for Abl {
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
         let data = given.train;
         let network = isolating(lab, given)?;
-        let loss = predict(lab.kernels, &network, data, lab.training.batch, lab.observer, "losses")?.loss;
+        let loss = predict(lab.kernels, &network, data, lab.training.batch, &[Wanted::Loss], lab.observer, "losses")?.loss;
         let count = ((lab.options.number(&SHARE) * data.len() as f64) as usize).clamp(1, data.len());
         let isolated = lowest(&loss, count);
         let (least, most) = (isolated.first().map(|i| loss[*i]), isolated.last().map(|i| loss[*i]));

@@ -276,7 +276,7 @@ fn prune(lab: &Lab, network: &Network, clean: &Dataset, search: &Search) -> Resu
     let accuracy = |off: &[usize]| {
         write(off);
         lab.observer.begin("accuracy after pruning", clean.len() as u64);
-        let said = predictor.run(clean, lab.observer)?;
+        let said = predictor.run(clean, &[], lab.observer)?;
         let right = said.class.iter().zip(&clean.labels).filter(|(class, label)| class == label).count();
         Ok(100.0 * right as f64 / clean.len() as f64)
     };

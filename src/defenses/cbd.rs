@@ -9,7 +9,7 @@
 use super::{Defense, Given, Lab, Split};
 use crate::ops::LossKind;
 use crate::options::{Kind, OptionSpec, Options};
-use crate::train::{Network, TrainConfig, TrainError, predict};
+use crate::train::{Network, TrainConfig, TrainError, Wanted, predict};
 
 /// The defense, as it is listed.
 pub struct Cbd;
@@ -48,7 +48,7 @@ impl Defense for Cbd {
         let seed = lab.training.seed;
         let config = TrainConfig { stage: "bias".into(), epochs: lab.options.count(&BIASED_EPOCHS), ..lab.training.clone() };
         let biased = lab.trained("cbd-biased", fresh(seed), train, &config)?;
-        let losses = predict(lab.kernels, &biased, train, lab.training.batch, lab.observer, "losses")?.loss;
+        let losses = predict(lab.kernels, &biased, train, lab.training.batch, &[Wanted::Loss], lab.observer, "losses")?.loss;
         let config = TrainConfig { stage: "deconfound".into(), loss: LossKind::Reweighed, ..lab.training.clone() };
         lab.trained_weighed("cbd-clean", fresh(seed.wrapping_add(1)), train, Some(losses), &config)
     }

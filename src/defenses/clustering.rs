@@ -13,7 +13,7 @@ use super::principal::projections;
 use super::{Defense, Detection, Given, Lab, Split, by_class, retrained};
 use crate::options::{Kind, OptionSpec};
 use crate::rng;
-use crate::train::{Network, TrainError, predict};
+use crate::train::{Network, TrainError, Wanted, predict};
 
 /// The defense, as it is listed.
 pub struct ActivationClustering;
@@ -45,7 +45,8 @@ impl Defense for ActivationClustering {
     }
 
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
-        let said = predict(lab.kernels, given.victim, given.train, lab.training.batch, lab.observer, "features")?;
+        let said =
+            predict(lab.kernels, given.victim, given.train, lab.training.batch, &[Wanted::Features], lab.observer, "features")?;
         let small = lab.options.number(&SMALL);
         let mut split = Split::clean(given.train.len());
         let mut sizes = Vec::new();

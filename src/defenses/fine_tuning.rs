@@ -5,7 +5,7 @@ use super::{Defense, Given, Lab, Split, equal_steps};
 use crate::data::Dataset;
 use crate::nn::{Param, ParamKind};
 use crate::options::{Kind, OptionSpec};
-use crate::train::{Network, Predictions, TrainConfig, TrainError, fit, predict};
+use crate::train::{Network, Predictions, TrainConfig, TrainError, Wanted, fit, predict};
 
 /// Fine-tuning, as it is listed.
 pub struct FineTuning;
@@ -77,7 +77,7 @@ impl Defense for FinePruning {
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
         let clean = given.clean()?;
         let network = given.victim.duplicate(lab.kernels)?;
-        let said = predict(lab.kernels, &network, clean, lab.training.batch, lab.observer, "features")?;
+        let said = predict(lab.kernels, &network, clean, lab.training.batch, &[Wanted::Features], lab.observer, "features")?;
         let params = network.params.read()?;
         let Some((head, weights)) = params.iter().rev().find(|(param, _)| matches!(param.kind, ParamKind::Matrix { .. })) else {
             return Err(TrainError::Data("fine-pruning: the network has no classifier".into()));

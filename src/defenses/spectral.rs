@@ -8,7 +8,7 @@ use serde_json::json;
 use super::principal::projections;
 use super::{Defense, Detection, Given, Lab, Split, by_class, retrained};
 use crate::options::{Kind, OptionSpec};
-use crate::train::{Network, TrainError, predict};
+use crate::train::{Network, TrainError, Wanted, predict};
 
 /// The defense, as it is listed.
 pub struct SpectralSignatures;
@@ -33,7 +33,8 @@ impl Defense for SpectralSignatures {
     }
 
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
-        let said = predict(lab.kernels, given.victim, given.train, lab.training.batch, lab.observer, "features")?;
+        let said =
+            predict(lab.kernels, given.victim, given.train, lab.training.batch, &[Wanted::Features], lab.observer, "features")?;
         let share = lab.options.number(&SHARE);
         let mut split = Split::clean(given.train.len());
         for (members, rows) in by_class(given.train, &said.features) {

@@ -104,7 +104,7 @@ impl<'a> Gauge<'a> {
     fn measure(&self, stage: &str, epoch: usize, network: &Network) -> Result<(), TrainError> {
         let began = Instant::now();
         let batch = self.batch.min(self.images.len().max(1));
-        let class = Predictor::new(self.kernels, network, batch)?.run(&self.images, &Silent)?.class;
+        let class = Predictor::new(self.kernels, network, batch)?.run(&self.images, &[], &Silent)?.class;
         let ((clean, triggered), (labels, true_labels)) = (class.split_at(self.clean), self.images.labels.split_at(self.clean));
         let triggered = self.goal.as_ref().map(|goal| TriggeredClasses { class: triggered, labels: true_labels, goal });
         let found = model_metrics(clean, labels, triggered, &[]);
@@ -194,7 +194,7 @@ mod tests {
             curve.iter().map(of).collect::<Vec<_>>(),
             [(TRAIN.into(), 27, 81), (TRAIN.into(), 30, 90), (START.into(), 0, 90)]
         );
-        let said = predict(&kernels, &network, &gauge.images, 50, &Silent, "predict").expect("predicted").class;
+        let said = predict(&kernels, &network, &gauge.images, 50, &[], &Silent, "predict").expect("predicted").class;
         let hits = |range: std::ops::Range<usize>, right: &dyn Fn(usize) -> u32| range.filter(|&i| said[i] == right(i)).count();
         let label = |i: usize| gauge.images.labels[i];
         let expected = [hits(0..100, &label), hits(100..200, &|_| 3), hits(100..200, &label)];

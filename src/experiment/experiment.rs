@@ -10,7 +10,7 @@ use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
 use crate::options::Options;
 use crate::train::{
-    Attention, Network, Observer, Predictions, TrainConfig, attention, check_batch, fit, images_at_once, predict,
+    Attention, Network, Observer, Predictions, TrainConfig, Wanted, attention, check_batch, fit, images_at_once, predict,
 };
 
 /// A defense on training images. Each stage takes from the store what the one before left there; what is there is not made again.
@@ -95,12 +95,13 @@ impl<'a> Experiment<'a> {
         Ok(network)
     }
 
-    /// What `network` says of `data`, a stage called `stage`.
+    /// What `network` says of `data`, with what is `wanted`: a stage called `stage`.
     ///
     /// # Errors
     /// What stops prediction, or a disk that refuses.
-    pub fn predict(&self, network: &Network, data: &Dataset, stage: &str) -> Result<Predictions> {
-        self.recorded(Subtask::Test, |observer| Ok(predict(self.kernels, network, data, self.protocol.batch(), observer, stage)?))
+    pub fn predict(&self, network: &Network, data: &Dataset, wanted: &[Wanted], stage: &str) -> Result<Predictions> {
+        let batch = self.protocol.batch();
+        self.recorded(Subtask::Test, |observer| Ok(predict(self.kernels, network, data, batch, wanted, observer, stage)?))
     }
 
     /// Where `network` looks in images of `data`, a stage called `stage`.
@@ -121,7 +122,7 @@ impl<'a> Experiment<'a> {
     /// # Errors
     /// As [`Experiment::predict`].
     pub fn accuracy(&self, network: &Network, data: &Dataset, stage: &str) -> Result<Count> {
-        let said = self.predict(network, data, stage)?.class;
+        let said = self.predict(network, data, &[], stage)?.class;
         Ok(Count::of(said.iter().zip(&data.labels).map(|(said, label)| said == label)))
     }
 

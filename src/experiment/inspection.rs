@@ -12,7 +12,7 @@ use super::Experiment;
 use crate::data::Dataset;
 use crate::defenses::projections;
 use crate::rng;
-use crate::train::{Attention, Network};
+use crate::train::{Attention, Network, Wanted};
 
 /// Images of each group of a [`Projection`] at most.
 const POINTS: usize = 100;
@@ -82,7 +82,7 @@ impl Experiment<'_> {
             clouds.push((name, of, images.len()));
             chosen.extend(images);
         }
-        let features = self.predict(network, &self.train().subset(&chosen), "test features")?.features;
+        let features = self.predict(network, &self.train().subset(&chosen), &[Wanted::Features], "test features")?.features;
         let rows: Vec<&[f32]> = features.chunks_exact(features.len() / chosen.len().max(1)).collect();
         let (points, explained) = plane(&rows)?;
         let mut points = points.into_iter();

@@ -291,7 +291,7 @@ impl Simulation {
     /// The figures of one network.
     fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<Measured> {
         let (clean, targets) = (&self.images.folder.test, self.targets());
-        let clean_class = experiment.predict(network, clean, &format!("{stage} 1/2"))?.class;
+        let clean_class = experiment.predict(network, clean, &[], &format!("{stage} 1/2"))?.class;
         let confused = confusion(clean.classes.len(), &clean.labels, &clean_class);
         let Some(triggered) = &self.images.folder.triggered else {
             return Ok(Measured {
@@ -300,7 +300,7 @@ impl Simulation {
                 each: Vec::new(),
             });
         };
-        let class = experiment.predict(network, &triggered.data, &format!("{stage} 2/2"))?.class;
+        let class = experiment.predict(network, &triggered.data, &[], &format!("{stage} 2/2"))?.class;
         let all = TriggeredClasses { class: &class, labels: &triggered.data.labels, goal: &triggered.goal };
         let of_one = |number: usize| {
             let its = triggered.of(number);

@@ -70,10 +70,7 @@ fn measuring(graph: &Graph, groups: &[Vec<usize>], caps: &impl Fn(Option<String>
 
 /// Neighbours that are one elementwise op on variables which lie `beside` each other, and on temporaries that can be laid so.
 fn together(graph: &Graph, live: Vec<usize>, beside: impl Fn(Value, Value) -> bool) -> Vec<Vec<usize>> {
-    let mut readers: HashMap<Value, usize> = HashMap::new();
-    for v in live.iter().flat_map(|n| &graph.nodes()[*n].inputs) {
-        *readers.entry(*v).or_default() += 1;
-    }
+    let readers = graph.readers(&live);
     let follows = |last: &Node, next: &Node| {
         let pairs = || last.inputs.iter().zip(&next.inputs);
         let side_by_side = |(a, b): (&Value, &Value)| match (graph.source(*a), graph.source(*b)) {
@@ -196,7 +193,7 @@ pub(super) fn layout(
 impl Footprint {
     /// What a plan of `graph` that keeps `keep` would allocate, variables laid side by side.
     pub fn of(graph: &Graph, keep: &[Value], caps: Caps) -> Footprint {
-        layout(graph, keep, |_| caps, |_, _| true).footprint
+        layout(&graph.fused(keep), keep, |_| caps, |_, _| true).footprint
     }
 
     /// Whether every buffer fits one binding of `gpu`.

@@ -1,6 +1,7 @@
 //! Values and nodes. No GPU here but in `plan`.
 
 mod autograd;
+mod fuse;
 mod layout;
 mod memory;
 mod op;

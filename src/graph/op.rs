@@ -1,13 +1,15 @@
 //! What an op is: shapes, launches, gradient, oracle.
 
+use std::any::Any;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use super::{Graph, GraphError, Scalars, Shape, Tensor, Value};
 use crate::gpu::Caps;
 use crate::kernel::KernelId;
 
 /// A differentiable (or not) function of values. One file under `ops/` each.
-pub trait Op: Debug + Send + Sync {
+pub trait Op: Any + Debug + Send + Sync {
     /// The name in messages and tables; also its row in `OPS`.
     fn name(&self) -> &'static str;
 
@@ -47,6 +49,13 @@ pub trait Op: Debug + Send + Sync {
     /// As `lower`, with the moments of input 0 in [`Slot::Moments`]. `None` where they are of no use.
     fn lower_measured(&self, l: &Lowering) -> Option<Lowered> {
         let _ = l;
+        None
+    }
+
+    /// The op that does `before`, whose one output is this one's input 0, and this one in one go, from `before`'s inputs and then this one's others:
+    /// what goes between them is not written. A plan takes it in place of the two. `None` where there is none.
+    fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {
+        let _ = before;
         None
     }
 

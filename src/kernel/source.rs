@@ -21,6 +21,7 @@ macro_rules! shaders {
 
 shaders![
     "common/conv2d",
+    "common/epilogue",
     "common/index",
     "common/hash",
     "common/extents",

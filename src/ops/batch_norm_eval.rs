@@ -1,14 +1,18 @@
 //! Batch normalisation with the running statistics, and its gradient. Shader: `shaders/batch_norm.wgsl`.
 
 use super::batch_norm::{Tiling, check_inputs, keeping, masked, masking};
-use super::{Case, Fill};
-use crate::graph::{Backward, Graph, GraphError, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value};
+use std::any::Any;
+use std::sync::Arc;
+
+use super::{Case, Conv2d, Conv2dNorm, Fill};
+use crate::gpu::Caps;
+use crate::graph::{Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value};
 
 /// y = relu?(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual?).
 ///
 /// Inputs x [N, .., C], gamma, beta, running_mean, running_var (all [C]) and, if `residual`, one of x's shape. It has gradients
 /// for x, the residual, gamma and beta: attacks, searches for a trigger and pruning want them; networks are trained with `BatchNorm`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct BatchNormEval {
     /// Added to the variance, as in training.
     pub eps: f32,
@@ -61,6 +65,11 @@ impl Op for BatchNormEval {
         t.over_rows("normalise_running", &flags, bind, NONE, self.eps).into()
     }
 
+    fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {
+        let conv = *(before as &dyn Any).downcast_ref::<Conv2d>()?;
+        Some(Arc::new(Conv2dNorm { conv, norm: *self }))
+    }
+
     fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
         if b.need[3..5].contains(&true) {
             return Err(GraphError::NoGradient(self.name()));
@@ -95,6 +104,16 @@ impl Op for BatchNormEval {
             })
             .collect();
         vec![Tensor::new(x.shape.clone(), y)]
+    }
+}
+
+impl BatchNormEval {
+    /// What it does to a channel of `x`, as a scale and then a shift: `vectors` are gamma, beta, mean and variance, `affine` is [C / 4, 2, 4], both by quads
+    /// of channels.
+    pub(super) fn fold(&self, x: &Shape, vectors: [Slot; 4], affine: Slot, caps: Caps) -> Launch {
+        let names = ["gamma", "beta", "mean", "variance"];
+        let bind = names.into_iter().zip(vectors).chain([("affine", affine)]).collect();
+        Tiling::new(x, caps).over_chunks("fold_running", bind, NONE, self.eps, 0.0)
     }
 }
 

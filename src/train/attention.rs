@@ -117,7 +117,7 @@ mod tests {
             let (param, _) = params.iter().rfind(|(param, _)| param.kind == ParamKind::Bias(4)).unwrap();
             network.params.write(param, &bias);
             let seen = attention(&kernels, &network, &data, &Silent, "look").unwrap();
-            let said = predict(&kernels, &network, &data, 5, &Silent, "predict").unwrap();
+            let said = predict(&kernels, &network, &data, 5, &[], &Silent, "predict").unwrap();
             assert_eq!(seen.class, said.class, "{name}");
             assert_eq!(seen.maps.len(), 5 * seen.side * seen.side, "{name}");
             for (i, map) in seen.maps.chunks(seen.side * seen.side).enumerate() {

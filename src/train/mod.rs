@@ -29,7 +29,7 @@ pub use objective::Teacher;
 #[cfg(test)]
 pub(crate) use observer::Loses;
 pub use observer::{EpochRecord, Observer, Silent};
-pub use predictor::{Predictions, Predictor, predict};
+pub use predictor::{Predictions, Predictor, Wanted, predict};
 pub use schedule::cosine;
 pub(crate) use state::TrainState;
 pub use step::{SgdConfig, StepConfig, TrainStep, check_batch, images_at_once, training_graph};

@@ -12,7 +12,7 @@ use crate::graph::{Graph, Plan, Shape, Value};
 use crate::kernel::Kernels;
 use crate::ops::{Argmax, Augment, Loss, LossKind};
 
-/// What a network says of images, in data order.
+/// What a network says of images, in data order; what was not [`Wanted`] is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Predictions {
     /// The most probable class [N].
@@ -27,13 +27,28 @@ pub struct Predictions {
     pub features: Vec<f32>,
 }
 
+/// What is brought back beside classes and confidences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// [`Predictions::loss`].
+    Loss,
+    /// [`Predictions::logits`].
+    Logits,
+    /// [`Predictions::features`].
+    Features,
+}
+
 /// An evaluation plan of one network; it sees the network's current weights at each call.
 pub struct Predictor {
     plan: Plan,
     batch: usize,
     pixels: Value,
     labels: Value,
-    outputs: [Value; 5],
+    /// The class and its probability.
+    answer: [Value; 2],
+    loss: Value,
+    logits: Value,
+    features: Value,
 }
 
 impl Predictor {
@@ -53,24 +68,25 @@ impl Predictor {
         let (out, _) = network.spec.build(&mut g, images, false)?;
         let loss = g.apply(Loss { kind: LossKind::CrossEntropy }, &[out.logits, labels, weight])?[0];
         let argmax = g.apply(Argmax, &[out.logits])?;
-        let outputs = [argmax[0], argmax[1], loss, out.logits, out.features];
-        let plan = Plan::new(kernels, &g, &outputs, network.params.variables())?;
+        let answer = [argmax[0], argmax[1]];
+        let (logits, features) = (out.logits, out.features);
+        let plan = Plan::new(kernels, &g, &[answer[0], answer[1], loss, logits, features], network.params.variables())?;
         // The loss kernel skips rows of weight 0; these weights scale only the gradient, which nobody reads.
         plan.write(weight, &vec![1.0f32; batch])?;
-        Ok(Predictor { plan, batch, pixels, labels, outputs })
+        Ok(Predictor { plan, batch, pixels, labels, answer, loss, logits, features })
     }
 
-    /// Runs the network over all of `data`.
+    /// Runs the network over all of `data` and brings back what is `wanted`.
     ///
     /// # Errors
     /// Images of another size, a wish to stop, or the driver's.
-    pub fn run(&mut self, data: &Dataset, observer: &dyn Observer) -> Result<Predictions, TrainError> {
+    pub fn run(&mut self, data: &Dataset, wanted: &[Wanted], observer: &dyn Observer) -> Result<Predictions, TrainError> {
         let (mut out, mut stopped) = (Predictions::default(), false);
         let enough = || {
             stopped = observer.cancelled();
             stopped
         };
-        self.go_on(data, &mut out, enough, observer)?;
+        self.go_on(data, &mut out, wanted, enough, observer)?;
         if stopped { Err(TrainError::Cancelled) } else { Ok(out) }
     }
 
@@ -103,7 +119,7 @@ impl Predictor {
             let (start, mut begun) = (Instant::now(), false);
             // At least one batch, however short the time.
             let enough = || observer.cancelled() || std::mem::replace(&mut begun, true) && start.elapsed() >= save_every;
-            self.go_on(data, &mut out, enough, observer)?;
+            self.go_on(data, &mut out, &[Wanted::Features], enough, observer)?;
             let (images, done) = (data.len(), out.class.len());
             let class = out.class.iter().map(|class| *class as f32).collect();
             let tensors = HashMap::from([("class".to_string(), class), ("features".to_string(), out.features.clone())]);
@@ -120,31 +136,39 @@ impl Predictor {
         &mut self,
         data: &Dataset,
         out: &mut Predictions,
+        wanted: &[Wanted],
         enough: impl FnMut() -> bool,
         observer: &dyn Observer,
     ) -> Result<(), TrainError> {
-        let Predictor { plan, batch, pixels, labels, outputs } = self;
+        let Predictor { plan, batch, pixels, labels, answer, loss, logits, features } = self;
+        let more = wanted.iter().map(|wanted| match wanted {
+            Wanted::Loss => *loss,
+            Wanted::Logits => *logits,
+            Wanted::Features => *features,
+        });
+        let fetched: Vec<Value> = answer.iter().copied().chain(more).collect();
         let gpu = plan.gpu().clone();
         let indices: Vec<usize> = (out.class.len()..data.len()).collect();
         let batches = indices.chunks(*batch).map(|indices| Batch::new(data, &[Part { indices, weight: 1.0 }]));
         let submit = |_: usize, b: &Batch| {
             plan.write(*pixels, &b.pixels)?;
             plan.write(*labels, &b.labels)?;
-            Ok(plan.run_and_fetch(outputs)?)
+            Ok(plan.run_and_fetch(&fetched)?)
         };
         let collect = |_: usize, b: &Batch, parts: &[Vec<u8>]| {
             let n = b.indices.len();
-            let floats = |i: usize| -> Vec<f32> {
-                let all: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[i]);
-                let row = all.len() / *batch;
-                all[..n * row].to_vec()
-            };
+            let floats = |part: &[u8]| -> Vec<f32> { bytemuck::pod_collect_to_vec(&part[..n * (part.len() / *batch)]) };
             let classes: Vec<u32> = bytemuck::pod_collect_to_vec(&parts[0]);
             out.class.extend(&classes[..n]);
-            out.confidence.extend(floats(1));
-            out.loss.extend(floats(2));
-            out.logits.extend(floats(3));
-            out.features.extend(floats(4));
+            out.confidence.extend(floats(&parts[1]));
+            for (wanted, part) in wanted.iter().zip(&parts[2..]) {
+                let into = match wanted {
+                    Wanted::Loss => &mut out.loss,
+                    Wanted::Logits => &mut out.logits,
+                    Wanted::Features => &mut out.features,
+                };
+                into.extend(floats(part));
+            }
             Ok(())
         };
         stream_until(&gpu, observer, enough, batches, submit, collect)
@@ -162,7 +186,7 @@ struct Position {
     wide: usize,
 }
 
-/// One evaluation of `network` over `data`, announced as `stage`.
+/// One evaluation of `network` over `data`, announced as `stage`, that brings back what is `wanted`.
 ///
 /// # Errors
 /// As `Predictor`.
@@ -171,12 +195,13 @@ pub fn predict(
     network: &Network,
     data: &Dataset,
     batch: usize,
+    wanted: &[Wanted],
     observer: &dyn Observer,
     stage: &str,
 ) -> Result<Predictions, TrainError> {
     network.check_size(data.size)?;
     observer.begin(stage, data.len() as u64);
-    Predictor::new(kernels, network, batch.min(data.len().max(1)))?.run(data, observer)
+    Predictor::new(kernels, network, batch.min(data.len().max(1)))?.run(data, wanted, observer)
 }
 
 #[cfg(test)]
@@ -233,7 +258,7 @@ mod tests {
             paths: (0..50).map(|i| i.to_string()).collect(),
         };
         let mut predictor = Predictor::new(&kernels, &network, 8).unwrap();
-        let truth = predictor.run(&data, &Silent).unwrap();
+        let truth = predictor.run(&data, &[Wanted::Features], &Silent).unwrap();
         let state = std::env::temp_dir().join(format!("dau-features-{}.safetensors", std::process::id()));
         let _ = std::fs::remove_file(&state);
 

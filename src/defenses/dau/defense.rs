@@ -6,7 +6,7 @@ use super::super::{Defense, Detection, Given, Lab, Split};
 use super::recut::recut;
 use super::{Border, DiscriminatorConfig, Findings, StageOneConfig, UnlearnConfig, UnlearnLoss, scan, unlearn};
 use crate::options::{Kind, OptionSpec, Options};
-use crate::train::{Network, TrainConfig, TrainError, predict};
+use crate::train::{Network, TrainConfig, TrainError, Wanted, predict};
 
 /// The defense, as it is listed.
 pub struct Dau;
@@ -133,7 +133,8 @@ impl Defense for Dau {
         let anew;
         let split = if lab.options.flag(&RECUT) && split.flagged.contains(&true) {
             let Given { train, victim, .. } = given;
-            let features = predict(lab.kernels, victim, train, lab.training.batch, lab.observer, "features")?.features;
+            let features =
+                predict(lab.kernels, victim, train, lab.training.batch, &[Wanted::Features], lab.observer, "features")?.features;
             anew = recut(train, &features, split, lab.observer)?;
             &anew
         } else {

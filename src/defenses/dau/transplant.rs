@@ -127,7 +127,7 @@ fn transplant(
     let mut marked = data.subset(&others);
     let image = marked.size * marked.size * 3;
     marked.pixels.chunks_exact_mut(image).for_each(|pixels| trigger.put(pixels));
-    let called = network.run(&marked, observer)?.class;
+    let called = network.run(&marked, &[], observer)?.class;
     Ok(called.iter().filter(|k| **k == class).count() as f64 / called.len().max(1) as f64)
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use crate::kernel::Kernels;
     use crate::nn::ModelSpec;
     use crate::ops::LossKind;
-    use crate::train::{Network, Normalisation, SgdConfig, Silent, TrainConfig, fit};
+    use crate::train::{Network, Normalisation, SgdConfig, Silent, TrainConfig, Wanted, fit};
 
     /// A network that was trained on digits of which every ninth bears a cross and the label 3, and some the label 7 without a cross. What the images say of it is withheld.
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         fit(&kernels, &network, &data, &config, &Silent, None).unwrap();
 
         let mut predictor = Predictor::new(&kernels, &network, 128).unwrap();
-        let said = predictor.run(&data, &Silent).unwrap();
+        let said = predictor.run(&data, &[Wanted::Features], &Silent).unwrap();
         let ridge = Ridge::new(&data, &said.features, &Silent).unwrap();
         let mut evidence = evidence::find(&ridge, &data, &Silent).unwrap();
         evidence.classes.iter_mut().for_each(|class| class.seen.finding = Finding::Nothing);

@@ -1,9 +1,9 @@
 //! What the convolution and its gradients are tried on.
 
-use super::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad};
+use super::{Conv2d, Conv2dInputGrad, Conv2dNorm, Conv2dWeightGrad};
 use crate::graph::GraphError;
 use crate::kernel::Kernels;
-use crate::ops::{Case, Fill, check};
+use crate::ops::{BatchNormEval, Case, Fill, check};
 
 /// n, height, width, ci, co, kernel, stride: odd extents, channels below, at and past the tiles, pixels for many workgroups.
 const SIZES: &[[usize; 7]] = &[
@@ -47,6 +47,28 @@ pub fn cases() -> Vec<Case> {
     [each(SIZES, "", Fill::NORMAL), each(WHOLE_SIZES, ", whole numbers", WHOLE)].concat()
 }
 
+/// Each size with two of the four epilogues, by turns with those that do both or nothing and with those that do either.
+pub fn norm_cases() -> Vec<Case> {
+    [true, false].map(norm_cases_with).concat()
+}
+
+fn norm_cases_with(relu: bool) -> Vec<Case> {
+    let mut residual = !relu;
+    each_size(SIZES, "", |name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
+        residual = !residual;
+        let op = Conv2dNorm { conv: Conv2d { stride: s as u32, pad }, norm: BatchNormEval { eps: 1e-5, relu, residual } };
+        let case = Case::new(&format!("{name} relu {relu} residual {residual}"), op)
+            .f32(&[n, h, w, ci], Fill::NORMAL)
+            .f32(&[k, k, ci, co], Fill::NORMAL)
+            .f32(&[co], Fill::NORMAL)
+            .f32(&[co], Fill::NORMAL)
+            .f32(&[co], Fill::NORMAL)
+            .f32(&[co], Fill::Uniform { low: 0.5, high: 1.5 })
+            .terms(k * k * ci);
+        if residual { case.f32(&[n, oh, ow, co], Fill::NORMAL) } else { case }
+    })
+}
+
 pub fn input_grad_cases() -> Vec<Case> {
     gradients(|sizes, kind, gy, fill| {
         each_size(sizes, kind, |name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
@@ -79,7 +101,7 @@ fn gradients(each: impl Fn(&[[usize; 7]], &str, Fill, Fill) -> Vec<Case>) -> Vec
     .concat()
 }
 
-fn each_size(sizes: &[[usize; 7]], kind: &str, make: impl Fn(&str, [usize; 7], u32, [usize; 2]) -> Case) -> Vec<Case> {
+fn each_size(sizes: &[[usize; 7]], kind: &str, mut make: impl FnMut(&str, [usize; 7], u32, [usize; 2]) -> Case) -> Vec<Case> {
     sizes
         .iter()
         .map(|&size| {

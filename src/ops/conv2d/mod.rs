@@ -4,12 +4,14 @@
 
 mod cases;
 mod matrix;
+mod norm;
 mod strip;
 mod tile;
 mod winograd;
 
 pub use cases::matrices_add_up;
-pub(super) use cases::{cases, input_grad_cases, weight_grad_cases};
+pub(super) use cases::{cases, input_grad_cases, norm_cases, weight_grad_cases};
+pub use norm::Conv2dNorm;
 
 use tile::Tile;
 
@@ -21,7 +23,7 @@ use crate::kernel::KernelId;
 
 /// y[n, oy, ox, co] = sum of x[n, oy stride + ky - pad, ox stride + kx - pad, ci] w[ky, kx, ci, co].
 /// x [N, H, W, CI], w [K, K, CI, CO], CI and CO multiples of 4 -> y [N, H', W', CO], H' = (H + 2 pad - K) / stride + 1.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Conv2d {
     /// Pixels from one window to the next, a power of two.
     pub stride: u32,

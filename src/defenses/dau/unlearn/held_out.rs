@@ -9,7 +9,7 @@ use super::parts::hold_out;
 use crate::data::Dataset;
 use crate::kernel::Kernels;
 use crate::nn::Param;
-use crate::train::{Network, Observer, Predictions, Predictor, TrainError};
+use crate::train::{Network, Observer, Predictions, Predictor, TrainError, Wanted};
 
 /// At most so many clean images are held out, and so many flagged ones.
 const MOST: [usize; 2] = [256, 128];
@@ -190,7 +190,7 @@ impl HeldOut {
 
     /// What the images say of the network as it is on the device, and the percentage of the clean that get their label.
     fn look(&mut self, observer: &dyn Observer) -> Result<(Outcome, f64), TrainError> {
-        let said = self.predictor.run(&self.data, observer)?;
+        let said = self.predictor.run(&self.data, &[Wanted::Loss], observer)?;
         let (outcome, accuracy) = judge(&said, &self.data.labels, self.borders, &self.balance);
         if !outcome.loss.is_finite() {
             let value = outcome.loss;

@@ -168,7 +168,7 @@ impl<'a> Steps<'a> {
         let said = match judge {
             Some(judge) => {
                 let asked: Vec<usize> = self.drawn.iter().flat_map(|d| &d.forgotten).copied().collect();
-                let said = judge.run(&data.subset(&asked), observer)?;
+                let said = judge.run(&data.subset(&asked), &[], observer)?;
                 said.class.into_iter().zip(said.confidence).collect()
             }
             None => Vec::new(),
