@@ -77,7 +77,8 @@ impl Defense for FinePruning {
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
         let clean = given.clean()?;
         let network = given.victim.duplicate(lab.kernels)?;
-        let said = predict(lab.kernels, &network, clean, lab.training.batch, &[Wanted::Features], lab.observer, "features")?;
+        let wanted = [Wanted::Logits, Wanted::Features];
+        let said = predict(lab.kernels, &network, clean, lab.training.batch, &wanted, lab.observer, "features")?;
         let params = network.params.read()?;
         let Some((head, weights)) = params.iter().rev().find(|(param, _)| matches!(param.kind, ParamKind::Matrix { .. })) else {
             return Err(TrainError::Data("fine-pruning: the network has no classifier".into()));

@@ -86,7 +86,7 @@ mod tests {
     use crate::gpu::{AdapterChoice, Gpu};
     use crate::nn::{MODELS, ModelSpec};
     use crate::rng;
-    use crate::train::{Normalisation, Silent, predict};
+    use crate::train::{Normalisation, Silent, Wanted, predict};
 
     /// NumPy: `(maps.reshape(2, 2, 3) * weights).sum(-1)`; by its gradient in PyTorch, `relu((grad.mean((0, 1)) * maps).sum(-1)) * 4` is
     /// the same but for what is below 0.
@@ -117,7 +117,7 @@ mod tests {
             let (param, _) = params.iter().rfind(|(param, _)| param.kind == ParamKind::Bias(4)).unwrap();
             network.params.write(param, &bias);
             let seen = attention(&kernels, &network, &data, &Silent, "look").unwrap();
-            let said = predict(&kernels, &network, &data, 5, &[], &Silent, "predict").unwrap();
+            let said = predict(&kernels, &network, &data, 5, &[Wanted::Logits], &Silent, "predict").unwrap();
             assert_eq!(seen.class, said.class, "{name}");
             assert_eq!(seen.maps.len(), 5 * seen.side * seen.side, "{name}");
             for (i, map) in seen.maps.chunks(seen.side * seen.side).enumerate() {

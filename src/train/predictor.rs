@@ -243,8 +243,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn features_are_kept_while_they_come_and_gone_on_with() {
+    /// A fresh network, and 50 images of noise.
+    fn asked() -> (Kernels, Network, Dataset) {
         let kernels = Kernels::new(Gpu::open(&AdapterChoice::default()).expect("the tests need an adapter"));
         let spec = ModelSpec::new("resnet18", 4, 4, 16);
         let network = Network::new(&kernels, &spec, &Normalisation { mean: [0.5; 3], std: [0.3; 3] }, 1).unwrap();
@@ -257,6 +257,64 @@ mod tests {
             labels: vec![1; 50],
             paths: (0..50).map(|i| i.to_string()).collect(),
         };
+        (kernels, network, data)
+    }
+
+    /// What the classifier, a matrix [K, D] and a bias, makes of features, in f64.
+    fn logits(network: &Network, features: &[f32]) -> Vec<f64> {
+        let params = network.params.read().unwrap();
+        let [(_, weight), (_, bias)] = &params[params.len() - 2..] else { panic!("a classifier is last") };
+        let wide = weight.len() / bias.len();
+        let dot = |row: &[f32], x: &[f32]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+        let of = |x: &[f32]| weight.chunks(wide).zip(bias).map(|(row, b)| dot(row, x) + f64::from(*b)).collect::<Vec<_>>();
+        features.chunks(wide).flat_map(of).collect()
+    }
+
+    #[test]
+    fn brings_back_what_is_wanted_in_any_order_and_nothing_else() {
+        let (kernels, network, data) = asked();
+        let mut predictor = Predictor::new(&kernels, &network, 8).unwrap();
+        let all = predictor.run(&data, &[Wanted::Features, Wanted::Loss, Wanted::Logits], &Silent).unwrap();
+        // Each from the one before.
+        let close = |found: f32, truth: f64| assert!((f64::from(found) - truth).abs() < 1e-5, "{found}, {truth}");
+        all.logits.iter().zip(logits(&network, &all.features)).for_each(|(found, truth)| close(*found, truth));
+        for (i, row) in all.logits.chunks(4).enumerate() {
+            let sum: f64 = row.iter().map(|z| f64::from(*z).exp()).sum();
+            let class = all.class[i] as usize;
+            assert!(row.iter().all(|z| *z <= row[class]));
+            close(all.confidence[i], f64::from(row[class]).exp() / sum);
+            close(all.loss[i], sum.ln() - f64::from(row[data.labels[i] as usize]));
+        }
+        assert_eq!([all.class.len(), all.loss.len(), all.logits.len()], [50, 50, 200]);
+
+        let bare = predictor.run(&data, &[], &Silent).unwrap();
+        assert_eq!((&bare.class, &bare.confidence), (&all.class, &all.confidence));
+        assert!(bare.loss.is_empty() && bare.logits.is_empty() && bare.features.is_empty());
+        let one = predictor.run(&data, &[Wanted::Logits], &Silent).unwrap();
+        assert!(one.logits == all.logits && one.loss.is_empty() && one.features.is_empty());
+    }
+
+    #[test]
+    fn sees_the_weights_and_statistics_that_the_network_has_at_each_call() {
+        let (kernels, network, data) = asked();
+        let mut predictor = Predictor::new(&kernels, &network, 8).unwrap();
+        let features = |predictor: &mut Predictor| predictor.run(&data, &[Wanted::Features], &Silent).unwrap().features;
+        let mut before = features(&mut predictor);
+        for kind in ["conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"] {
+            let params = network.params.read().unwrap();
+            let (param, values) = params.iter().find(|(param, _)| param.name == kind).unwrap();
+            network.params.write(param, &values.iter().map(|x| 2.0 * x + 0.5).collect::<Vec<_>>());
+            let after = features(&mut predictor);
+            assert_ne!(before, after, "{kind}");
+            let mut anew = Predictor::new(&kernels, &network, 8).unwrap();
+            assert_eq!(after, features(&mut anew), "{kind}");
+            before = after;
+        }
+    }
+
+    #[test]
+    fn features_are_kept_while_they_come_and_gone_on_with() {
+        let (kernels, network, data) = asked();
         let mut predictor = Predictor::new(&kernels, &network, 8).unwrap();
         let truth = predictor.run(&data, &[Wanted::Features], &Silent).unwrap();
         let state = std::env::temp_dir().join(format!("dau-features-{}.safetensors", std::process::id()));
@@ -270,7 +328,7 @@ mod tests {
         let (class, features) = predictor.features(&data, &on, &state, Duration::ZERO).unwrap();
         assert_eq!((on.images.get(), &class, &features), (50, &truth.class, &truth.features));
         // Another network would give others.
-        let other = Network::new(&kernels, &spec, &network.norm, 2).unwrap();
+        let other = Network::new(&kernels, &network.spec, &network.norm, 2).unwrap();
         let mut other = Predictor::new(&kernels, &other, 8).unwrap();
         assert_eq!(other.features(&data, &Silent, &state, Duration::MAX).unwrap().1, truth.features);
 
