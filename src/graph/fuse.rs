@@ -15,14 +15,10 @@ impl Graph {
         for index in live {
             let node = &self.nodes[index];
             let Some(between) = node.inputs.first() else { continue };
-            let Source::Node { node: before, .. } = *self.source(*between) else { continue };
+            let Source::Node { node: before, output: 0 } = *self.source(*between) else { continue };
             let first = &self.nodes[before];
             let changes = |n: &Node| n.op.in_place().iter().any(|&i| first.inputs.contains(&n.inputs[i]));
-            if first.outputs.len() > 1
-                || readers[between] > 1
-                || keep.contains(between)
-                || self.nodes[before + 1..index].iter().any(changes)
-            {
+            if readers[between] > 1 || keep.contains(between) || self.nodes[before + 1..index].iter().any(changes) {
                 continue;
             }
             if let Some(op) = node.op.after(first.op.as_ref()) {

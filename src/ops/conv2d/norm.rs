@@ -27,7 +27,11 @@ impl Op for Conv2dNorm {
 
     fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
         let (own, rest) = inputs.split_at(inputs.len().min(OWN));
-        self.norm.outputs(&[&self.conv.outputs(own)?, rest].concat())
+        let y = self.conv.outputs(own);
+        y.and_then(|y| self.norm.outputs(&[&y, rest].concat())).map_err(|e| match e {
+            GraphError::Shape { why, .. } => GraphError::Shape { op: self.name(), why },
+            e => e,
+        })
     }
 
     fn tuning_class(&self, inputs: &[Shape]) -> Option<String> {
