@@ -5,23 +5,24 @@
 // transpose of it all: N = A y A' (y: the upstream gradient's 4x4), P = sum over tiles of V N, gradient of g = G' P G.
 // The 36 products are matrix products over (tile, ci, co): `product` and `outer` of the convolution's staging.
 //
-// x, y [n, h, w, 8 c8]; weights g [3, 3, ci, 8 c8]; points, products [36, rows, 8 cn], `pitch` apart: rows are tiles (V of x, M and N of
-// y) or ci (U and P of g), channels the 8 cn from 8 c0 on, in blocks of 4 pack: 2 cn / pack times [rows, 4 pack], so that a product of
-// whole subgroups reads on and on. All f32, bound as 8 channels (common/quads). Tiles: (image, th, tw), row by row; th = ceil(h / 4),
+// With B = 4 QUADS channels a load: x, y [n, h, w, B cl]; weights g [3, 3, ci, B cl]; points, products [36, rows, B cn], `pitch` apart: rows are
+// tiles (V of x, M and N of y) or ci (U and P of g), channels the B cn from B c0 on, in blocks of 4 pack: QUADS cn / pack times [rows, 4 pack], so
+// that a product of whole subgroups reads on and on. All f32. Tiles: (image, th, tw), row by row; th = ceil(h / 4),
 // tw = ceil(w / 4); rows are the `tiles` tiles from `first` on.
-// An invocation owns one tile (input, upstream, output) or ci (weights, weight_gradient) of 8 channels, its quads 0 and 1.
+// An invocation owns one tile (input, upstream, output) or ci (weights, weight_gradient) of B channels.
 const FLIP = 0u;
+const QUADS = 2u; // quads of 4 channels that an invocation owns
 //: include index
 //: include points
-//: include load2
+//: include load{QUADS}
 //: include epilogue
-struct Params { n: u32, h: u32, w: u32, c8: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32, c0: u32, cn: u32 }
+struct Params { n: u32, h: u32, w: u32, cl: u32, th: u32, tw: u32, ci: u32, pack: u32, first: u32, tiles: u32, c0: u32, cn: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Load>;
 @group(0) @binding(2) var<storage, read_write> points: array<Load>;
 @group(0) @binding(3) var<storage, read> products: array<Load>;
 @group(0) @binding(4) var<storage, read_write> y: array<Load>;
-@group(0) @binding(5) var<storage, read> affine: array<Load>;
+@group(0) @binding(5) var<storage, read> affine: array<vec4f>;
 @group(0) @binding(6) var<storage, read> residual: array<Load>;
 
 struct Six { a: vec4f, b: vec4f, c: vec4f, d: vec4f, e: vec4f, f: vec4f }
@@ -78,25 +79,53 @@ fn of_gradients(s: Six) -> Three {
         (s.d + s.e - s.b - s.c) / 6.0 + s.f);
 }
 
-// Where the 8 channels c of a row of points begin.
+// Where the load c of a row of points begin.
 fn packed(row: u32, rows: u32, c: u32) -> u32 {
-    let block = c * 2u / p.pack;
-    return (block * rows + row) * (p.pack / 2u) + c - block * (p.pack / 2u);
+    let block = c * QUADS / p.pack;
+    return (block * rows + row) * (p.pack / QUADS) + c - block * (p.pack / QUADS);
 }
 
-// How far apart the matrices of rows x 8 c begin.
+// How far apart the matrices of rows x c loads begin.
 fn apart(rows: u32, c: u32) -> u32 {
-    return pitch(rows, 2u * c) / 2u;
+    return pitch(rows, QUADS * c) / QUADS;
 }
 
 // Row i of the 6x6 points at `at`, `step` apart.
-fn put(i: u32, at: u32, step: u32, s: Six, t: Six) {
-    points[at + (6u * i) * step] = load(s.a, t.a);
-    points[at + (6u * i + 1u) * step] = load(s.b, t.b);
-    points[at + (6u * i + 2u) * step] = load(s.c, t.c);
-    points[at + (6u * i + 3u) * step] = load(s.d, t.d);
-    points[at + (6u * i + 4u) * step] = load(s.e, t.e);
-    points[at + (6u * i + 5u) * step] = load(s.f, t.f);
+fn put(i: u32, at: u32, step: u32,
+//: for q in 0..QUADS
+    s{q}: Six,
+//: end
+) {
+    points[at + (6u * i) * step] = load(
+//: for q in 0..QUADS
+        s{q}.a,
+//: end
+    );
+    points[at + (6u * i + 1u) * step] = load(
+//: for q in 0..QUADS
+        s{q}.b,
+//: end
+    );
+    points[at + (6u * i + 2u) * step] = load(
+//: for q in 0..QUADS
+        s{q}.c,
+//: end
+    );
+    points[at + (6u * i + 3u) * step] = load(
+//: for q in 0..QUADS
+        s{q}.d,
+//: end
+    );
+    points[at + (6u * i + 4u) * step] = load(
+//: for q in 0..QUADS
+        s{q}.e,
+//: end
+    );
+    points[at + (6u * i + 5u) * step] = load(
+//: for q in 0..QUADS
+        s{q}.f,
+//: end
+    );
 }
 
 // Where the tile of invocation i lies: its place among the points, its channels, the first pixel of its image, the row and column
@@ -109,7 +138,7 @@ fn tile(i: u32) -> Tile {
     let r = p.first + t - image * p.th * p.tw;
     let c = i - t * p.cn;
     let row = r / p.tw;
-    return Tile(t < p.tiles, packed(t, p.tiles, c), p.c0 + c, image * p.h * p.w * p.c8, row * 4u, (r - row * p.tw) * 4u);
+    return Tile(t < p.tiles, packed(t, p.tiles, c), p.c0 + c, image * p.h * p.w * p.cl, row * 4u, (r - row * p.tw) * 4u);
 }
 
 // A row or column of x: where it begins, and whether it is there.
@@ -134,46 +163,46 @@ fn input(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @b
     }
     let base = t.base + t.c;
 //: for j in 0..6
-    let r{j} = line(i32(t.y) - 1 + {j}, p.h, p.w * p.c8);
+    let r{j} = line(i32(t.y) - 1 + {j}, p.h, p.w * p.cl);
 //: end
 //: for j in 0..6
-    let c{j} = line(i32(t.x) - 1 + {j}, p.w, p.c8);
+    let c{j} = line(i32(t.x) - 1 + {j}, p.w, p.cl);
 //: for i in 0..6
     let x{i}_{j} = pixel(base, r{i}, c{j});
 //: end
-//: for q in 0..2
+//: for q in 0..QUADS
     let s{j}_{q} = of_inputs(Six(
         quad{q}(x0_{j}), quad{q}(x1_{j}), quad{q}(x2_{j}), quad{q}(x3_{j}), quad{q}(x4_{j}), quad{q}(x5_{j})));
 //: end
 //: end
     let step = apart(p.tiles, p.cn);
     put(0u, t.at, step,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_inputs(Six(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a, s4_{q}.a, s5_{q}.a)),
 //: end
     );
     put(1u, t.at, step,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_inputs(Six(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b, s4_{q}.b, s5_{q}.b)),
 //: end
     );
     put(2u, t.at, step,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_inputs(Six(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c, s4_{q}.c, s5_{q}.c)),
 //: end
     );
     put(3u, t.at, step,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_inputs(Six(s0_{q}.d, s1_{q}.d, s2_{q}.d, s3_{q}.d, s4_{q}.d, s5_{q}.d)),
 //: end
     );
     put(4u, t.at, step,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_inputs(Six(s0_{q}.e, s1_{q}.e, s2_{q}.e, s3_{q}.e, s4_{q}.e, s5_{q}.e)),
 //: end
     );
     put(5u, t.at, step,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_inputs(Six(s0_{q}.f, s1_{q}.f, s2_{q}.f, s3_{q}.f, s4_{q}.f, s5_{q}.f)),
 //: end
     );
@@ -181,30 +210,54 @@ fn input(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @b
 
 // The weights' tap t.
 fn tap(t: u32, i: u32) -> Load {
-    return x[i + select(t, 8u - t, FLIP == 1u) * p.ci * p.c8];
+    return x[i + select(t, 8u - t, FLIP == 1u) * p.ci * p.cl];
 }
 
 @compute @workgroup_size(64)
 fn weights(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
     let i = linear_index(g, ng, l, 64u);
-    if (i >= p.ci * p.c8) {
+    if (i >= p.ci * p.cl) {
         return;
     }
-    let step = apart(p.ci, p.c8);
+    let step = apart(p.ci, p.cl);
 //: for j in 0..3
     let a{j} = tap({j}u, i);
     let b{j} = tap({j + 3}u, i);
     let c{j} = tap({j + 6}u, i);
-//: for q in 0..2
+//: for q in 0..QUADS
     let s{j}_{q} = of_weights(quad{q}(a{j}), quad{q}(b{j}), quad{q}(c{j}));
 //: end
 //: end
-    put(0u, i, step, of_weights(s0_0.a, s1_0.a, s2_0.a), of_weights(s0_1.a, s1_1.a, s2_1.a));
-    put(1u, i, step, of_weights(s0_0.b, s1_0.b, s2_0.b), of_weights(s0_1.b, s1_1.b, s2_1.b));
-    put(2u, i, step, of_weights(s0_0.c, s1_0.c, s2_0.c), of_weights(s0_1.c, s1_1.c, s2_1.c));
-    put(3u, i, step, of_weights(s0_0.d, s1_0.d, s2_0.d), of_weights(s0_1.d, s1_1.d, s2_1.d));
-    put(4u, i, step, of_weights(s0_0.e, s1_0.e, s2_0.e), of_weights(s0_1.e, s1_1.e, s2_1.e));
-    put(5u, i, step, of_weights(s0_0.f, s1_0.f, s2_0.f), of_weights(s0_1.f, s1_1.f, s2_1.f));
+    put(0u, i, step,
+//: for q in 0..QUADS
+        of_weights(s0_{q}.a, s1_{q}.a, s2_{q}.a),
+//: end
+    );
+    put(1u, i, step,
+//: for q in 0..QUADS
+        of_weights(s0_{q}.b, s1_{q}.b, s2_{q}.b),
+//: end
+    );
+    put(2u, i, step,
+//: for q in 0..QUADS
+        of_weights(s0_{q}.c, s1_{q}.c, s2_{q}.c),
+//: end
+    );
+    put(3u, i, step,
+//: for q in 0..QUADS
+        of_weights(s0_{q}.d, s1_{q}.d, s2_{q}.d),
+//: end
+    );
+    put(4u, i, step,
+//: for q in 0..QUADS
+        of_weights(s0_{q}.e, s1_{q}.e, s2_{q}.e),
+//: end
+    );
+    put(5u, i, step,
+//: for q in 0..QUADS
+        of_weights(s0_{q}.f, s1_{q}.f, s2_{q}.f),
+//: end
+    );
 }
 
 @compute @workgroup_size(64)
@@ -216,30 +269,48 @@ fn upstream(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u,
     }
     let base = t.base + t.c;
 //: for j in 0..4
-    let r{j} = line(i32(t.y) + {j}, p.h, p.w * p.c8);
+    let r{j} = line(i32(t.y) + {j}, p.h, p.w * p.cl);
 //: end
 //: for j in 0..4
-    let c{j} = line(i32(t.x) + {j}, p.w, p.c8);
+    let c{j} = line(i32(t.x) + {j}, p.w, p.cl);
 //: for i in 0..4
     let x{i}_{j} = pixel(base, r{i}, c{j});
 //: end
-//: for q in 0..2
+//: for q in 0..QUADS
     let s{j}_{q} = of_upstream(quad{q}(x0_{j}), quad{q}(x1_{j}), quad{q}(x2_{j}), quad{q}(x3_{j}));
 //: end
 //: end
     let step = apart(p.tiles, p.cn);
     put(0u, t.at, step,
-        of_upstream(s0_0.a, s1_0.a, s2_0.a, s3_0.a), of_upstream(s0_1.a, s1_1.a, s2_1.a, s3_1.a));
+//: for q in 0..QUADS
+        of_upstream(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a),
+//: end
+    );
     put(1u, t.at, step,
-        of_upstream(s0_0.b, s1_0.b, s2_0.b, s3_0.b), of_upstream(s0_1.b, s1_1.b, s2_1.b, s3_1.b));
+//: for q in 0..QUADS
+        of_upstream(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b),
+//: end
+    );
     put(2u, t.at, step,
-        of_upstream(s0_0.c, s1_0.c, s2_0.c, s3_0.c), of_upstream(s0_1.c, s1_1.c, s2_1.c, s3_1.c));
+//: for q in 0..QUADS
+        of_upstream(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c),
+//: end
+    );
     put(3u, t.at, step,
-        of_upstream(s0_0.d, s1_0.d, s2_0.d, s3_0.d), of_upstream(s0_1.d, s1_1.d, s2_1.d, s3_1.d));
+//: for q in 0..QUADS
+        of_upstream(s0_{q}.d, s1_{q}.d, s2_{q}.d, s3_{q}.d),
+//: end
+    );
     put(4u, t.at, step,
-        of_upstream(s0_0.e, s1_0.e, s2_0.e, s3_0.e), of_upstream(s0_1.e, s1_1.e, s2_1.e, s3_1.e));
+//: for q in 0..QUADS
+        of_upstream(s0_{q}.e, s1_{q}.e, s2_{q}.e, s3_{q}.e),
+//: end
+    );
     put(5u, t.at, step,
-        of_upstream(s0_0.f, s1_0.f, s2_0.f, s3_0.f), of_upstream(s0_1.f, s1_1.f, s2_1.f, s3_1.f));
+//: for q in 0..QUADS
+        of_upstream(s0_{q}.f, s1_{q}.f, s2_{q}.f, s3_{q}.f),
+//: end
+    );
 }
 
 @compute @workgroup_size(64)
@@ -251,72 +322,112 @@ fn output(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @
     }
     let step = apart(p.tiles, p.cn);
     var own = Affine();
-//: for q in 0..2 * AFFINE
-    own.of{q} = affine[2u * t.c + {q}u];
+//: for q in 0..QUADS * AFFINE
+    own.scale{q} = affine[2u * (t.c * QUADS + {q}u)];
+    own.shift{q} = affine[2u * (t.c * QUADS + {q}u) + 1u];
 //: end
 //: for j in 0..6
 //: for i in 0..6
     let m{i}_{j} = products[t.at + ({i * 6}u + {j}u) * step];
 //: end
-//: for q in 0..2
+//: for q in 0..QUADS
     let s{j}_{q} = of_products(Six(
         quad{q}(m0_{j}), quad{q}(m1_{j}), quad{q}(m2_{j}), quad{q}(m3_{j}), quad{q}(m4_{j}), quad{q}(m5_{j})));
 //: end
 //: end
     row(t, 0u, own,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_products(Six(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a, s4_{q}.a, s5_{q}.a)),
 //: end
     );
     row(t, 1u, own,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_products(Six(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b, s4_{q}.b, s5_{q}.b)),
 //: end
     );
     row(t, 2u, own,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_products(Six(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c, s4_{q}.c, s5_{q}.c)),
 //: end
     );
     row(t, 3u, own,
-//: for q in 0..2
+//: for q in 0..QUADS
         of_products(Six(s0_{q}.d, s1_{q}.d, s2_{q}.d, s3_{q}.d, s4_{q}.d, s5_{q}.d)),
 //: end
     );
 }
 
-// Scale and shift of quad 0 and of quad 1.
-struct Affine { of0: Load, of1: Load }
+struct Affine {
+//: for q in 0..QUADS
+    scale{q}: vec4f,
+    shift{q}: vec4f,
+//: end
+}
 
 // The sums of y[at] as they leave.
-fn ended(own: Affine, at: u32, s: vec4f, r: vec4f) -> Load {
-    var v0 = s;
-    var v1 = r;
-//: for q in 0..2 * AFFINE
-    v{q} = v{q} * quad0(own.of{q}) + quad1(own.of{q});
+fn ended(own: Affine, at: u32,
+//: for q in 0..QUADS
+    s{q}: vec4f,
+//: end
+) -> Load {
+//: for q in 0..QUADS
+    var v{q} = s{q};
+//: end
+//: for q in 0..QUADS * AFFINE
+    v{q} = v{q} * own.scale{q} + own.shift{q};
 //: end
 //: for h in 0..RESIDUAL
     let more = residual[at];
-//: for q in 0..2
+//: for q in 0..QUADS
     v{q} += quad{q}(more);
 //: end
 //: end
-//: for q in 0..2 * RELU
+//: for q in 0..QUADS * RELU
     v{q} = rectified(v{q});
 //: end
-    return load(v0, v1);
+    return load(
+//: for q in 0..QUADS
+        v{q},
+//: end
+    );
 }
 
 // Row i of a tile's outputs, as far as they are inside.
-fn row(t: Tile, i: u32, own: Affine, s: Four, r: Four) {
+fn row(t: Tile, i: u32, own: Affine,
+//: for q in 0..QUADS
+    s{q}: Four,
+//: end
+) {
     if (t.y + i >= p.h) {
         return;
     }
-    let at = t.base + ((t.y + i) * p.w + t.x) * p.c8 + t.c;
-    y[at] = ended(own, at, s.a, r.a);
-    if (t.x + 1u < p.w) { y[at + p.c8] = ended(own, at + p.c8, s.b, r.b); }
-    if (t.x + 2u < p.w) { y[at + 2u * p.c8] = ended(own, at + 2u * p.c8, s.c, r.c); }
-    if (t.x + 3u < p.w) { y[at + 3u * p.c8] = ended(own, at + 3u * p.c8, s.d, r.d); }
+    let at = t.base + ((t.y + i) * p.w + t.x) * p.cl + t.c;
+    y[at] = ended(own, at,
+//: for q in 0..QUADS
+        s{q}.a,
+//: end
+    );
+    if (t.x + 1u < p.w) {
+        y[at + p.cl] = ended(own, at + p.cl,
+//: for q in 0..QUADS
+            s{q}.b,
+//: end
+        );
+    }
+    if (t.x + 2u < p.w) {
+        y[at + 2u * p.cl] = ended(own, at + 2u * p.cl,
+//: for q in 0..QUADS
+            s{q}.c,
+//: end
+        );
+    }
+    if (t.x + 3u < p.w) {
+        y[at + 3u * p.cl] = ended(own, at + 3u * p.cl,
+//: for q in 0..QUADS
+            s{q}.d,
+//: end
+        );
+    }
 }
 
 @compute @workgroup_size(64)
@@ -333,20 +444,32 @@ fn weight_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng:
 //: for i in 0..6
     let m{i}_{j} = products[at + ({i * 6}u + {j}u) * step];
 //: end
-//: for q in 0..2
+//: for q in 0..QUADS
     let s{j}_{q} = of_gradients(Six(
         quad{q}(m0_{j}), quad{q}(m1_{j}), quad{q}(m2_{j}), quad{q}(m3_{j}), quad{q}(m4_{j}), quad{q}(m5_{j})));
 //: end
 //: end
-//: for q in 0..2
+//: for q in 0..QUADS
     let r0_{q} = of_gradients(Six(s0_{q}.a, s1_{q}.a, s2_{q}.a, s3_{q}.a, s4_{q}.a, s5_{q}.a));
     let r1_{q} = of_gradients(Six(s0_{q}.b, s1_{q}.b, s2_{q}.b, s3_{q}.b, s4_{q}.b, s5_{q}.b));
     let r2_{q} = of_gradients(Six(s0_{q}.c, s1_{q}.c, s2_{q}.c, s3_{q}.c, s4_{q}.c, s5_{q}.c));
 //: end
-    let to = row * p.c8 + p.c0 + c;
+    let to = row * p.cl + p.c0 + c;
 //: for j in 0..3
-    y[to + {j * 3}u * p.ci * p.c8] = load(r{j}_0.a, r{j}_1.a);
-    y[to + {j * 3 + 1}u * p.ci * p.c8] = load(r{j}_0.b, r{j}_1.b);
-    y[to + {j * 3 + 2}u * p.ci * p.c8] = load(r{j}_0.c, r{j}_1.c);
+    y[to + {j * 3}u * p.ci * p.cl] = load(
+//: for q in 0..QUADS
+        r{j}_{q}.a,
+//: end
+    );
+    y[to + {j * 3 + 1}u * p.ci * p.cl] = load(
+//: for q in 0..QUADS
+        r{j}_{q}.b,
+//: end
+    );
+    y[to + {j * 3 + 2}u * p.ci * p.cl] = load(
+//: for q in 0..QUADS
+        r{j}_{q}.c,
+//: end
+    );
 //: end
 }

@@ -47,7 +47,7 @@ fn after_an_epoch(kernels: &Kernels, init_seed: u64, seed: u64) -> Vec<(String, 
 
 #[test]
 fn the_same_seed_gives_bit_identical_weights_after_an_epoch() {
-    let forced = [Staging::WorkgroupTile, Staging::RegisterBlock].map(common::kernels_with);
+    let forced = [Staging::WorkgroupTile, Staging::WinogradTile, Staging::RegisterBlock].map(common::kernels_with);
     for kernels in [common::kernels()].iter().chain(&forced).chain(&common::kernels_mixed()) {
         let (first, second) = (after_an_epoch(kernels, 1, 2), after_an_epoch(kernels, 1, 2));
         for ((name, a), (_, b)) in first.iter().zip(&second) {

@@ -154,6 +154,11 @@ fn conv2d_agrees_with_pytorch_with_workgroup_tiles() {
 }
 
 #[test]
+fn conv2d_agrees_with_pytorch_with_winograd_on_tiles() {
+    conv2d_agrees_with_pytorch(&common::kernels_with(Staging::WinogradTile));
+}
+
+#[test]
 fn conv2d_agrees_with_pytorch_with_register_blocks() {
     conv2d_agrees_with_pytorch(&common::kernels_with(Staging::RegisterBlock));
 }

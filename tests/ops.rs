@@ -5,13 +5,18 @@ mod common;
 
 use std::process::Command;
 
-use dau::gpu::{AdapterChoice, Gpu, Precision, Staging};
+use dau::gpu::{AdapterChoice, Gpu, LimitChoice, Precision, Staging};
 use dau::kernel::Kernels;
 use dau::ops::{OPS, check, matrices_add_up};
 
 fn run_all(kernels: &Kernels) {
+    run_those(kernels, |_| true);
+}
+
+/// Those whose name is wanted.
+fn run_those(kernels: &Kernels, wanted: impl Fn(&str) -> bool) {
     let mut failed = Vec::new();
-    for op in OPS {
+    for op in OPS.iter().filter(|op| wanted(op.name)) {
         for case in (op.cases)() {
             match check(kernels, &case, 1) {
                 Ok(r) if r.error <= r.allowed => println!("{} {}: {:.1e} <= {:.1e}", op.name, case.name, r.error, r.allowed),
@@ -31,6 +36,18 @@ fn every_op_agrees_with_its_oracle_in_the_adapters_own_staging() {
 #[test]
 fn every_op_agrees_with_its_oracle_with_workgroup_tiles() {
     run_all(&common::kernels_with(Staging::WorkgroupTile));
+}
+
+/// On a GPU an invocation of a transform owns one quad of channels, on a CPU driver two: with WebGPU's defaults there are no 64-bit loads.
+#[test]
+fn every_convolution_agrees_with_its_oracle_with_winograd_on_tiles() {
+    let choice = AdapterChoice { staging: Some(Staging::WinogradTile), ..Default::default() };
+    for (limits, wide) in [(LimitChoice::Adapter, true), (LimitChoice::Default, false)] {
+        let kernels = Kernels::new(Gpu::open(&AdapterChoice { limits, ..choice.clone() }).unwrap());
+        assert!(!kernels.gpu().caps().cpu || kernels.gpu().caps().wide == wide);
+        run_those(&kernels, |op| op.starts_with("conv2d"));
+        assert!(kernels.made("winograd") && kernels.made("products_tile") && !kernels.made("conv2d_shuffle"));
+    }
 }
 
 #[test]

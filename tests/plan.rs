@@ -329,7 +329,6 @@ fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_stagi
     }
 }
 
-/// The number that follows `before` in `text`.
 /// The kernels of a training step of the standard network with so many images.
 fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<KernelId> {
     let graph = training_graph(&ModelSpec::new("resnet18", 64, 10, 32), images, &SGD).unwrap();
@@ -345,9 +344,12 @@ fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<Ker
 fn unlearning_needs_no_kernels_of_its_own_on_a_gpu() {
     let caps = Caps { cpu: false, ..common::kernels().gpu().caps() };
     let matrix = Some(Matrix { side: 16, lanes: 32 });
-    for (staging, matrix) in
-        [(Staging::WorkgroupTile, None), (Staging::RegisterBlock, None), (Staging::CooperativeMatrix, matrix)]
-    {
+    for (staging, matrix) in [
+        (Staging::WorkgroupTile, None),
+        (Staging::WinogradTile, None),
+        (Staging::RegisterBlock, None),
+        (Staging::CooperativeMatrix, matrix),
+    ] {
         let caps = Caps { staging, matrix, ..caps };
         // The data sets' usual batch, and BackdoorBench's: there the smaller matrix tile comes in, once for each direction.
         for (trained, few) in [(64, 0), (128, if matrix.is_some() { 2 } else { 0 })] {
@@ -360,6 +362,7 @@ fn unlearning_needs_no_kernels_of_its_own_on_a_gpu() {
     }
 }
 
+/// The number that follows `before` in `text`.
 fn number_after(text: &str, before: &str) -> usize {
     let rest = text.split_once(before).unwrap_or_else(|| panic!("no `{before}` in: {text}")).1;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();

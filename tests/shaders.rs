@@ -29,14 +29,16 @@ fn all_caps() -> Vec<Caps> {
     let mut all = Vec::new();
     for cpu in [false, true] {
         for subgroup in [4, 8, 16, 32] {
-            for staging in [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock] {
+            for staging in [Staging::WorkgroupTile, Staging::WinogradTile, Staging::SubgroupShuffle, Staging::RegisterBlock] {
                 all.push(Caps { subgroup: Some(subgroup), wide: cpu, cpu, matrix: None, staging, rows: None });
             }
         }
         for rows in [None, Some(4), Some(8)] {
             all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging: Staging::WorkgroupTile, rows });
         }
-        all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging: Staging::RegisterBlock, rows: None });
+        for staging in [Staging::WinogradTile, Staging::RegisterBlock] {
+            all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging, rows: None });
+        }
         for side in [8, 16] {
             for lanes in [8, 16, 32, 64] {
                 let matrix = Some(Matrix { side, lanes });

@@ -124,7 +124,10 @@ fn try_all(
         for k in 0..candidates.len() {
             let mut at_work = match worker.take() {
                 Some(worker) => worker,
-                None => Worker::start(words, std::mem::replace(&mut started, started + 1), &progress)?,
+                None => {
+                    started += 1;
+                    Worker::start(words, started - 1, &progress)?
+                }
             };
             let result = at_work.ask(c, k, limit, &progress)?;
             // One that took too long is given up, with its process.

@@ -10,6 +10,8 @@ use super::fault::Fault;
 pub enum Staging {
     /// A workgroup copies tiles of the operands into its memory, and its invocations read them there. Runs everywhere.
     WorkgroupTile,
+    /// As workgroup tiles, and 3x3 convolutions of stride 1 by Winograd's products on such tiles. Runs everywhere.
+    WinogradTile,
     /// Each lane loads other pixels and hands them round with subgroup shuffles. Needs a fixed subgroup size and 64-bit
     /// integers, in which a load brings twice as much.
     SubgroupShuffle,
@@ -21,13 +23,19 @@ pub enum Staging {
 
 impl Staging {
     /// Every staging, whatever an adapter offers.
-    pub const ALL: [Staging; 4] =
-        [Staging::WorkgroupTile, Staging::SubgroupShuffle, Staging::RegisterBlock, Staging::CooperativeMatrix];
+    pub const ALL: [Staging; 5] = [
+        Staging::WorkgroupTile,
+        Staging::WinogradTile,
+        Staging::SubgroupShuffle,
+        Staging::RegisterBlock,
+        Staging::CooperativeMatrix,
+    ];
 
     /// Its name on the command line and in results.
     pub fn name(self) -> &'static str {
         match self {
             Staging::WorkgroupTile => "workgroup-tile",
+            Staging::WinogradTile => "winograd-tile",
             Staging::SubgroupShuffle => "subgroup-shuffle",
             Staging::RegisterBlock => "register-block",
             Staging::CooperativeMatrix => "cooperative-matrix",
@@ -145,7 +153,7 @@ impl Caps {
             // On GPUs it is slower than the others and takes drivers long to compile (docs/performance.md).
             Staging::SubgroupShuffle => self.cpu && self.subgroup.is_some(),
             Staging::CooperativeMatrix => self.matrix.is_some(),
-            Staging::WorkgroupTile | Staging::RegisterBlock => true,
+            Staging::WorkgroupTile | Staging::WinogradTile | Staging::RegisterBlock => true,
         };
         Staging::ALL.into_iter().filter(offered).collect()
     }

@@ -47,6 +47,7 @@ shaders![
     "max_pool",
     "multiply",
     "optimizer",
+    "products_tile",
     "reduce",
     "roof",
     "sam",

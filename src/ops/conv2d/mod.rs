@@ -92,6 +92,10 @@ impl Extents {
         format!("{op} {kernel}x{kernel} stride {stride} pad {pad}, {ci} to {co}, {h}x{w}, batch {}", self.n.next_power_of_two())
     }
 
+    fn taps(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
     /// Multiplications and additions of one run (either direction).
     fn flops(&self) -> u64 {
         2 * (self.n * self.output[0] * self.output[1] * self.kernel * self.kernel * self.ci * self.co) as u64
@@ -214,7 +218,7 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
             let kernel = kernel.with(&[("TURNED", u32::from(back))]);
             return Launch { kernel, bind, params: e.params(from, to, map, [0, 0]), groups: [x, y, classes] }.into();
         }
-        (Staging::WorkgroupTile, _) => {
+        (Staging::WorkgroupTile | Staging::WinogradTile, _) => {
             let large = Tile::new(8, to.1);
             let [x, y] = large.grid(pixels, to.1);
             let small = caps.rows.map_or(x * y * div * div < FEW_GROUPS, |rows| rows == 4);
@@ -233,14 +237,17 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     if !back {
         return main.into();
     }
-    let taps = e.kernel * e.kernel;
-    let flip = Launch {
+    Lowered { scratch: vec![Shape::f32(&[e.taps(), e.co, e.ci])], launches: vec![flip(e, w), main] }
+}
+
+/// The weights, input 1, with their taps from last to first and transposed, `to` [taps, co, ci].
+fn flip(e: &Extents, to: Slot) -> Launch {
+    Launch {
         kernel: KernelId::new("conv2d_weights", "flip"),
-        bind: vec![("w", Slot::In(1)), ("wt", w)],
-        params: [("taps", taps), ("ci", e.ci), ("co", e.co)].map(|(name, n)| (name, Param::U32(n as u32))).to_vec(),
-        groups: groups(taps * e.co * e.ci / 4, 64),
-    };
-    Lowered { scratch: vec![Shape::f32(&[taps, e.co, e.ci])], launches: vec![flip, main] }
+        bind: vec![("w", Slot::In(1)), ("wt", to)],
+        params: [("taps", e.taps()), ("ci", e.ci), ("co", e.co)].map(|(name, n)| (name, Param::U32(n as u32))).to_vec(),
+        groups: groups(e.taps() * e.co * e.ci / 4, 64),
+    }
 }
 
 /// `main`, whose `slices` are [slices, 4 n4], and their sum.
@@ -282,7 +289,8 @@ impl Op for Conv2d {
 
     fn lower_measuring(&self, l: &Lowering) -> Option<Lowered> {
         let e = self.extents(l.inputs).ok()?;
-        if l.caps.staging != Staging::WorkgroupTile {
+        let tiles = matches!(l.caps.staging, Staging::WorkgroupTile | Staging::WinogradTile);
+        if !tiles || winograd::wins(&e, l.caps) {
             return None;
         }
         let mut lowered = gather(&e, (e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], false, l.caps);
@@ -426,12 +434,9 @@ impl Op for Conv2dWeightGrad {
                 let cl = cl as usize;
                 (id, [rows.div_ceil(4 * cl), e.co.div_ceil(own[1] * cl)], sg as usize / cl, 1)
             }
-            (Staging::WorkgroupTile, _) => {
-                let work = |tile: &Tile| tile.grid(rows4 * 4, e.co)[0] * tile.each;
-                let (small, large) = (Tile::new(4, e.co), Tile::new(8, e.co));
-                // Large tiles, unless more than a fifth of their work is for rows past the last.
-                let wins = l.caps.rows.map_or(5 * work(&small) < 4 * work(&large), |rows| rows == 4);
-                let tile = if wins { small } else { large };
+            (Staging::WorkgroupTile | Staging::WinogradTile, _) => {
+                let chosen = |rows: u32| Tile::new(rows as usize, e.co);
+                let tile = l.caps.rows.map_or(Tile::fitting(rows4 * 4, e.co), chosen);
                 (tile.kernel("weight_gradient"), tile.grid(rows4 * 4, e.co), 1, TILE_PIXELS.div_ceil(e.output[1]))
             }
             (Staging::CooperativeMatrix, _) => {
