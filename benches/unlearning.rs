@@ -122,7 +122,7 @@ fn unlearned(job: &Simulation, network: &Network, loss: LossKind, rate: f64, sha
             let mut classes = |data: &Dataset| Ok::<_, anyhow::Error>(predictor.run(data, &[], &Silent)?.class);
             let (of_clean, of_triggered) = (classes(&folder.test)?, classes(&triggered.data)?);
             let belief = predictor.run(&asked, &[Wanted::Loss], &Silent)?.loss.iter().map(|ce| f64::from(-ce).exp()).sum::<f64>();
-            let (labels, goal) = (&triggered.data.labels, triggered.goal.as_deref());
+            let (labels, goal) = (&triggered.data.labels, &triggered.goal);
             looks.push(Look {
                 step: at,
                 acc: percent(&of_clean, &folder.test.labels),

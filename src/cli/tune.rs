@@ -121,7 +121,7 @@ fn try_all(
     for (c, class) in classes.iter().enumerate() {
         bar.set_message(class.to_string());
         let mut tried = Vec::new();
-        for k in 0..candidates.len() {
+        for (k, candidate) in candidates.iter().enumerate() {
             let mut at_work = match worker.take() {
                 Some(worker) => worker,
                 None => {
@@ -133,7 +133,7 @@ fn try_all(
             // One that took too long is given up, with its process.
             worker = result.is_some().then_some(at_work);
             let result = result.unwrap_or_else(|| Tried::Failed(format!("longer than {} s", limit.as_secs_f64())));
-            log::info!("{class}: {}: {result:?}", candidates[k].name());
+            log::info!("{class}: {}: {result:?}", candidate.name());
             tried.push(result);
             bar.inc(1);
         }

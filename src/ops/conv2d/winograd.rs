@@ -74,8 +74,8 @@ impl Extents {
         (0..self.tiles()).step_by(each).map(|first| Strip { first, tiles: each.min(self.tiles() - first) }).collect()
     }
 
-    /// A launch of `winograd.wgsl`'s `entry` for `rows` of points, with channels `ci` and `c`, of which `[c0, cn]`: cn from c0 on; the
-    /// points' in blocks of `pack`.
+    /// A launch of `winograd.wgsl`'s `entry` for `rows` of points, with channels `ci` and `c`, of which cn from c0 on; the points' in
+    /// blocks of `pack`.
     fn transform(
         &self,
         caps: Caps,
@@ -83,8 +83,7 @@ impl Extents {
         bind: Vec<Bind>,
         [ci, c, pack]: [usize; 3],
         strip: Strip,
-        [c0, cn]: [usize; 2],
-        rows: usize,
+        [rows, c0, cn]: [usize; 3],
     ) -> Launch {
         let ([th, tw], [h, w]) = (self.tile_grid(), self.output);
         // Channels of an invocation: its points fill a GPU's registers as four do.
@@ -135,7 +134,7 @@ pub(super) fn launches(e: &Extents, form: Form, caps: Caps) -> Lowered {
         launches.push(flip(e, to));
         (to, [e.co, e.ci])
     };
-    let mut weights = e.transform(caps, "weights", vec![("x", g), ("points", u)], [rows, c, c], largest, [0, c], rows);
+    let mut weights = e.transform(caps, "weights", vec![("x", g), ("points", u)], [rows, c, c], largest, [rows, 0, c]);
     weights.kernel = weights.kernel.with(&[("FLIP", u32::from(turned))]);
     launches.push(weights);
     for strip in strips {
@@ -157,9 +156,9 @@ pub(super) fn launches(e: &Extents, form: Form, caps: Caps) -> Lowered {
             }
         };
         launches.extend([
-            e.transform(caps, "input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, [0, ci], tiles),
+            e.transform(caps, "input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, [tiles, 0, ci]),
             product,
-            e.transform(caps, "output", vec![("products", m), ("y", Slot::Out(0))], [ci, co, co], strip, [0, co], tiles),
+            e.transform(caps, "output", vec![("products", m), ("y", Slot::Out(0))], [ci, co, co], strip, [tiles, 0, co]),
         ]);
     }
     Lowered { scratch, launches }
@@ -209,10 +208,10 @@ pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
             // It is the same for all blocks.
             if c0 == 0 {
                 let bind = vec![("x", Slot::In(0)), ("points", v)];
-                launches.push(e.transform(caps, "input", bind, [e.ci, e.ci, x_pack], strip, [0, e.ci], tiles));
+                launches.push(e.transform(caps, "input", bind, [e.ci, e.ci, x_pack], strip, [tiles, 0, e.ci]));
             }
             let bind = vec![("x", Slot::In(1)), ("points", n)];
-            launches.push(e.transform(caps, "upstream", bind, [e.ci, e.co, pack], strip, [c0, cn], tiles));
+            launches.push(e.transform(caps, "upstream", bind, [e.ci, e.co, pack], strip, [tiles, c0, cn]));
             launches.push(Launch {
                 kernel: outer.clone(),
                 bind: vec![("x", v), ("gy", n), ("slices", products)],
@@ -221,7 +220,7 @@ pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
             });
         }
         let bind = vec![("products", products), ("y", Slot::Out(0))];
-        launches.push(e.transform(caps, "weight_gradient", bind, [e.ci, e.co, pack], strips[0], [c0, cn], e.ci));
+        launches.push(e.transform(caps, "weight_gradient", bind, [e.ci, e.co, pack], strips[0], [e.ci, c0, cn]));
     }
     let tiles = strips[0].tiles;
     Lowered { scratch: vec![points(e.ci, block), points(tiles, e.ci), points(tiles, block)], launches }
@@ -241,8 +240,8 @@ fn weight_gradient_on_tiles(e: &Extents, caps: Caps) -> Lowered {
         let Strip { first, tiles } = strip;
         let params = [tiles, ci, co, tiles.div_ceil(slices), usize::from(first > 0)];
         launches.extend([
-            e.transform(caps, "input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, [0, ci], tiles),
-            e.transform(caps, "upstream", vec![("x", Slot::In(1)), ("points", n)], [ci, co, co], strip, [0, co], tiles),
+            e.transform(caps, "input", vec![("x", Slot::In(0)), ("points", v)], [ci, ci, ci], strip, [tiles, 0, ci]),
+            e.transform(caps, "upstream", vec![("x", Slot::In(1)), ("points", n)], [ci, co, co], strip, [tiles, 0, co]),
             on_tiles("outer", tile, [ci, co], [v, n, parts], params, slices),
         ]);
     }
@@ -263,8 +262,7 @@ fn weight_gradient_on_tiles(e: &Extents, caps: Caps) -> Lowered {
         vec![("products", from), ("y", Slot::Out(0))],
         [ci, co, co],
         strips[0],
-        [0, co],
-        ci,
+        [ci, 0, co],
     ));
     Lowered { scratch, launches }
 }
