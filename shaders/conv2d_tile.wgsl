@@ -2,8 +2,8 @@
 // 16 invocations read each value of x and 16 each value of w. For GPUs, where that memory is far nearer than the caches.
 // Needs no more than WebGPU's default limits. Formulas, shapes and parameters: conv2d_shuffle.wgsl.
 //
-// The workgroup has BN / 4 x 16 invocations and an output tile of 16 TM rows x BN channels; invocation (i, j) owns 4 channels,
-// i of the tile, and TM rows. It walks K in steps of 8. While it multiplies one step's tiles, the next step's values are on
+// The workgroup has BN / (4 TN) x 16 invocations and an output tile of 16 TM rows x BN channels; invocation (i, j) owns TN quads of
+// channels, i of the tile and every BN / (4 TN) after it, and TM rows. It walks K in steps of 8. While it multiplies one step's tiles, the next step's values are on
 // their way from global memory to registers; they then go to the other pair of tiles, so that a step takes one barrier.
 // gather: rows are the pixels of one residue class, an invocation's are j, j + 16, ..; K is (ky, kx, ci), a step 8 channels
 // within one tap. Grid: pixels / (16 TM), channels / BN, div^2 classes. With CHUNKS = TM / 4 it also writes the moments of each
@@ -13,8 +13,9 @@
 // image rows, a step 8 of them. Grid: rows / (16 TM), channels / BN, slices.
 const BN = 64u;
 const TM = 8u;
+const TN = 1u; // quads of channels that an invocation owns, BN / (4 TN) apart
 const CHUNKS = 0u;
-const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM / BN, at least 1
+const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM TN / BN, at least 1
 
 //: include extents
 //: include conv2d
@@ -31,7 +32,7 @@ fn rows_of(m: u32, count: u32) -> u32 {
     return min((max(valid, m) - m + 15u) / 16u, 4u);
 }
 
-@compute @workgroup_size(BN / 4u, 16)
+@compute @workgroup_size(BN / (4u * TN), 16)
 fn gather(
     @builtin(workgroup_id) g: vec3u,
     @builtin(local_invocation_id) l: vec3u,
@@ -44,7 +45,10 @@ fn gather(
     let cw = (p.ow - px + div - 1u) >> p.shift;
     let count = p.n * ch * cw;
     let tile = g.x * 16u * TM;
-    let c4 = g.y * (BN / 4u) + l.x;
+//: for n in 0..TN
+    let l{n} = l.x + {n}u * (BN / (4u * TN));
+    let c{n} = g.y * (BN / 4u) + l{n};
+//: end
     let ky0 = (p.off - py) & (div - 1u);
     let kx0 = (p.off - px) & (div - 1u);
     let taps_y = (max(p.kernel, ky0) - ky0 + div - 1u) >> p.shift;
@@ -54,7 +58,7 @@ fn gather(
     // row in the tile, and the input position of tap (0, 0) times div.
     let part = index % 2u;
 //: for j in 0..LOADS
-    let row{j} = index / 2u + {j}u * 2u * BN;
+    let row{j} = index / 2u + {j}u * 2u * (BN / TN);
     let o{j} = output_pixel(tile + row{j}, g.z, ch, cw);
     let sy{j} = i32(o{j}.y * p.mul) - i32(p.off);
     let sx{j} = select(-1048576, i32(o{j}.z * p.mul) - i32(p.off), row{j} < 16u * TM && tile + row{j} < count);
@@ -62,7 +66,9 @@ fn gather(
     var at{j} = 0u;
 //: end
 //: for i in 0..TM
-    var a{i} = vec4f();
+//: for n in 0..TN
+    var a{i}_{n} = vec4f();
+//: end
 //: end
     var ky = ky0;
     var kx = kx0;
@@ -71,7 +77,9 @@ fn gather(
 //: for j in 0..LOADS
         var u{j} = vec4f();
 //: end
-        var v = vec4f();
+//: for n in 0..TN
+        var v{n} = vec4f();
+//: end
         if (s < steps) {
             if (c == 0u) { // a new tap
 //: for j in 0..LOADS
@@ -88,9 +96,11 @@ fn gather(
                 u{j} = x[at{j} + c];
             }
 //: end
-            if (l.y < 8u && c + l.y / 4u < p.ci4 && c4 < p.co4) {
-                v = w[(((ky * p.kernel + kx) * p.ci4 + c) * 4u + l.y) * p.co4 + c4];
+//: for n in 0..TN
+            if (l.y < 8u && c + l.y / 4u < p.ci4 && c{n} < p.co4) {
+                v{n} = w[(((ky * p.kernel + kx) * p.ci4 + c) * 4u + l.y) * p.co4 + c{n}];
             }
+//: end
             c += 2u;
             if (c >= p.ci4) {
                 c = 0u;
@@ -104,12 +114,16 @@ fn gather(
         if (s > 0u) {
             let full = (s - 1u) % 2u;
 //: for h in 0..2
+//: for n in 0..TN
 //: for q in 0..4
-            let w{h}{q} = ws[full][{h * 4}u + {q}u][l.x];
+            let w{h}{q}_{n} = ws[full][{h * 4}u + {q}u][l{n}];
+//: end
 //: end
 //: for i in 0..TM
             let x{h}{i} = xs[full][l.y][{i * 2}u + {h}u];
-            a{i} += x{h}{i}.x * w{h}0 + x{h}{i}.y * w{h}1 + x{h}{i}.z * w{h}2 + x{h}{i}.w * w{h}3;
+//: for n in 0..TN
+            a{i}_{n} += x{h}{i}.x * w{h}0_{n} + x{h}{i}.y * w{h}1_{n} + x{h}{i}.z * w{h}2_{n} + x{h}{i}.w * w{h}3_{n};
+//: end
 //: end
 //: end
         }
@@ -120,40 +134,49 @@ fn gather(
             }
 //: end
             if (l.y < 8u) {
-                ws[s % 2u][l.y][l.x] = v;
+//: for n in 0..TN
+                ws[s % 2u][l.y][l{n}] = v{n};
+//: end
             }
         }
         workgroupBarrier();
     }
 //: for i in 0..TM
     let m{i} = tile + {i}u * 16u + l.y;
-    if (m{i} < count && c4 < p.co4) {
+    if (m{i} < count) {
         var to{i} = m{i};
         if (p.shift > 0u) { // else there is one class, whose pixels are numbered as y's are
             let y{i} = output_pixel(m{i}, g.z, ch, cw);
             to{i} = (y{i}.x * p.oh + y{i}.y) * p.ow + y{i}.z;
         }
-        let at{i} = to{i} * p.co4 + c4;
-        y[at{i}] = ended(a{i}, at{i}, c4);
+//: for n in 0..TN
+        if (c{n} < p.co4) {
+            let at{i}_{n} = to{i} * p.co4 + c{n};
+            y[at{i}_{n}] = ended(a{i}_{n}, at{i}_{n}, c{n});
+        }
+//: end
     }
 //: end
 //: for q in 0..CHUNKS
     let first{q} = tile + {q * 64}u; // the chunk's first pixel; its rows of this invocation are a quarter of those of the tile
     let own{q} = rows_of(first{q} + l.y, count);
-    var mean{q} = vec4f();
-    var squares{q} = vec4f();
+//: for n in 0..TN
+    var mean{q}_{n} = vec4f();
+    var squares{q}_{n} = vec4f();
 //: for i in 0..4
-    mean{q} += select(vec4f(), a{q * 4 + i}, {i}u < own{q});
+    mean{q}_{n} += select(vec4f(), a{q * 4 + i}_{n}, {i}u < own{q});
 //: end
-    mean{q} /= f32(max(own{q}, 1u));
+    mean{q}_{n} /= f32(max(own{q}, 1u));
 //: for i in 0..4
-    let d{q}_{i} = select(vec4f(), a{q * 4 + i} - mean{q}, {i}u < own{q});
-    squares{q} += d{q}_{i} * d{q}_{i};
+    let d{q}_{i}_{n} = select(vec4f(), a{q * 4 + i}_{n} - mean{q}_{n}, {i}u < own{q});
+    squares{q}_{n} += d{q}_{i}_{n} * d{q}_{i}_{n};
 //: end
-    xs[l.x / 8u][l.y][l.x % 8u] = mean{q};
-    ws[l.y / 8u][l.y % 8u][l.x] = squares{q};
+    xs[l{n} / 8u][l.y][l{n} % 8u] = mean{q}_{n};
+    ws[l.y / 8u][l.y % 8u][l{n}] = squares{q}_{n};
+//: end
     workgroupBarrier();
-    if (l.y == {q}u && c4 < p.co4 && first{q} < count) {
+//: for n in 0..TN
+    if (l.y == {q}u && c{n} < p.co4 && first{q} < count) {
         // Chan, Golub and LeVeque (1979), as in batch_norm.
         var n = 0.0;
         var mean = vec4f();
@@ -161,20 +184,21 @@ fn gather(
         for (var r = 0u; r < 16u; r++) {
             let more = f32(rows_of(first{q} + r, count));
             let share = more / max(n + more, 1.0);
-            let d = xs[l.x / 8u][r][l.x % 8u] - mean;
+            let d = xs[l{n} / 8u][r][l{n} % 8u] - mean;
             mean += d * share;
-            squares += ws[r / 8u][r % 8u][l.x] + d * d * (n * share);
+            squares += ws[r / 8u][r % 8u][l{n}] + d * d * (n * share);
             n += more;
         }
-        let to = 2u * (first{q} / 64u * p.co4 + c4);
+        let to = 2u * (first{q} / 64u * p.co4 + c{n});
         moments[to] = mean;
         moments[to + 1u] = squares;
     }
+//: end
     workgroupBarrier();
 //: end
 }
 
-@compute @workgroup_size(BN / 4u, 16)
+@compute @workgroup_size(BN / (4u * TN), 16)
 fn weight_gradient(
     @builtin(workgroup_id) g: vec3u,
     @builtin(local_invocation_id) l: vec3u,
@@ -182,7 +206,10 @@ fn weight_gradient(
 ) {
     let rows = p.kernel * p.kernel * p.ci4;
     let tile = g.x * 4u * TM;
-    let c4 = g.y * (BN / 4u) + l.x;
+//: for n in 0..TN
+    let l{n} = l.x + {n}u * (BN / (4u * TN));
+    let c{n} = g.y * (BN / 4u) + l{n};
+//: end
     // The slice's pixels: gy holds them one after the other.
     let start = g.z * p.rows_a_slice * p.ow;
     let end = min((g.z + 1u) * p.rows_a_slice, p.n * p.oh) * p.ow;
@@ -197,7 +224,7 @@ fn weight_gradient(
     let dx = i32(tap - ky * p.kernel) - i32(p.off);
     // Pixel j of this invocation: its number in the step, and its image, row and column in gy.
 //: for j in 0..LOADS
-    let k{j} = index / (4u * TM) + {j}u * (BN / TM);
+    let k{j} = index / (4u * TM) + {j}u * (BN / (TM * TN));
     let t{j} = (start + k{j}) / p.ow;
     var n{j} = t{j} / p.oh;
     var oy{j} = t{j} - n{j} * p.oh;
@@ -209,14 +236,18 @@ fn weight_gradient(
     let step_n = 8u / p.ow / p.oh;
 //: for i in 0..TM / 4
 //: for q in 0..4
-    var a{i}{q} = vec4f();
+//: for n in 0..TN
+    var a{i}{q}_{n} = vec4f();
+//: end
 //: end
 //: end
     for (var s = 0u; s <= steps; s++) {
 //: for j in 0..LOADS
         var u{j} = vec4f();
 //: end
-        var v = vec4f();
+//: for n in 0..TN
+        var v{n} = vec4f();
+//: end
         if (s < steps) {
             let first = start + s * 8u;
 //: for j in 0..LOADS
@@ -238,18 +269,24 @@ fn weight_gradient(
                 n{j}++;
             }
 //: end
-            if (l.y < 8u && first + l.y < end && c4 < p.co4) {
-                v = gy[(first + l.y) * p.co4 + c4];
+//: for n in 0..TN
+            if (l.y < 8u && first + l.y < end && c{n} < p.co4) {
+                v{n} = gy[(first + l.y) * p.co4 + c{n}];
             }
+//: end
         }
         if (s > 0u) {
             let full = (s - 1u) % 2u;
 //: for k in 0..8
-            let d{k} = ws[full][{k}][l.x];
+//: for n in 0..TN
+            let d{k}_{n} = ws[full][{k}][l{n}];
+//: end
 //: for i in 0..TM / 4
             let x{k}{i} = xs[full][l.y][{k}u * (TM / 4u) + {i}u];
 //: for q in 0..4
-            a{i}{q} += x{k}{i}[{q}] * d{k};
+//: for n in 0..TN
+            a{i}{q}_{n} += x{k}{i}[{q}] * d{k}_{n};
+//: end
 //: end
 //: end
 //: end
@@ -261,16 +298,22 @@ fn weight_gradient(
             }
 //: end
             if (l.y < 8u) {
-                ws[s % 2u][l.y][l.x] = v;
+//: for n in 0..TN
+                ws[s % 2u][l.y][l{n}] = v{n};
+//: end
             }
         }
         workgroupBarrier();
     }
 //: for i in 0..TM / 4
     let r{i} = tile + {i}u * 16u + l.y;
-    if (r{i} < rows && c4 < p.co4) {
+    if (r{i} < rows) {
+//: for n in 0..TN
+        if (c{n} < p.co4) {
 //: for q in 0..4
-        slices[((g.z * rows + r{i}) * 4u + {q}u) * p.co4 + c4] = a{i}{q};
+            slices[((g.z * rows + r{i}) * 4u + {q}u) * p.co4 + c{n}] = a{i}{q}_{n};
+//: end
+        }
 //: end
     }
 //: end

@@ -319,7 +319,7 @@ fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_stagi
             let footprint = Footprint::of(
                 &graph,
                 &[],
-                Caps { subgroup: Some(8), wide: cpu, cpu, matrix: Some(Matrix::default()), staging, rows: None },
+                Caps { subgroup: Some(8), wide: cpu, cpu, matrix: Some(Matrix::default()), staging, own: None },
             );
             let total = variables + footprint.bytes;
             println!("{} cpu {cpu}: {total} bytes, {variables} of variables; activations needed {needed}", staging.name());

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dau::gpu::{Caps, Matrix, Staging};
+use dau::gpu::{Caps, Matrix, Staging, TILES};
 use dau::graph::{Graph, Launch, Lowered, Lowering, Op, Param, Shape, Slot};
 use dau::kernel::{KernelError, KernelId, Reflected, SHADERS, expand, reflect};
 use dau::nn::ModelSpec;
@@ -30,19 +30,21 @@ fn all_caps() -> Vec<Caps> {
     for cpu in [false, true] {
         for subgroup in [4, 8, 16, 32] {
             for staging in [Staging::WorkgroupTile, Staging::WinogradTile, Staging::SubgroupShuffle, Staging::RegisterBlock] {
-                all.push(Caps { subgroup: Some(subgroup), wide: cpu, cpu, matrix: None, staging, rows: None });
+                all.push(Caps { subgroup: Some(subgroup), wide: cpu, cpu, matrix: None, staging, own: None });
             }
         }
-        for rows in [None, Some(4), Some(8)] {
-            all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging: Staging::WorkgroupTile, rows });
+        for own in TILES.map(Some).into_iter().chain([None]) {
+            for staging in [Staging::WorkgroupTile, Staging::WinogradTile] {
+                all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging, own });
+            }
         }
         for staging in [Staging::WinogradTile, Staging::RegisterBlock] {
-            all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging, rows: None });
+            all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging, own: None });
         }
         for side in [8, 16] {
             for lanes in [8, 16, 32, 64] {
                 let matrix = Some(Matrix { side, lanes });
-                all.push(Caps { subgroup: None, wide: false, cpu, matrix, staging: Staging::CooperativeMatrix, rows: None });
+                all.push(Caps { subgroup: None, wide: false, cpu, matrix, staging: Staging::CooperativeMatrix, own: None });
             }
         }
     }

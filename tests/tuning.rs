@@ -17,9 +17,10 @@ use dau::nn::ModelSpec;
 use dau::ops::{Conv2d, Conv2dWeightGrad, OPS, beside, check};
 use serde_json::{Value, json};
 
-const SMALL_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, rows: Some(4) };
-const LARGE_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, rows: Some(8) };
-const BLOCKS: Candidate = Candidate { staging: Staging::RegisterBlock, rows: None };
+const SMALL_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, own: Some([4, 4]) };
+const LARGE_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, own: Some([8, 4]) };
+const WIDE_TILES: Candidate = Candidate { staging: Staging::WorkgroupTile, own: Some([8, 8]) };
+const BLOCKS: Candidate = Candidate { staging: Staging::RegisterBlock, own: None };
 
 fn read(file: &Path) -> Result<Tuning, String> {
     Tuning::read(file, common::kernels().gpu()).map_err(|e| e.to_string())
@@ -70,7 +71,7 @@ fn a_kept_choice_decides_which_kernels_run_and_they_compute_what_the_oracle_does
     for case in (OPS.iter().find(|op| op.name == "conv2d").unwrap().cases)().into_iter().take(3) {
         let inputs: Vec<Shape> = case.inputs.iter().map(|(shape, _)| shape.clone()).collect();
         let class = case.op.tuning_class(&inputs).unwrap();
-        for way in [BLOCKS, SMALL_TILES, LARGE_TILES] {
+        for way in [BLOCKS, SMALL_TILES, LARGE_TILES, WIDE_TILES] {
             let gpu = common::kernels().gpu().clone();
             let tuning = Tuning::none(&file(folder.path()), &gpu);
             tuning.add(BTreeMap::from([(class.clone(), way)])).unwrap();
@@ -165,20 +166,21 @@ fn a_run_obeys_what_dau_tune_kept_and_says_so() {
     assert!(fs::read_to_string(place.path().join("u.json")).unwrap().contains("\"chosen\": {}"));
 }
 
-/// Rows that an invocation of the launched tile owns; `None` where there is no tile.
-fn rows(op: &dyn Op, inputs: &[Shape], way: Candidate) -> Option<u32> {
+/// Rows and channels that an invocation of the launched tile owns; `None` where there is no tile.
+fn own(op: &dyn Op, inputs: &[Shape], way: Candidate) -> Option<[u32; 2]> {
     let outputs = op.outputs(inputs).unwrap();
     let caps = common::kernels().gpu().caps().with(way);
     let launches = op.lower(&Lowering { inputs, outputs: &outputs, caps }).launches;
     let consts = launches.into_iter().find(|l| l.kernel.file == "conv2d_tile")?.kernel.consts;
-    consts.into_iter().find(|(name, _)| *name == "TM").map(|(_, rows)| rows)
+    let value = |wanted: &str| consts.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+    Some([value("TM")?, 4 * value("TN")?])
 }
 
 #[test]
 fn what_is_timed_are_different_kernels_under_different_names() {
     let kernels = common::kernels();
     let ways = kernels.gpu().caps().candidates();
-    assert!(ways.contains(&SMALL_TILES) && ways.contains(&LARGE_TILES) && ways.contains(&BLOCKS), "{ways:?}");
+    assert!([SMALL_TILES, LARGE_TILES, WIDE_TILES, BLOCKS].iter().all(|way| ways.contains(way)), "{ways:?}");
     let names: std::collections::BTreeSet<String> = ways.iter().map(|way| way.name()).collect();
     assert_eq!(names.len(), ways.len(), "{names:?}");
     // The rule would take the small tile for the first image, the large one for many.
@@ -187,7 +189,9 @@ fn what_is_timed_are_different_kernels_under_different_names() {
         let forward: &dyn Op = &Conv2d { stride: 1, pad: 1 };
         let weights: &dyn Op = &Conv2dWeightGrad { stride: 1, pad: 1, kernel: 3 };
         for (op, inputs) in [(forward, [x.clone(), w]), (weights, [x.clone(), x.clone()])] {
-            assert_eq!([SMALL_TILES, LARGE_TILES, BLOCKS].map(|way| rows(op, &inputs, way)), [Some(4), Some(8), None]);
+            for way in [SMALL_TILES, LARGE_TILES, WIDE_TILES, BLOCKS] {
+                assert_eq!(own(op, &inputs, way), way.own);
+            }
         }
     }
 }

@@ -228,7 +228,7 @@ pub(super) fn verify(kernels: &Kernels, op: &str) -> Result<Vec<KernelId>> {
 
 /// The way to run convolutions that others are compared with where the oracle is too slow: its kernels are the same at all shapes, so that
 /// what the oracle says of small ones holds.
-pub(super) const TRUSTED: Candidate = Candidate { staging: Staging::RegisterBlock, rows: None };
+pub(super) const TRUSTED: Candidate = Candidate { staging: Staging::RegisterBlock, own: None };
 
 /// Compares a convolution run this `way` at its own shapes with [`TRUSTED`], on the device.
 pub(super) fn verify_beside(kernels: &Kernels, way: Candidate, op: &Arc<dyn Op>, inputs: &[Shape]) -> Result<()> {

@@ -48,15 +48,18 @@ impl Staging {
 pub struct Candidate {
     /// How operands come to the multiply-adds.
     pub staging: Staging,
-    /// Rows that an invocation of workgroup-tile owns, 4 or 8; `None`: by rule.
-    pub rows: Option<u32>,
+    /// Rows and channels that an invocation of a tile owns: 4 or 8 by 4, or 8 by 8; `None`: by rule.
+    pub own: Option<[u32; 2]>,
 }
 
+/// [`Candidate::own`] of workgroup-tile.
+pub const TILES: [[u32; 2]; 3] = [[8, 4], [4, 4], [8, 8]];
+
 impl Candidate {
-    /// `workgroup-tile, 4 rows`: as the file of measured choices has it.
+    /// `workgroup-tile, 4x4`: as the file of measured choices has it.
     pub fn name(self) -> String {
-        let rows = self.rows.map_or(String::new(), |rows| format!(", {rows} rows"));
-        format!("{}{rows}", self.staging.name())
+        let own = self.own.map_or(String::new(), |[rows, channels]| format!(", {rows}x{channels}"));
+        format!("{}{own}", self.staging.name())
     }
 }
 
@@ -138,7 +141,7 @@ pub struct Caps {
     /// How convolutions bring their operands to the multiply-adds.
     pub staging: Staging,
     /// See [`Candidate`].
-    pub rows: Option<u32>,
+    pub own: Option<[u32; 2]>,
 }
 
 impl Caps {
@@ -161,20 +164,22 @@ impl Caps {
     /// What of that can be timed against each other.
     pub fn candidates(&self) -> Vec<Candidate> {
         let each = |staging| match staging {
-            Staging::WorkgroupTile => vec![Candidate { staging, rows: Some(8) }, Candidate { staging, rows: Some(4) }],
-            _ => vec![Candidate { staging, rows: None }],
+            Staging::WorkgroupTile => TILES.map(|own| Candidate { staging, own: Some(own) }).to_vec(),
+            // Small tiles are for convolutions that Winograd is not for.
+            Staging::WinogradTile => [[8, 4], [8, 8]].map(|own| Candidate { staging, own: Some(own) }).to_vec(),
+            _ => vec![Candidate { staging, own: None }],
         };
         self.stagings().into_iter().flat_map(each).collect()
     }
 
     /// What these lead to.
     pub fn candidate(&self) -> Candidate {
-        Candidate { staging: self.staging, rows: self.rows }
+        Candidate { staging: self.staging, own: self.own }
     }
 
     /// The same adapter with another choice, which it must offer.
-    pub fn with(self, Candidate { staging, rows }: Candidate) -> Caps {
-        Caps { staging, rows, ..self }
+    pub fn with(self, Candidate { staging, own }: Candidate) -> Caps {
+        Caps { staging, own, ..self }
     }
 }
 
@@ -364,7 +369,7 @@ impl Gpu {
                 "staging cooperative-matrix multiplies in f16: add --precision mixed, where there is that flag".into(),
             );
         }
-        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, matrix, staging, rows: None }, fault })
+        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, matrix, staging, own: None }, fault })
     }
 
     /// Name, type, back end and driver of its adapter, as wgpu has them.

@@ -6,7 +6,7 @@ mod fault;
 mod timer;
 
 pub(crate) use adapter::suit_mesa;
-pub use adapter::{AdapterChoice, AdapterRow, Candidate, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, alike, list};
+pub use adapter::{AdapterChoice, AdapterRow, Candidate, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, TILES, alike, list};
 pub use buffer::{Buffer, Pending};
 pub(crate) use buffer::{MOST_SIDE_BY_SIDE, Spare, padded};
 #[cfg(test)]

@@ -166,6 +166,8 @@ fn lanes(subgroup: u32, loads: usize) -> u32 {
 
 /// Workgroups below which a GPU would idle: smaller tiles are better, though each multiply-add then takes more loads.
 const FEW_GROUPS: usize = 256;
+/// The file of workgroup-tile.
+const TILE: &str = "conv2d_tile";
 /// Pixels of a slice below which a weight gradient's tile would spend more on being written and summed than on multiplying.
 const TILE_PIXELS: usize = 64;
 
@@ -219,12 +221,9 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
             return Launch { kernel, bind, params: e.params(from, to, map, [0, 0]), groups: [x, y, classes] }.into();
         }
         (Staging::WorkgroupTile | Staging::WinogradTile, _) => {
-            let large = Tile::new(8, to.1);
-            let [x, y] = large.grid(pixels, to.1);
-            let small = caps.rows.map_or(x * y * div * div < FEW_GROUPS, |rows| rows == 4);
-            let tile = if small { Tile::new(4, to.1) } else { large };
+            let tile = caps.own.map_or_else(|| Tile::filling(pixels, to.1, div * div), |own| Tile::new(own, to.1));
             let [x, y] = tile.grid(pixels, to.1);
-            (tile.kernel("gather"), [x as u32, y as u32, classes])
+            (tile.kernel(TILE, "gather"), [x as u32, y as u32, classes])
         }
         _ => {
             let [x, y, _] = groups(pixels.div_ceil(REGISTER_PIXELS) * co4.div_ceil(2), 64);
@@ -435,9 +434,8 @@ impl Op for Conv2dWeightGrad {
                 (id, [rows.div_ceil(4 * cl), e.co.div_ceil(own[1] * cl)], sg as usize / cl, 1)
             }
             (Staging::WorkgroupTile | Staging::WinogradTile, _) => {
-                let chosen = |rows: u32| Tile::new(rows as usize, e.co);
-                let tile = l.caps.rows.map_or(Tile::fitting(rows4 * 4, e.co), chosen);
-                (tile.kernel("weight_gradient"), tile.grid(rows4 * 4, e.co), 1, TILE_PIXELS.div_ceil(e.output[1]))
+                let tile = l.caps.own.map_or_else(|| Tile::fitting(rows4 * 4, e.co), |own| Tile::new(own, e.co));
+                (tile.kernel(TILE, "weight_gradient"), tile.grid(rows4 * 4, e.co), 1, TILE_PIXELS.div_ceil(e.output[1]))
             }
             (Staging::CooperativeMatrix, _) => {
                 // As many slices as make up for few tiles.

@@ -2,7 +2,7 @@
 //! `shaders/winograd.wgsl`; its products: the staging's, `shaders/conv2d_shuffle.wgsl` or `shaders/products_tile.wgsl`.
 
 use super::tile::Tile;
-use super::{Extents, FEW_GROUPS, flip, shuffle, shuffle_weights};
+use super::{Extents, flip, shuffle, shuffle_weights};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;
@@ -150,9 +150,8 @@ pub(super) fn launches(e: &Extents, form: Form, caps: Caps) -> Lowered {
                 }
             }
             _ => {
-                let large = Tile::new(8, co);
-                let few = large.grid(tiles, co).iter().product::<usize>() * POINTS < FEW_GROUPS;
-                on_tiles("product", if few { Tile::new(4, co) } else { large }, [tiles, co], [v, u, m], [tiles, ci, co, 0, 0], 1)
+                let tile = caps.own.map_or_else(|| Tile::filling(tiles, co, POINTS), |own| Tile::new(own, co));
+                on_tiles("product", tile, [tiles, co], [v, u, m], [tiles, ci, co, 0, 0], 1)
             }
         };
         launches.extend([
@@ -176,7 +175,7 @@ fn on_tiles(
     let [gx, gy] = tile.grid(rows, channels);
     let params = [("rows", of), ("k4", k / 4), ("n4", n / 4), ("a_slice", a_slice), ("add", add)];
     Launch {
-        kernel: tile.kernel_of("products_tile", entry),
+        kernel: tile.kernel("products_tile", entry),
         bind: vec![("x", x), ("w", w), ("y", y)],
         params: params.map(|(name, value)| (name, Param::U32(value as u32))).to_vec(),
         groups: [gx as u32, gy as u32, (POINTS * slices) as u32],
@@ -229,7 +228,7 @@ pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
 /// The same with the products on tiles, in slices that keep a GPU busy and are summed at the end.
 fn weight_gradient_on_tiles(e: &Extents, caps: Caps) -> Lowered {
     let (ci, co, strips) = (e.ci, e.co, e.strips(caps));
-    let tile = Tile::fitting(ci, co);
+    let tile = caps.own.map_or_else(|| Tile::fitting(ci, co), |own| Tile::new(own, co));
     let sums = points(ci, co);
     let most = strips[0].tiles.div_ceil(FEWEST).min((BYTES / sums.bytes()) as usize);
     let slices = GROUPS.div_ceil(tile.grid(ci, co).iter().product::<usize>() * POINTS).min(most).max(1);
