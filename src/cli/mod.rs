@@ -27,6 +27,7 @@ mod sweep;
 mod tune;
 mod unlearn;
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -247,6 +248,19 @@ impl Global {
             None => Kernels::new(gpu),
         };
         Ok(kernels.watched(progress::compiling()))
+    }
+
+    /// Opens that adapter when it is first asked for. Who asks again gets the same device, and what was compiled for it.
+    fn opener(&self) -> impl Fn(Precision) -> Result<Kernels> {
+        let opened: RefCell<Option<(Precision, Kernels)>> = RefCell::default();
+        move |precision| {
+            if let Some((_, kernels)) = opened.borrow().as_ref().filter(|(known, _)| *known == precision) {
+                return Ok(kernels.clone());
+            }
+            let kernels = self.open(precision)?;
+            *opened.borrow_mut() = Some((precision, kernels.clone()));
+            Ok(kernels)
+        }
     }
 }
 

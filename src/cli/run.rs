@@ -29,7 +29,7 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
 /// Each part takes from the store what the one before left there, as the subtasks do; what is there is not made again.
 pub(super) fn whole_job(protocol: Protocol, force: bool, global: &Global) -> Result<Record> {
     let progress = Progress::new();
-    let (experiment, store) = begin(protocol, force, &|precision| global.open(precision), &progress)?;
+    let (experiment, store) = begin(protocol, force, &global.opener(), &progress)?;
     stages(&experiment, &store, &progress)
 }
 

@@ -43,7 +43,7 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let resolved = resolve(&Table::new(), &args.flags).refuse()?;
     let out = resolved.protocol.out.clone();
     let progress = Progress::new();
-    let open = |precision| global.open(precision);
+    let open = global.opener();
     let force = args.flags.force;
     if args.subtask == Subtask::AntiLearning {
         let (experiment, store) = begin(resolved.protocol, force, &open, &progress)?;

@@ -1,6 +1,5 @@
 //! Cells in this process, one after the other.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, TryLockError};
 use std::io::IsTerminal;
@@ -38,16 +37,7 @@ pub fn one_by_one(
     }
     let loud = global.verbose > 0 || args.cell.is_some() || std::io::stderr().is_terminal();
     let watch = Watch { progress: &progress, loud };
-    // One device for all cells: what is compiled for one is there for the next.
-    let opened: RefCell<Option<(Precision, Kernels)>> = RefCell::default();
-    let open = |precision: Precision| -> Result<Kernels> {
-        if let Some((_, kernels)) = opened.borrow().as_ref().filter(|(known, _)| *known == precision) {
-            return Ok(kernels.clone());
-        }
-        let kernels = global.open(precision)?;
-        *opened.borrow_mut() = Some((precision, kernels.clone()));
-        Ok(kernels)
-    };
+    let open = global.opener();
     let mut left: VecDeque<&Job> = chosen.iter().copied().filter(|job| !matches!(job.state(), State::Ended(_))).collect();
     let total = left.len();
     say!("{total} of {} cells are left", chosen.len());
