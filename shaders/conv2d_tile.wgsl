@@ -111,22 +111,7 @@ fn gather(
                 }
             }
         }
-        if (s > 0u) {
-            let full = (s - 1u) % 2u;
-//: for h in 0..2
-//: for n in 0..TN
-//: for q in 0..4
-            let w{h}{q}_{n} = ws[full][{h * 4}u + {q}u][l{n}];
-//: end
-//: end
-//: for i in 0..TM
-            let x{h}{i} = xs[full][l.y][{i * 2}u + {h}u];
-//: for n in 0..TN
-            a{i}_{n} += x{h}{i}.x * w{h}0_{n} + x{h}{i}.y * w{h}1_{n} + x{h}{i}.z * w{h}2_{n} + x{h}{i}.w * w{h}3_{n};
-//: end
-//: end
-//: end
-        }
+//: include tile_product
         if (s < steps) {
 //: for j in 0..LOADS
             if (row{j} < 16u * TM) {
@@ -275,22 +260,7 @@ fn weight_gradient(
             }
 //: end
         }
-        if (s > 0u) {
-            let full = (s - 1u) % 2u;
-//: for k in 0..8
-//: for n in 0..TN
-            let d{k}_{n} = ws[full][{k}][l{n}];
-//: end
-//: for i in 0..TM / 4
-            let x{k}{i} = xs[full][l.y][{k}u * (TM / 4u) + {i}u];
-//: for q in 0..4
-//: for n in 0..TN
-            a{i}{q}_{n} += x{k}{i}[{q}] * d{k}_{n};
-//: end
-//: end
-//: end
-//: end
-        }
+//: include tile_outer
         if (s < steps) {
 //: for j in 0..LOADS
             if (k{j} < 8u) {

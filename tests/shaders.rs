@@ -136,7 +136,7 @@ fn uses_matrices(id: &KernelId) -> bool {
 }
 
 fn uses_wide_loads(id: &KernelId) -> bool {
-    uses_subgroups(id) || id.file == "winograd" || id.consts.contains(&("QUADS", 2))
+    uses_subgroups(id) || id.consts.contains(&("QUADS", 2))
 }
 
 /// What a kernel may need beyond what a WebGPU adapter must have.

@@ -2,13 +2,15 @@
 
 mod adapter;
 mod buffer;
+mod caps;
 mod fault;
 mod timer;
 
 pub(crate) use adapter::suit_mesa;
-pub use adapter::{AdapterChoice, AdapterRow, Candidate, Caps, Gpu, LimitChoice, Matrix, Precision, Staging, TILES, alike, list};
+pub use adapter::{AdapterChoice, AdapterRow, Gpu, LimitChoice, alike, list};
 pub use buffer::{Buffer, Pending};
 pub(crate) use buffer::{MOST_SIDE_BY_SIDE, Spare, padded};
+pub use caps::{Candidate, Caps, Matrix, Precision, Staging, TILES};
 #[cfg(test)]
 pub(crate) use fault::loss;
 pub use timer::Timer;

@@ -29,6 +29,8 @@ shaders![
     "common/load2",
     "common/points",
     "common/quads",
+    "common/tile_outer",
+    "common/tile_product",
     "add",
     "argmax",
     "attention",

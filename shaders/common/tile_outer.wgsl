@@ -1,0 +1,18 @@
+// A step of 8 of K, from the full pair of tiles: the four channels of a vec4 of x by an invocation's quads of w, a_iq_n += x w. For kernels whose
+// K is across the rows of x: conv2d_tile.weight_gradient and products_tile.outer, which have `s`, `l`, l_n, xs and ws.
+        if (s > 0u) {
+            let full = (s - 1u) % 2u;
+//: for k in 0..8
+//: for n in 0..TN
+            let d{k}_{n} = ws[full][{k}][l{n}];
+//: end
+//: for i in 0..TM / 4
+            let x{k}{i} = xs[full][l.y][{k}u * (TM / 4u) + {i}u];
+//: for q in 0..4
+//: for n in 0..TN
+            a{i}{q}_{n} += x{k}{i}[{q}] * d{k}_{n};
+//: end
+//: end
+//: end
+//: end
+        }
