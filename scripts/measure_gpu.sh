@@ -78,9 +78,6 @@ if "$python" -c 'import torch' 2>/dev/null; then
     done
 fi
 part selftest 60 selftest.txt "$@" selftest
-for staging in workgroup-tile register-block; do
-    part "selftest-$staging" 60 "selftest-$staging.txt" "$@" --staging "$staging" selftest
-done
 for precision in $precisions; do
     part "kernels-$precision" 60 "kernels-$precision.json" "$@" --json bench --width "$width" --batch "$first" --precision "$precision"
 done
