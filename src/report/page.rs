@@ -192,11 +192,12 @@ pub fn sentences(record: &Record) -> Vec<String> {
         Some(source) => format!("test images of `{source}`"),
         None => "test images".to_string(),
     };
+    let trigger = if record.attacks.is_empty() { "the trigger" } else { "a trigger" };
     let mut said = Vec::new();
     if let (Some(asr), Some(left), Some(restored)) = (before.asr, after.asr, after.ra) {
         said.push(match record.implanted {
             Some(true) => format!(
-                "The network that was trained on all images has a backdoor: of the {images} with the trigger it takes {asr:.1} % for {goal}."
+                "The network that was trained on all images has a backdoor: of the {images} with {trigger} it takes {asr:.1} % for {goal}."
             ),
             _ if !record.attacks.is_empty() => format!(
                 "Not every attack worked: of the {images} with a trigger the network takes {asr:.1} % for {goal}. What follows says little about \
@@ -214,7 +215,7 @@ pub fn sentences(record: &Record) -> Vec<String> {
         });
         said.push(format!("After the defense {left:.1} % are taken for {goal}, and {restored:.1} % for what they are."));
     }
-    said.push(format!("On images without the trigger its accuracy was {:.1} % and is {:.1} %.", before.acc, after.acc));
+    said.push(format!("On images without {trigger} its accuracy was {:.1} % and is {:.1} %.", before.acc, after.acc));
     said
 }
 
