@@ -112,19 +112,6 @@ fn gather(
             }
         }
 //: include tile_product
-        if (s < steps) {
-//: for j in 0..LOADS
-            if (row{j} < 16u * TM) {
-                xs[s % 2u][row{j} % 16u][row{j} / 16u * 2u + part] = u{j};
-            }
-//: end
-            if (l.y < 8u) {
-//: for n in 0..TN
-                ws[s % 2u][l.y][l{n}] = v{n};
-//: end
-            }
-        }
-        workgroupBarrier();
     }
 //: for i in 0..TM
     let m{i} = tile + {i}u * 16u + l.y;
@@ -261,19 +248,6 @@ fn weight_gradient(
 //: end
         }
 //: include tile_outer
-        if (s < steps) {
-//: for j in 0..LOADS
-            if (k{j} < 8u) {
-                xs[s % 2u][row % 16u][k{j} * (TM / 4u) + row / 16u] = u{j};
-            }
-//: end
-            if (l.y < 8u) {
-//: for n in 0..TN
-                ws[s % 2u][l.y][l{n}] = v{n};
-//: end
-            }
-        }
-        workgroupBarrier();
     }
 //: for i in 0..TM / 4
     let r{i} = tile + {i}u * 16u + l.y;

@@ -70,19 +70,6 @@ fn product(
 //: end
         }
 //: include tile_product
-        if (s < steps) {
-//: for j in 0..LOADS
-            if (row{j} < 16u * TM) {
-                xs[s % 2u][row{j} % 16u][row{j} / 16u * 2u + part] = u{j};
-            }
-//: end
-            if (l.y < 8u) {
-//: for n in 0..TN
-                ws[s % 2u][l.y][l{n}] = v{n};
-//: end
-            }
-        }
-        workgroupBarrier();
     }
     let to = g.z * pitch(p.rows, p.n4);
 //: for i in 0..TM
@@ -146,19 +133,6 @@ fn outer(
 //: end
         }
 //: include tile_outer
-        if (s < steps) {
-//: for j in 0..LOADS
-            if (k{j} < 8u) {
-                xs[s % 2u][row % 16u][k{j} * (TM / 4u) + row / 16u] = u{j};
-            }
-//: end
-            if (l.y < 8u) {
-//: for n in 0..TN
-                ws[s % 2u][l.y][l{n}] = v{n};
-//: end
-            }
-        }
-        workgroupBarrier();
     }
     let to = g.z * pitch(4u * p.k4, p.n4);
 //: for i in 0..TM / 4

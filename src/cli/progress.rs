@@ -108,7 +108,11 @@ pub fn compiling() -> Arc<Watch> {
     let state: Mutex<Option<(Instant, ProgressBar)>> = Mutex::default();
     Arc::new(move |done, of| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (began, bar) = state.get_or_insert_with(|| (Instant::now(), ProgressBar::hidden()));
+        if done == 0 {
+            *state = Some((Instant::now(), ProgressBar::hidden()));
+        }
+        // A thread may be heard after the last one.
+        let Some((began, bar)) = &mut *state else { return };
         let late = began.elapsed() >= SHORT;
         if late && bar.is_hidden() && std::io::stderr().is_terminal() {
             let style = ProgressStyle::with_template(COMPILING).unwrap_or_else(|_| ProgressStyle::default_bar());

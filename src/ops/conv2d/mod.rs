@@ -6,6 +6,7 @@ mod cases;
 mod matrix;
 mod norm;
 mod strip;
+mod sum;
 mod tile;
 mod winograd;
 
@@ -13,6 +14,7 @@ pub use cases::matrices_add_up;
 pub(super) use cases::{cases, input_grad_cases, norm_cases, weight_grad_cases};
 pub use norm::Conv2dNorm;
 
+use sum::{sum_slices, summed};
 use tile::Tile;
 
 use crate::gpu::{Caps, Staging};
@@ -247,17 +249,6 @@ fn flip(e: &Extents, to: Slot) -> Launch {
         params: [("taps", e.taps()), ("ci", e.ci), ("co", e.co)].map(|(name, n)| (name, Param::U32(n as u32))).to_vec(),
         groups: groups(e.taps() * e.co * e.ci / 4, 64),
     }
-}
-
-/// `main`, whose `slices` are [slices, 4 n4], and their sum.
-fn summed(main: Launch, slices: usize, n4: usize) -> Lowered {
-    let sum = Launch {
-        kernel: KernelId::new("reduce", "sum_slices"),
-        bind: vec![("slices", Slot::Scratch(0)), ("y", Slot::Out(0))],
-        params: vec![("n4", Param::U32(n4 as u32)), ("count", Param::U32(slices as u32))],
-        groups: groups(n4, 64),
-    };
-    Lowered { scratch: vec![Shape::f32(&[slices, n4 * 4])], launches: vec![main, sum] }
 }
 
 impl Op for Conv2d {

@@ -2,7 +2,7 @@
 //! `shaders/winograd.wgsl`; its products: the staging's, `shaders/conv2d_shuffle.wgsl` or `shaders/products_tile.wgsl`.
 
 use super::tile::Tile;
-use super::{Extents, flip, shuffle, shuffle_weights};
+use super::{Extents, flip, shuffle, shuffle_weights, sum_slices};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;
@@ -247,12 +247,7 @@ fn weight_gradient_on_tiles(e: &Extents, caps: Caps) -> Lowered {
     let mut from = parts;
     if slices > 1 {
         from = products;
-        launches.push(Launch {
-            kernel: KernelId::new("reduce", "sum_slices"),
-            bind: vec![("slices", parts), ("y", products)],
-            params: vec![("n4", Param::U32((sums.len() / 4) as u32)), ("count", Param::U32(slices as u32))],
-            groups: groups(sums.len() / 4, 64),
-        });
+        launches.push(sum_slices(parts, products, slices, sums.len() / 4));
         scratch.push(sums);
     }
     launches.push(e.transform(
