@@ -11,10 +11,15 @@
 //
 // A workgroup owns a chunk of `chunk` rows and LANES_C loads of channels; an invocation one load and every LANES_R-th row.
 // `finish`, `fold_running`, `finish_gradient` and `finish_gradient_running`: a workgroup owns LANES_C quads, an invocation every LANES_R-th chunk.
-// (Workgroups are one-dimensional because lavapipe fills its vectors along x only.)
-// Sums run in an order that only the extents and the lane counts decide.
+// (Workgroups are one-dimensional because lavapipe fills its vectors along x only.) Sums run in an order that only extents and lane counts decide.
 //
 // A flag that is off still leaves its buffer in the entry point's interface; the op then binds x (or gy) in its place.
+// For kernels that multiply f16, F32 and HALF say how y and gx are left (common/half); gx multiplied by a power of two, of a bound of its
+// values, known before the first is written: |gx| <= |gamma inv_std| (max |g| + |mean(g)| + max |x - mean| |mean(g * xhat)| inv_std). tops:
+// [chunks][c4][2], the two maxima of a chunk; bounds: [c4]; scale: as half.choose makes it of these.
+//: for h in 0..HALF
+enable f16;
+//: end
 //: include index
 const LANES_C = 4u;
 const LANES_R = 2u;
@@ -22,6 +27,9 @@ const RELU = 0u;
 const RESIDUAL = 0u;
 const KEEP = 0u;
 const QUADS = 1u;
+const F32 = 1u;
+const HALF = 0u;
+const PLANES = 1u;
 //: include load{QUADS}
 const LANES = LANES_C * LANES_R;
 
@@ -48,6 +56,13 @@ struct Params { rows: u32, c4: u32, chunk: u32, chunks: u32, sample_rows: u32, n
 @group(0) @binding(19) var<storage, read_write> gresidual: array<Load>;
 @group(0) @binding(20) var<storage, read_write> gx: array<Load>;
 @group(0) @binding(21) var<storage, read_write> affine: array<vec4f>;
+//: for h in 0..HALF
+@group(0) @binding(22) var<storage, read_write> half: array<vec4<f16>>;
+@group(0) @binding(23) var<storage, read_write> tops: array<vec4f>;
+@group(0) @binding(24) var<storage, read_write> bounds: array<vec4f>;
+@group(0) @binding(25) var<storage, read> scale: array<f32>;
+//: include half
+//: end
 
 // What an invocation owns: rows first, first + LANES_R, .. below end, at load c.
 struct Part { chunk: u32, c: u32, first: u32, end: u32 }
@@ -192,11 +207,18 @@ fn write_rows(
             v{q} = select(v{q}, vec4f(), v{q} <= vec4f());
 //: end
         }
+//: for f in 0..F32
         new_y[i] = load(
 //: for q in 0..QUADS
             v{q},
 //: end
         );
+//: end
+//: for h in 0..HALF
+//: for q in 0..QUADS
+        put_half(i * QUADS + {q}u, v{q});
+//: end
+//: end
         i += LANES_R * (p.c4 / QUADS);
     }
 }
@@ -270,6 +292,23 @@ fn add_lanes(own: Sums, lane: u32, quad: u32) -> Sums {
     return lane_sums[l];
 }
 
+//: for h in 0..HALF
+var<workgroup> lane_tops: array<Sums, LANES * QUADS>;
+fn top_lanes(own: Sums, lane: u32, quad: u32) -> Sums {
+    let l = lane + quad * LANES;
+    lane_tops[l] = own;
+    for (var width = LANES / 2u; width >= LANES_C; width /= 2u) {
+        workgroupBarrier();
+        if lane < width {
+            let a = lane_tops[l];
+            let b = lane_tops[l + width];
+            lane_tops[l] = Sums(max(a.g, b.g), max(a.gx, b.gx));
+        }
+    }
+    return lane_tops[l];
+}
+//: end
+
 // With KEEP = 1 also gresidual = masked gy, in all rows: apply_gradient then reads that in place of gy and y.
 @compute @workgroup_size(LANES)
 fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @builtin(local_invocation_index) l: u32) {
@@ -279,6 +318,7 @@ fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
     var r = t.first;
 //: for q in 0..QUADS
     var s{q} = Sums(vec4f(), vec4f());
+    var top{q} = Sums(vec4f(), vec4f());
 //: end
     if r < end {
 //: for q in 0..QUADS
@@ -292,6 +332,9 @@ fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
             let v{q} = masked(quad{q}(of_y), quad{q}(at_y));
             s{q}.g += v{q};
             s{q}.gx += v{q} * (quad{q}(row) - center{q});
+//: for h in 0..HALF
+            top{q} = Sums(max(top{q}.g, abs(v{q})), max(top{q}.gx, abs(quad{q}(row) - center{q})));
+//: end
 //: end
 //: for k in 0..KEEP
             gresidual[i] = load(
@@ -317,12 +360,19 @@ fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
 //: end
 //: for q in 0..QUADS
     s{q} = add_lanes(s{q}, l, {q}u);
+//: for h in 0..HALF
+    top{q} = top_lanes(top{q}, l, {q}u);
+//: end
 //: end
     if l < LANES_C && t.c < p.c4 / QUADS && t.chunk < p.chunks {
         let at = 2u * (t.chunk * p.c4 + t.c * QUADS);
 //: for q in 0..QUADS
         partial[at + {q * 2}u] = s{q}.g;
         partial[at + {q * 2}u + 1u] = s{q}.gx;
+//: for h in 0..HALF
+        tops[at + {q * 2}u] = top{q}.g;
+        tops[at + {q * 2}u + 1u] = top{q}.gx;
+//: end
 //: end
     }
 }
@@ -343,6 +393,14 @@ fn sum_chunks(c: u32, l: u32) -> Sums {
 fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_index) l: u32) {
     let c = g.x * LANES_C + l % LANES_C;
     let s = add_lanes(sum_chunks(c, l), l, 0u);
+//: for h in 0..HALF
+    var top = Sums();
+    for (var k = l / LANES_C; k < p.chunks && c < p.c4; k += LANES_R) {
+        let at = 2u * (k * p.c4 + c);
+        top = Sums(max(top.g, tops[at]), max(top.gx, tops[at + 1u]));
+    }
+    top = top_lanes(top, l, 0u);
+//: end
     if l >= LANES_C || c >= p.c4 {
         return;
     }
@@ -353,6 +411,9 @@ fn finish_gradient(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_in
     coefficient[3u * c] = gamma[c] * inv;
     coefficient[3u * c + 1u] = s.g / n;
     coefficient[3u * c + 2u] = s.gx / n * inv * inv;
+//: for h in 0..HALF
+    bounds[c] = abs(gamma[c] * inv) * (top.g + abs(s.g / n) + top.gx * abs(s.gx / n * inv * inv));
+//: end
 }
 
 @compute @workgroup_size(LANES)
@@ -376,11 +437,18 @@ fn apply_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: 
 //: for q in 0..QUADS
         let v{q} = scale{q} * (masked(quad{q}(of_y), quad{q}(at_y)) - mean_g{q} - (quad{q}(row) - center{q}) * slope{q});
 //: end
+//: for f in 0..F32
         gx[i] = load(
 //: for q in 0..QUADS
             select(vec4f(), v{q}, r < valid),
 //: end
         );
+//: end
+//: for h in 0..HALF
+//: for q in 0..QUADS
+        put_half(i * QUADS + {q}u, scale[0] * select(vec4f(), v{q}, r < valid));
+//: end
+//: end
         i += LANES_R * (p.c4 / QUADS);
     }
 }

@@ -7,6 +7,7 @@
 const MT = 8u;
 //: include index
 //: include extents
+alias Operand = vec4f;
 //: include conv2d
 
 @compute @workgroup_size(64)

@@ -18,6 +18,7 @@ const CHUNKS = 0u;
 const LOADS = 1u; // vec4 of x that an invocation loads a step: 8 TM TN / BN, at least 1
 
 //: include extents
+alias Operand = vec4f;
 //: include conv2d
 @group(0) @binding(8) var<storage, read_write> moments: array<vec4f>;
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{digits, resnet_w8};
-use dau::gpu::Staging;
+use dau::gpu::{Precision, Staging};
 use dau::graph::{Shape, Tensor};
 use dau::kernel::Kernels;
 use dau::nn::Param;
@@ -48,7 +48,8 @@ fn after_an_epoch(kernels: &Kernels, init_seed: u64, seed: u64) -> Vec<(String, 
 #[test]
 fn the_same_seed_gives_bit_identical_weights_after_an_epoch() {
     let forced = [Staging::WorkgroupTile, Staging::WinogradTile, Staging::RegisterBlock].map(common::kernels_with);
-    for kernels in [common::kernels()].iter().chain(&forced).chain(&common::kernels_mixed()) {
+    let matrices: Vec<_> = [Precision::Mixed, Precision::Split].into_iter().filter_map(common::kernels_with_matrices).collect();
+    for kernels in [common::kernels()].iter().chain(&forced).chain(&matrices) {
         let (first, second) = (after_an_epoch(kernels, 1, 2), after_an_epoch(kernels, 1, 2));
         for ((name, a), (_, b)) in first.iter().zip(&second) {
             assert_eq!(a, b, "{name}");

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use common::{Golden, assert_near, fetch, nhwc, resnet_w8};
 use dau::data::Dataset;
-use dau::gpu::Staging;
+use dau::gpu::{Precision, Staging};
 use dau::graph::{Graph, Plan, Shape, Tensor, Value};
 use dau::kernel::Kernels;
 use dau::nn::{Built, ModelSpec, Param, ParamSet};
@@ -91,9 +91,15 @@ fn activations_and_all_gradients_agree_with_pytorch_with_register_blocks() {
 /// them, on its other side, and so changes e of a gradient's terms altogether: sqrt(e) of the gradient for each of 17 ReLUs.
 #[test]
 fn activations_and_all_gradients_agree_with_pytorch_with_cooperative_matrices() {
-    let Some(kernels) = common::kernels_mixed() else { return };
+    let Some(kernels) = common::kernels_with_matrices(Precision::Mixed) else { return };
     let forward = 20f64.sqrt() * 2f64.sqrt() * 2f64.powi(-11);
     activations_and_gradients_agree(&kernels, [forward, (17.0 * forward).sqrt()]);
+}
+
+#[test]
+fn activations_and_all_gradients_agree_with_pytorch_with_split_operands_as_with_f32() {
+    let Some(kernels) = common::kernels_with_matrices(Precision::Split) else { return };
+    activations_and_gradients_agree(&kernels, [ALLOWED; 2]);
 }
 
 #[test]

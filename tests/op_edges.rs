@@ -27,7 +27,7 @@ impl Op for AsForGpu {
     }
 
     fn lower(&self, l: &Lowering) -> Lowered {
-        self.0.lower(&Lowering { inputs: l.inputs, outputs: l.outputs, caps: Caps { cpu: false, ..l.caps } })
+        self.0.lower(&Lowering { caps: Caps { cpu: false, ..l.caps }, ..*l })
     }
 
     fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use common::resnet_w8;
 use dau::gpu::{Caps, Matrix, Staging};
 use dau::graph::{
-    Footprint, Graph, GraphError, Interpreter, Launch, Lifetime, Lowered, Lowering, Op, Param, Plan, Scalars, Shape, Slot,
+    Footprint, Graph, GraphError, Interpreter, Launch, Left, Lifetime, Lowered, Lowering, Op, Param, Plan, Scalars, Shape, Slot,
     Source, Tensor, Value, Variables, assign, groups,
 };
 use dau::kernel::{KernelId, Kernels};
@@ -334,7 +334,9 @@ fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<Ker
     let graph = training_graph(&ModelSpec::new("resnet18", 64, 10, 32), images, &SGD).unwrap();
     let shapes = |values: &[Value]| values.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
     let launches = |node: &dau::graph::Node| {
-        node.op.lower(&Lowering { inputs: &shapes(&node.inputs), outputs: &shapes(&node.outputs), caps }).launches
+        node.op
+            .lower(&Lowering { inputs: &shapes(&node.inputs), outputs: &shapes(&node.outputs), caps, left: Left::F32 })
+            .launches
     };
     graph.nodes().iter().flat_map(launches).map(|launch| launch.kernel).collect()
 }
@@ -343,7 +345,7 @@ fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<Ker
 #[test]
 fn unlearning_needs_no_kernels_of_its_own_on_a_gpu() {
     let caps = Caps { cpu: false, ..common::kernels().gpu().caps() };
-    let matrix = Some(Matrix { side: 16, lanes: 32 });
+    let matrix = Some(Matrix::default());
     for (staging, matrix) in [
         (Staging::WorkgroupTile, None),
         (Staging::WinogradTile, None),

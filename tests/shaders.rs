@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dau::gpu::{Caps, Matrix, Staging, TILES};
-use dau::graph::{Graph, Launch, Lowered, Lowering, Op, Param, Shape, Slot};
+use dau::gpu::{Caps, MATRIX_TILES, Matrix, Staging, TILES};
+use dau::graph::{Graph, Half, Launch, Left, Lowered, Lowering, Op, Param, Shape, Slot, into_half};
 use dau::kernel::{KernelError, KernelId, Reflected, SHADERS, expand, reflect};
 use dau::nn::ModelSpec;
 use dau::ops::{Adam, Augment, Loss, LossKind, OPS, Sgd};
@@ -43,9 +43,17 @@ fn all_caps() -> Vec<Caps> {
         }
         for side in [8, 16] {
             for lanes in [8, 16, 32, 64] {
-                let matrix = Some(Matrix { side, lanes });
-                all.push(Caps { subgroup: None, wide: false, cpu, matrix, staging: Staging::CooperativeMatrix, own: None });
+                for (planes, vectors) in [(1, true), (2, true), (1, false)] {
+                    let matrix = Some(Matrix { side, lanes, planes, vectors, ..Matrix::default() });
+                    all.push(Caps { subgroup: None, wide: false, cpu, matrix, staging: Staging::CooperativeMatrix, own: None });
+                }
             }
+        }
+    }
+    for own in MATRIX_TILES.map(Some) {
+        for memory in [32, 48].map(|kib| kib << 10) {
+            let matrix = Some(Matrix { memory, ..Matrix::default() });
+            all.push(Caps { subgroup: None, wide: false, cpu: false, matrix, staging: Staging::CooperativeMatrix, own });
         }
     }
     all
@@ -60,11 +68,13 @@ struct Wanted {
 
 fn lowered(out: &mut Vec<Wanted>, what: &str, op: &dyn Op, inputs: &[Shape], caps: Caps) {
     let outputs = op.outputs(inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let l = Lowering { inputs, outputs: &outputs, caps };
+    let l = Lowering { inputs, outputs: &outputs, caps, left: Left::F32 };
     let Lowered { launches, .. } = op.lower(&l);
     assert!(!launches.is_empty(), "{what} lowers to nothing");
     let fused = [op.lower_measuring(&l), op.lower_measured(&l)].into_iter().flatten();
-    let launches = launches.into_iter().chain(fused.flat_map(|lowered| lowered.launches));
+    let halves = caps.matrix.and_then(|_| op.leaves(caps)).map_or([].as_slice(), |_| &[Left::Both, Left::Half]);
+    let halves = halves.iter().map(|left| op.lower(&Lowering { left: *left, ..l }));
+    let launches = launches.into_iter().chain(fused.chain(halves).flat_map(|lowered| lowered.launches));
     let wanted = |launch| Wanted { op: what.to_string(), in_place: op.in_place(), launch };
     out.extend(launches.map(wanted));
 }
@@ -112,6 +122,12 @@ fn all_wanted() -> Vec<Wanted> {
                 lowered(&mut out, &format!("{} {}", entry.name, case.name), case.op.as_ref(), &inputs, caps);
             }
         }
+        if let Some(Matrix { planes, .. }) = caps.matrix {
+            for half in [Half::Plain, Half::Scaled] {
+                let launches = into_half(0, &Shape::f32(&[4, 8, 8, 16]), half, planes).launches;
+                out.extend(launches.into_iter().map(|launch| Wanted { op: "into_half".into(), in_place: &[], launch }));
+            }
+        }
         for (name, graph) in &networks {
             for node in graph.nodes() {
                 let inputs: Vec<Shape> = node.inputs.iter().map(|v| graph.shape(*v).clone()).collect();
@@ -135,6 +151,10 @@ fn uses_matrices(id: &KernelId) -> bool {
     id.file == "conv2d_matrix"
 }
 
+fn uses_f16(id: &KernelId) -> bool {
+    uses_matrices(id) || id.file == "half" || id.consts.contains(&("HALF", 1))
+}
+
 fn uses_wide_loads(id: &KernelId) -> bool {
     uses_subgroups(id) || id.consts.contains(&("QUADS", 2))
 }
@@ -142,7 +162,8 @@ fn uses_wide_loads(id: &KernelId) -> bool {
 /// What a kernel may need beyond what a WebGPU adapter must have.
 fn capabilities(id: &KernelId) -> Capabilities {
     let mut needed = Capabilities::empty();
-    needed.set(Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16, uses_matrices(id));
+    needed.set(Capabilities::COOPERATIVE_MATRIX, uses_matrices(id));
+    needed.set(Capabilities::SHADER_FLOAT16, uses_f16(id));
     needed.set(Capabilities::SUBGROUP, uses_subgroups(id) || uses_matrices(id));
     needed.set(Capabilities::SHADER_INT64, uses_wide_loads(id));
     needed
@@ -185,10 +206,11 @@ fn translate(id: &KernelId, module: &Module, info: &ModuleInfo) -> Vec<(&'static
         }
     });
 
-    if uses_matrices(id) {
-        // Metal's are 8x8. HLSL and GLSL have none that naga could write, and it panics when asked to: neither back end offers them.
-        let eight = id.consts.contains(&("S", 8));
-        return [("SPIR-V", spirv), ("MSL", metal)].into_iter().filter(|(language, _)| eight || *language != "MSL").collect();
+    if uses_f16(id) {
+        // Metal's are 8x8, of single values. HLSL and GLSL have none that naga could write, and it panics when asked to: neither back end
+        // offers them.
+        let metals = !uses_matrices(id) || [("S", 8), ("VEC", 1)].iter().all(|c| id.consts.contains(c));
+        return [("SPIR-V", spirv), ("MSL", metal)].into_iter().filter(|(language, _)| metals || *language != "MSL").collect();
     }
 
     let model = if uses_subgroups(id) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
@@ -236,7 +258,7 @@ fn every_kernel_validates_and_translates_to_every_language() {
 }
 
 #[test]
-fn only_matrices_shuffles_and_wide_loads_need_more_than_every_adapter_has() {
+fn only_matrices_f16_shuffles_and_wide_loads_need_more_than_every_adapter_has() {
     for id in all_kernels().into_values() {
         let text = expand(&id).expect("checked elsewhere");
         let module = naga::front::wgsl::parse_str(&text).expect("checked elsewhere");
@@ -263,7 +285,9 @@ fn every_kernel_stays_within_webgpus_default_limits() {
             .filter(|(handle, global)| global.space == AddressSpace::WorkGroup && !used[*handle].is_empty())
             .map(|(_, global)| module.types[global.ty].inner.size(module.to_ctx()))
             .sum();
-        assert!(memory <= WORKGROUP_MEMORY, "{name} takes {memory} bytes of workgroup memory");
+        // Adapters with matrices have more than the defaults, and `Matrix::memory` says how much.
+        let allowed = if uses_matrices(&id) { Matrix::default().memory } else { WORKGROUP_MEMORY };
+        assert!(memory <= allowed, "{name} takes {memory} bytes of workgroup memory");
     }
 }
 

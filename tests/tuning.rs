@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use common::program::{TINY, dau, place, refused, stderr, succeed};
 use dau::bench::{Tried, Ways};
 use dau::gpu::{Candidate, Staging};
-use dau::graph::{Lowering, Op, Shape};
+use dau::graph::{Left, Lowering, Op, Shape};
 use dau::kernel::{KernelId, Kernels, Tuning};
 use dau::nn::ModelSpec;
 use dau::ops::{Conv2d, Conv2dWeightGrad, OPS, beside, check};
@@ -170,7 +170,7 @@ fn a_run_obeys_what_dau_tune_kept_and_says_so() {
 fn own(op: &dyn Op, inputs: &[Shape], way: Candidate) -> Option<[u32; 2]> {
     let outputs = op.outputs(inputs).unwrap();
     let caps = common::kernels().gpu().caps().with(way);
-    let launches = op.lower(&Lowering { inputs, outputs: &outputs, caps }).launches;
+    let launches = op.lower(&Lowering { inputs, outputs: &outputs, caps, left: Left::F32 }).launches;
     let consts = launches.into_iter().find(|l| l.kernel.file == "conv2d_tile")?.kernel.consts;
     let value = |wanted: &str| consts.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     Some([value("TM")?, 4 * value("TN")?])

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::SGD;
 use super::baseline::{Baseline, Comparison};
 use crate::gpu::{Candidate, Caps, Staging};
-use crate::graph::{Lowering, Op, Param, Scalars, Shape};
+use crate::graph::{Left, Lowering, Op, Param, Scalars, Shape};
 use crate::kernel::{KernelId, Kernels};
 use crate::nn::ModelSpec;
 use crate::ops::{Alone, Case, CaseResult, OPS, RoofCopy, RoofMultiplyAdd, beside, check};
@@ -76,7 +76,7 @@ impl Placed {
 }
 
 fn lowered(op: &dyn Op, inputs: &[Shape], outputs: &[Shape], caps: Caps) -> Vec<KernelId> {
-    op.lower(&Lowering { inputs, outputs, caps }).launches.into_iter().map(|launch| launch.kernel).collect()
+    op.lower(&Lowering { inputs, outputs, caps, left: Left::F32 }).launches.into_iter().map(|launch| launch.kernel).collect()
 }
 
 /// What the adapter reaches at best.
@@ -260,7 +260,8 @@ fn verify_here(kernels: &Kernels, spec: &ModelSpec, batch: usize, node: &Placed)
             0 => longest,
             flops => flops / outputs.iter().map(Shape::len).sum::<usize>().max(1),
         };
-        let lowered = found.op.lower(&Lowering { inputs: &inputs, outputs: &outputs, caps: kernels.gpu().caps() });
+        let lowered =
+            found.op.lower(&Lowering { inputs: &inputs, outputs: &outputs, caps: kernels.gpu().caps(), left: Left::F32 });
         let mut scalars = Scalars::new();
         for (_, param) in lowered.launches.iter().flat_map(|launch| &launch.params) {
             if let Param::Scalar(name) = param {

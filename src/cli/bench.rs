@@ -30,7 +30,7 @@ pub struct BenchArgs {
     /// Height and width of the images
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     pub image_size: usize,
-    /// f32, or mixed: convolutions multiply in f16 on matrix units, where the adapter has them
+    /// f32, or on matrix units, where the adapter has them: mixed multiplies in f16 in convolutions, split in pairs of f16, about as precise as f32
     #[arg(long, value_name = "NAME", default_value = "f32", value_parser = word::<Precision>)]
     pub precision: Precision,
     /// Only the ops whose name holds this

@@ -119,7 +119,7 @@ pub struct TrainingFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub options: DeclaredFlags<TrainingOptions>,
-    /// f32, or mixed: convolutions multiply in f16 on matrix units, where the adapter has them [default: f32]
+    /// f32, or on matrix units, where the adapter has them: mixed multiplies in f16 in convolutions, split in pairs of f16, about as precise as f32 [default: f32]
     #[arg(long, value_name = "NAME", value_parser = word::<Precision>)]
     pub precision: Option<Precision>,
     /// Normalisation: mean of pixels in 0..1, a number or one each for red, green, blue [default: the dataset's; 0 for none]

@@ -227,16 +227,17 @@ impl Global {
     /// Opens that adapter for convolutions in `precision`.
     ///
     /// # Errors
-    /// See [`Gpu::open`]; or mixed precision on an adapter whose matrices compute something wrong.
+    /// See [`Gpu::open`]; or a precision on an adapter whose matrices compute something wrong.
     pub fn open(&self, precision: Precision) -> Result<Kernels> {
         let gpu = Gpu::open(&AdapterChoice { precision, ..self.choice() })?;
-        if precision == Precision::Mixed {
+        if precision != Precision::F32 {
             let right = matrices_add_up(&Kernels::new(gpu.clone()))?;
             ensure!(
                 right,
-                "{}: its cooperative matrices compute something wrong, as dau selftest shows. Leave --precision mixed out, or try \
+                "{}: its cooperative matrices compute something wrong, as dau selftest shows. Leave --precision {} out, or try \
                  another driver",
-                gpu.describe()
+                gpu.describe(),
+                precision.name()
             );
         }
         let kernels = match &self.tuned {

@@ -1,4 +1,4 @@
-//! `dau selftest`: every op's cases on the chosen adapter against the CPU oracle, once for each staging it offers.
+//! `dau selftest`: every op's cases on the chosen adapter against the CPU oracle, once for each staging and precision it offers.
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -17,6 +17,7 @@ struct Row {
     op: &'static str,
     cases: usize,
     staging: &'static str,
+    precision: Precision,
     /// Of the case that comes nearest to what is allowed it, or beyond; `None` where none ran.
     error: Option<f64>,
     allowed: Option<f64>,
@@ -29,8 +30,8 @@ pub fn run(global: &Global) -> Result<()> {
     let adapter = devices[0].1.gpu().describe();
     say!("adapter: {adapter}");
     let mut rows = Vec::new();
-    for (staging, kernels) in &devices {
-        rows.extend(OPS.iter().map(|op| try_op(op, *staging, kernels)));
+    for (precision, kernels) in &devices {
+        rows.extend(OPS.iter().map(|op| try_op(op, *precision, kernels)));
         // What failed on a device that is lost says nothing of its kernels.
         kernels.gpu().alive()?;
     }
@@ -50,15 +51,19 @@ pub fn run(global: &Global) -> Result<()> {
     Ok(())
 }
 
-/// The adapter opened with each staging that it offers, or with the one that was asked for.
-fn open_each(choice: &AdapterChoice) -> Result<Vec<(Staging, Kernels)>, GpuError> {
+/// The adapter opened with each staging that it offers, or with the one that was asked for, in each precision that it has.
+fn open_each(choice: &AdapterChoice) -> Result<Vec<(Precision, Kernels)>, GpuError> {
     let wanted = choice.staging.map_or(Staging::ALL.to_vec(), |s| vec![s]);
+    let precisions = |staging| match staging {
+        Staging::CooperativeMatrix => vec![Precision::Mixed, Precision::Split],
+        _ => vec![Precision::F32],
+    };
     let mut devices = Vec::new();
     let mut refusal = None;
-    for staging in wanted {
-        let precision = if staging == Staging::CooperativeMatrix { Precision::Mixed } else { Precision::F32 };
+    for (staging, precision) in wanted.into_iter().flat_map(|staging| precisions(staging).into_iter().map(move |p| (staging, p)))
+    {
         match Gpu::open(&AdapterChoice { staging: Some(staging), precision, ..choice.clone() }) {
-            Ok(gpu) => devices.push((staging, Kernels::new(gpu))),
+            Ok(gpu) => devices.push((precision, Kernels::new(gpu))),
             Err(e) => {
                 log::info!("without {}: {e}", staging.name());
                 refusal = Some(e);
@@ -71,10 +76,10 @@ fn open_each(choice: &AdapterChoice) -> Result<Vec<(Staging, Kernels)>, GpuError
     }
 }
 
-fn try_op(op: &OpEntry, staging: Staging, kernels: &Kernels) -> Row {
+fn try_op(op: &OpEntry, precision: Precision, kernels: &Kernels) -> Row {
     let cases = (op.cases)();
-    let mut row =
-        Row { op: op.name, cases: cases.len(), staging: staging.name(), error: None, allowed: None, failures: Vec::new() };
+    let staging = kernels.gpu().caps().staging.name();
+    let mut row = Row { op: op.name, cases: cases.len(), staging, precision, error: None, allowed: None, failures: Vec::new() };
     for case in &cases {
         match check(kernels, case, SEED) {
             Ok(result) => {
@@ -95,15 +100,23 @@ fn try_op(op: &OpEntry, staging: Staging, kernels: &Kernels) -> Row {
 
 fn table(rows: &[Row]) -> String {
     let shown = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{x:.1e}"));
-    let heading = ["op", "cases", "staging", "largest error", "allowed", "verdict"].map(String::from).to_vec();
+    let heading = ["op", "cases", "staging", "precision", "largest error", "allowed", "verdict"].map(String::from).to_vec();
     let lines = rows.iter().map(|row| {
         let verdict = if row.failures.is_empty() { "ok".to_string() } else { format!("{} FAILED", row.failures.len()) };
-        vec![row.op.into(), row.cases.to_string(), row.staging.into(), shown(row.error), shown(row.allowed), verdict]
+        vec![
+            row.op.into(),
+            row.cases.to_string(),
+            row.staging.into(),
+            row.precision.name().into(),
+            shown(row.error),
+            shown(row.allowed),
+            verdict,
+        ]
     });
     let mut text = columns(&std::iter::once(heading).chain(lines).collect::<Vec<_>>());
     for row in rows {
         for failure in &row.failures {
-            text.push_str(&format!("FAILED {} ({}): {failure}\n", row.op, row.staging));
+            text.push_str(&format!("FAILED {} ({}, {}): {failure}\n", row.op, row.staging, row.precision.name()));
         }
     }
     text

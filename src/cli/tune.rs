@@ -45,7 +45,7 @@ pub struct TuneArgs {
     /// Height and width of the images
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     image_size: usize,
-    /// f32, or mixed: convolutions multiply in f16 on matrix units, where the adapter has them
+    /// f32, or on matrix units, where the adapter has them: mixed multiplies in f16 in convolutions, split in pairs of f16, about as precise as f32
     #[arg(long, value_name = "NAME", default_value = "f32", value_parser = word::<Precision>)]
     precision: Precision,
     /// Only the ops whose name holds this
@@ -190,12 +190,9 @@ fn show(ways: &Ways, found: &[Vec<Tried>], file: &std::path::Path, as_json: bool
 fn worker_words(args: &TuneArgs, global: &Global) -> Vec<String> {
     let TuneArgs { model, width, batch, image_size, precision, op, .. } = args;
     let batches = batch.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let precision = match precision {
-        Precision::F32 => "f32",
-        Precision::Mixed => "mixed",
-    };
     let sizes = [("--width", width.to_string()), ("--batch", batches), ("--image-size", image_size.to_string())];
-    let named = [("--model", model.clone()), ("--precision", precision.into()), ("--op", op.clone())].into_iter().chain(sizes);
+    let named =
+        [("--model", model.clone()), ("--precision", precision.name().into()), ("--op", op.clone())].into_iter().chain(sizes);
     let adapter = global.adapter.iter().flat_map(|name| ["--adapter".to_string(), name.clone()]);
     let own = std::iter::once("tune".to_string()).chain(named.flat_map(|(flag, value)| [flag.into(), value]));
     own.chain(adapter).chain(global.words()).collect()

@@ -45,7 +45,7 @@ const MATRIX_FEATURES: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
 /// The largest matrices of f16 with f32 sums that our kernels are written for.
-fn matrix(adapter: &wgpu::Adapter) -> Option<Matrix> {
+fn matrix(adapter: &wgpu::Adapter, planes: u32) -> Option<Matrix> {
     let lanes = adapter.get_info().subgroup_max_size;
     if !adapter.features().contains(MATRIX_FEATURES) || !(8..=64).contains(&lanes) {
         return None;
@@ -57,7 +57,9 @@ fn matrix(adapter: &wgpu::Adapter) -> Option<Matrix> {
                 && (m.ab_type, m.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32)
         })
     };
-    [16, 8].into_iter().find(has).map(|side| Matrix { side, lanes })
+    let memory = adapter.limits().max_compute_workgroup_storage_size;
+    let vectors = adapter.get_info().backend == wgpu::Backend::Vulkan;
+    [16, 8].into_iter().find(has).map(|side| Matrix { side, lanes, memory, vectors, planes })
 }
 
 /// An open device. Clones share it.
@@ -173,15 +175,16 @@ impl Gpu {
         let subgroups = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
         let wanted = subgroups | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let refuse = |why: String| Err(GpuError::Device { adapter: info.name.clone(), why });
-        let mixed = choice.precision == Precision::Mixed;
-        let matrix = matrix(adapter).filter(|_| mixed && choice.limits == LimitChoice::Adapter);
+        let mixed = choice.precision != Precision::F32;
+        let planes = if choice.precision == Precision::Split { 2 } else { 1 };
+        let matrix = matrix(adapter, planes).filter(|_| mixed && choice.limits == LimitChoice::Adapter);
         if mixed && matrix.is_none() {
-            return refuse(
-                "--precision mixed needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which it does not \
-                 offer, or --limits default hides; `dau devices` says what each adapter offers. Leave --precision mixed out to train \
-                 in f32"
-                    .into(),
-            );
+            let precision = choice.precision.name();
+            return refuse(format!(
+                "--precision {precision} needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which it does \
+                 not offer, or --limits default hides; `dau devices` says what each adapter offers. Leave --precision {precision} out \
+                 to train in f32"
+            ));
         }
         let wanted = if mixed { wanted | MATRIX_FEATURES } else { wanted };
         let (features, limits) = match choice.limits {
@@ -223,7 +226,7 @@ impl Gpu {
         }
         if staging == Staging::CooperativeMatrix && !mixed {
             return refuse(
-                "staging cooperative-matrix multiplies in f16: add --precision mixed, where there is that flag".into(),
+                "staging cooperative-matrix multiplies in f16: add --precision mixed or split, where there is that flag".into(),
             );
         }
         Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, matrix, staging, own: None }, fault })

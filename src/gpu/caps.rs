@@ -14,7 +14,7 @@ pub enum Staging {
     SubgroupShuffle,
     /// Each invocation loads all it needs. Runs everywhere.
     RegisterBlock,
-    /// As workgroup tiles, but the operands become f16 there and matrix units multiply them. Needs [`Precision::Mixed`].
+    /// As workgroup tiles, but the operands are f16 and matrix units multiply them. Needs [`Precision::Mixed`] or [`Precision::Split`].
     CooperativeMatrix,
 }
 
@@ -45,12 +45,15 @@ impl Staging {
 pub struct Candidate {
     /// How operands come to the multiply-adds.
     pub staging: Staging,
-    /// Rows and channels that an invocation of a tile owns: 4 or 8 by 4, or 8 by 8; `None`: by rule.
+    /// Rows and channels that an invocation of a tile owns, of cooperative-matrix those of a workgroup's tile; `None`: by rule.
     pub own: Option<[u32; 2]>,
 }
 
 /// [`Candidate::own`] of workgroup-tile.
 pub const TILES: [[u32; 2]; 3] = [[8, 4], [4, 4], [8, 8]];
+
+/// [`Candidate::own`] of cooperative-matrix, the smallest first.
+pub const MATRIX_TILES: [[u32; 2]; 4] = [[64, 32], [64, 64], [128, 64], [128, 128]];
 
 impl Candidate {
     /// `workgroup-tile, 4x4`: as the file of measured choices has it.
@@ -69,6 +72,19 @@ pub enum Precision {
     F32,
     /// f16 with f32 sums, in [`Staging::CooperativeMatrix`].
     Mixed,
+    /// The same with two f16 values for one of f32, and so about its precision.
+    Split,
+}
+
+impl Precision {
+    /// Its name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Mixed => "mixed",
+            Precision::Split => "split",
+        }
+    }
 }
 
 /// The cooperative matrices that an adapter multiplies in f16 and adds in f32.
@@ -78,12 +94,18 @@ pub struct Matrix {
     pub side: u32,
     /// The most lanes that a subgroup, which holds a matrix together, can have: 8 to 64.
     pub lanes: u32,
+    /// Bytes of workgroup memory that a kernel may take.
+    pub memory: u32,
+    /// Whether matrices are loaded from memory of vec4, too.
+    pub vectors: bool,
+    /// f16 values that one operand is held in: see [`Precision`].
+    pub planes: u32,
 }
 
 impl Default for Matrix {
     /// What most GPUs that have any offer.
     fn default() -> Matrix {
-        Matrix { side: 16, lanes: 32 }
+        Matrix { side: 16, lanes: 32, memory: 48 << 10, vectors: true, planes: 1 }
     }
 }
 
@@ -96,7 +118,7 @@ pub struct Caps {
     pub wide: bool,
     /// A CPU driver: few wide threads, so few large pieces of work are better than many small ones.
     pub cpu: bool,
-    /// With mixed precision only: what is not there cannot be chosen.
+    /// But with f32 throughout: what is not there cannot be chosen.
     pub matrix: Option<Matrix>,
     /// How convolutions bring their operands to the multiply-adds.
     pub staging: Staging,
@@ -108,6 +130,11 @@ impl Caps {
     /// Quads of channels of one load, where there are `quads` of them.
     pub fn load_quads(&self, quads: usize) -> usize {
         if self.wide && quads.is_multiple_of(2) { 2 } else { 1 }
+    }
+
+    /// Whether the staging rounds what it multiplies to f16.
+    pub fn rounds(&self) -> bool {
+        self.staging == Staging::CooperativeMatrix && self.matrix.is_none_or(|matrix| matrix.planes == 1)
     }
 
     /// The stagings that the adapter offers.
@@ -126,6 +153,7 @@ impl Caps {
         let each = |staging| match staging {
             Staging::WorkgroupTile => TILES.map(|own| Candidate { staging, own: Some(own) }).to_vec(),
             // Small tiles are for convolutions that Winograd is not for.
+            Staging::CooperativeMatrix => MATRIX_TILES.map(|own| Candidate { staging, own: Some(own) }).to_vec(),
             Staging::WinogradTile => [[8, 4], [8, 8]].map(|own| Candidate { staging, own: Some(own) }).to_vec(),
             _ => vec![Candidate { staging, own: None }],
         };

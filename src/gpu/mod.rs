@@ -10,7 +10,7 @@ pub(crate) use adapter::suit_mesa;
 pub use adapter::{AdapterChoice, AdapterRow, Gpu, LimitChoice, alike, list};
 pub use buffer::{Buffer, Pending};
 pub(crate) use buffer::{MOST_SIDE_BY_SIDE, Spare, padded};
-pub use caps::{Candidate, Caps, Matrix, Precision, Staging, TILES};
+pub use caps::{Candidate, Caps, MATRIX_TILES, Matrix, Precision, Staging, TILES};
 #[cfg(test)]
 pub(crate) use fault::loss;
 pub use timer::Timer;

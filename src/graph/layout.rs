@@ -3,8 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Assignment, Graph, GraphError, Lifetime, Lowered, Lowering, Node, Op, Shape, Source, Value, assign, moments};
-use crate::gpu::{Caps, Gpu, MOST_SIDE_BY_SIDE, human_bytes, padded};
+use super::halves::{Halves, halves};
+use super::{
+    Assignment, Graph, GraphError, Left, Lifetime, Lowered, Lowering, Node, Op, Shape, Slot, Source, Value, assign, moments,
+};
+use crate::gpu::{Caps, Gpu, MOST_SIDE_BY_SIDE, Matrix, human_bytes, padded};
 
 /// What a plan will allocate, known before any allocation.
 #[derive(Clone, Debug)]
@@ -22,8 +25,8 @@ pub(super) struct Step {
     /// One, or several of one elementwise op whose inputs lie side by side.
     pub nodes: Vec<usize>,
     pub lowered: Lowered,
-    /// Index into `assignment.of` of the moments that it writes or reads, and their bytes.
-    pub moments: Option<(usize, u64)>,
+    /// What it shares with other steps beside values: the slot, the index into `assignment.of`, bytes.
+    pub shared: Vec<(Slot, usize, u64)>,
 }
 
 /// Steps in order, and where each value lives.
@@ -40,7 +43,13 @@ pub(super) struct Layout {
 }
 
 /// What lowering gives for nodes that run together.
-fn lower<T>(graph: &Graph, nodes: &[usize], caps: &impl Fn(Option<String>) -> Caps, by: impl Fn(&dyn Op, &Lowering) -> T) -> T {
+fn lower<T>(
+    graph: &Graph,
+    nodes: &[usize],
+    left: Left,
+    caps: &impl Fn(Option<String>) -> Caps,
+    by: impl Fn(&dyn Op, &Lowering) -> T,
+) -> T {
     let node = &graph.nodes()[nodes[0]];
     let shapes = |vs: &[Value]| vs.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
     let (mut inputs, outputs) = (shapes(&node.inputs), shapes(&node.outputs));
@@ -49,7 +58,7 @@ fn lower<T>(graph: &Graph, nodes: &[usize], caps: &impl Fn(Option<String>) -> Ca
         inputs = inputs.into_iter().map(|s| Shape { dims: vec![bytes as usize / 4], ..s }).collect();
     }
     let caps = caps(node.op.tuning_class(&inputs));
-    by(node.op.as_ref(), &Lowering { inputs: &inputs, outputs: &outputs, caps })
+    by(node.op.as_ref(), &Lowering { inputs: &inputs, outputs: &outputs, caps, left })
 }
 
 /// Lets a step measure its output for a later one that would: gives what both then become, by step.
@@ -61,8 +70,8 @@ fn measuring(graph: &Graph, groups: &[Vec<usize>], caps: &impl Fn(Option<String>
             continue;
         };
         let Some(&writer) = step_of.get(node).filter(|writer| !fused.contains_key(*writer)) else { continue };
-        let Some(read) = lower(graph, nodes, caps, |op, l| op.lower_measured(l)) else { continue };
-        let Some(written) = lower(graph, &groups[writer], caps, |op, l| op.lower_measuring(l)) else { continue };
+        let Some(read) = lower(graph, nodes, Left::F32, caps, |op, l| op.lower_measured(l)) else { continue };
+        let Some(written) = lower(graph, &groups[writer], Left::F32, caps, |op, l| op.lower_measuring(l)) else { continue };
         fused.extend([(reader, (read, writer)), (writer, (written, writer))]);
     }
     fused
@@ -117,10 +126,25 @@ pub(super) fn layout(
                 writer_of.insert(at, writer);
                 lowered
             }
-            None => lower(graph, &nodes, &caps, |op, l| op.lower(l)),
+            None => lower(graph, &nodes, Left::F32, &caps, |op, l| op.lower(l)),
         };
-        steps.push(Step { nodes, lowered, moments: None });
+        steps.push(Step { nodes, lowered, shared: Vec::new() });
     }
+    let halves = match caps(None).matrix {
+        Some(Matrix { planes, .. }) => {
+            let nodes: Vec<Vec<usize>> = steps.iter().map(|step| step.nodes.clone()).collect();
+            let leaves = |at: usize| lower(graph, &nodes[at], Left::F32, &caps, |op, l| op.leaves(l.caps));
+            let again = |at: usize, left| {
+                let measured = writer_of.get(&at).is_some_and(|writer| *writer != at);
+                lower(graph, &nodes[at], left, &caps, |op, l| match measured {
+                    true => op.lower_measured(l).unwrap_or_default(),
+                    false => op.lower(l),
+                })
+            };
+            halves(graph, &mut steps, keep, planes, leaves, again)
+        }
+        None => Halves::default(),
+    };
     // Elementwise ops go over the padding too, so what they read shares with nobody: it stays zero there.
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut own: HashSet<Value> = HashSet::new();
@@ -131,8 +155,7 @@ pub(super) fn layout(
             rows.extend((!row.is_empty()).then_some(row));
         }
     }
-    let mut lifetimes: Vec<Lifetime> = Vec::new();
-    let mut names: Vec<String> = Vec::new();
+    let (mut lifetimes, mut names): (Vec<Lifetime>, Vec<String>) = halves.buffers.into_iter().unzip();
     let mut temp_of = HashMap::new();
     let mut scratch_of = Vec::new();
     for at in 0..steps.len() {
@@ -140,12 +163,12 @@ pub(super) fn layout(
             if writer == at {
                 let measured = graph.nodes()[steps[at].nodes[0]].outputs[0];
                 let bytes = moments(graph.shape(measured)).bytes();
-                steps[at].moments = Some((lifetimes.len(), bytes));
+                steps[at].shared.push((Slot::Moments, lifetimes.len(), bytes));
                 lifetimes.push(Lifetime { first: at, last: at, bytes });
                 names.push(format!("{} (moments)", graph.name(measured)));
-            } else if let Some((t, bytes)) = steps[writer].moments {
-                steps[at].moments = Some((t, bytes));
-                lifetimes[t].last = at;
+            } else if let Some(&of) = steps[writer].shared.iter().find(|(slot, ..)| *slot == Slot::Moments) {
+                steps[at].shared.push(of);
+                lifetimes[of.1].last = at;
             }
         }
         let step = &steps[at];
@@ -158,7 +181,7 @@ pub(super) fn layout(
                     rows.push(vec![*v]);
                 }
             }
-            for v in node.outputs.iter().filter(|v| !own.contains(v)) {
+            for v in node.outputs.iter().filter(|v| !own.contains(v) && !halves.alone.contains(v)) {
                 if keep.contains(v) {
                     rows.push(vec![*v]);
                 } else {

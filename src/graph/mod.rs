@@ -2,6 +2,7 @@
 
 mod autograd;
 mod fuse;
+mod halves;
 mod layout;
 mod memory;
 mod op;
@@ -11,9 +12,11 @@ mod shape;
 
 use std::sync::Arc;
 
+pub(crate) use halves::choose;
+pub use halves::into_half;
 pub use layout::Footprint;
 pub use memory::{Assignment, Lifetime, assign};
-pub use op::{Backward, Bind, Launch, Lowered, Lowering, MOMENT_ROWS, Op, Param, Slot, groups, moments};
+pub use op::{Backward, Bind, Half, Launch, Left, Lowered, Lowering, MOMENT_ROWS, Op, Param, Slot, groups, moments};
 pub use oracle::{Interpreter, Scalars, Tensor};
 pub use plan::{Plan, Timing, Variables};
 pub use shape::{Elem, Shape};

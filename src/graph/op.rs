@@ -52,6 +52,12 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// In which way it can leave output 0 in f16, where [`Lowering::left`] asks for it.
+    fn leaves(&self, caps: Caps) -> Option<Half> {
+        let _ = caps;
+        None
+    }
+
     /// The op that does `before`, whose one output is this one's input 0, and this one in one go, from `before`'s inputs and then this one's others:
     /// what goes between them is not written. A plan takes it in place of the two. `None` where there is none.
     fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {
@@ -98,6 +104,43 @@ pub struct Lowering<'a> {
     pub outputs: &'a [Shape],
     /// What the adapter can do, with the staging that is to be used.
     pub caps: Caps,
+    /// How output 0 is to be left; other than in f32 only where the op [can](Op::leaves).
+    pub left: Left,
+}
+
+/// How a value lies in f16 for kernels that multiply such ([`Matrix::planes`](crate::gpu::Matrix) of these).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Half {
+    /// As it is.
+    Plain,
+    /// Multiplied by a power of two that brings its largest absolute value, or a bound of it, to 2^14 .. 2^15.
+    Scaled,
+}
+
+/// What an op makes of its output 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// f32, as all else.
+    F32,
+    /// The same, and [`Slot::HalfOut`].
+    Both,
+    /// [`Slot::HalfOut`] alone.
+    Half,
+}
+
+impl Left {
+    /// The constants of a kernel that leaves output 0 so, in so many planes of f16, and calls it `f32`: `bind` loses that where it is not
+    /// written, and gets `half`. None for what all kernels do.
+    pub fn consts(self, planes: u32, f32: &'static str, bind: &mut Vec<Bind>) -> Vec<(&'static str, u32)> {
+        if self == Left::F32 {
+            return Vec::new();
+        }
+        if self == Left::Half {
+            bind.retain(|(name, _)| *name != f32);
+        }
+        bind.push(("half", Slot::HalfOut));
+        vec![("F32", u32::from(self == Left::Both)), ("HALF", 1), ("PLANES", planes)]
+    }
 }
 
 /// What a binding of a launch points to.
@@ -111,6 +154,14 @@ pub enum Slot {
     Scratch(usize),
     /// What [`moments`] says of the shape that is measured.
     Moments,
+    /// The input of this index in f16, in planes one after the other: whoever binds it has a plan make it.
+    Half(usize),
+    /// The power of two by which it was multiplied and that which undoes it, 2 f32: whoever binds it has [`Half::Scaled`].
+    Scale(usize),
+    /// Output 0 in f16.
+    HalfOut,
+    /// Its power of two, and that which undoes it.
+    ScaleOut,
 }
 
 /// Rows of a chunk of [`Slot::Moments`].

@@ -126,10 +126,11 @@ impl Plan {
                         Slot::In(i) => range(first.inputs[i]),
                         Slot::Out(i) => range(first.outputs[i]),
                         Slot::Scratch(i) => temporary(layout.scratch_of[at] + i, step.lowered.scratch[i].bytes()),
-                        Slot::Moments => {
-                            let why = || "there are no moments where nothing measures for another".to_string();
+                        Slot::Moments | Slot::Half(_) | Slot::Scale(_) | Slot::HalfOut | Slot::ScaleOut => {
+                            let why = || format!("{slot:?} is bound, and no other step makes or reads it");
                             let no = || GraphError::Bindings { kernel: launch.kernel.to_string(), why: why() };
-                            step.moments.map(|(t, bytes)| temporary(t, bytes)).ok_or_else(no)?
+                            let shared = step.shared.iter().find(|(of, ..)| of == slot);
+                            shared.map(|(_, t, bytes)| temporary(*t, *bytes)).ok_or_else(no)?
                         }
                     };
                     Ok((*name, buffer))

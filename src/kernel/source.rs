@@ -25,8 +25,10 @@ shaders![
     "common/index",
     "common/hash",
     "common/extents",
+    "common/half",
     "common/load1",
     "common/load2",
+    "common/matrix_products",
     "common/points",
     "common/quads",
     "common/tile_outer",
@@ -44,6 +46,7 @@ shaders![
     "conv2d_weights",
     "extremes",
     "global_avg_pool",
+    "half",
     "linear",
     "loss",
     "max_pool",
@@ -53,7 +56,6 @@ shaders![
     "reduce",
     "roof",
     "sam",
-    "scale",
     "winograd",
 ];
 

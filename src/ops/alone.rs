@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::CaseResult;
 use super::case::rounding;
-use crate::gpu::Staging;
 use crate::graph::{Elem, Graph, GraphError, Op, Plan, Shape, Tensor, Value, Variables};
 use crate::kernel::Kernels;
 use crate::rng;
@@ -120,8 +119,8 @@ pub fn beside(way: &Kernels, trusted: &Kernels, op: &Arc<dyn Op>, inputs: &[Shap
     let error = alone(way)?.compare(&mut alone(trusted)?)?;
     // Each product is a multiplication and an addition of a sum.
     let terms = op.flops(inputs) as usize / op.outputs(inputs)?.iter().map(Shape::len).sum::<usize>().max(1);
-    let staging = |kernels: &Kernels| kernels.caps_for(op.tuning_class(inputs)).staging;
-    let allowed = [way, trusted].map(|kernels| rounding(terms, staging(kernels) == Staging::CooperativeMatrix)).iter().sum();
+    let rounds = |kernels: &Kernels| kernels.caps_for(op.tuning_class(inputs)).rounds();
+    let allowed = [way, trusted].map(|kernels| rounding(terms, rounds(kernels))).iter().sum();
     Ok(CaseResult { error, allowed })
 }
 

@@ -3,8 +3,8 @@
 use super::{Case, Fill};
 use crate::gpu::Caps;
 use crate::graph::{
-    Backward, Bind, Graph, GraphError, Launch, Lowered, Lowering, MOMENT_ROWS, Op, Param, Scalars, Shape, Slot, Tensor, Value,
-    groups,
+    Backward, Bind, Graph, GraphError, Half, Launch, Left, Lowered, Lowering, MOMENT_ROWS, Op, Param, Scalars, Shape, Slot,
+    Tensor, Value, choose, groups,
 };
 use crate::kernel::KernelId;
 
@@ -53,14 +53,18 @@ impl Op for BatchNorm {
         let t = Tiling::new(&l.inputs[0], l.caps);
         let partial = Slot::Scratch(0);
         let measure = t.over_rows("measure", &[], vec![("x", Slot::In(0)), ("partial", partial)], N_VALID, self.eps);
-        let launches = [vec![measure], self.normalise(&t, &t, partial)].concat();
+        let launches = [vec![measure], self.normalise(&t, &t, partial, l.left)].concat();
         Lowered { scratch: vec![t.partial()], launches }
     }
 
     fn lower_measured(&self, l: &Lowering) -> Option<Lowered> {
         let t = Tiling::new(&l.inputs[0], l.caps);
         let measured = Tiling { chunk: MOMENT_ROWS, chunks: t.rows.div_ceil(MOMENT_ROWS), ..t };
-        Some(Lowered { scratch: Vec::new(), launches: self.normalise(&t, &measured, Slot::Moments) })
+        Some(Lowered { scratch: Vec::new(), launches: self.normalise(&t, &measured, Slot::Moments, l.left) })
+    }
+
+    fn leaves(&self, _: Caps) -> Option<Half> {
+        Some(Half::Plain)
     }
 
     fn backward(&self, g: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {
@@ -105,7 +109,7 @@ impl Op for BatchNorm {
 
 impl BatchNorm {
     /// What follows once `partial` holds the moments of the chunks of `measured`.
-    fn normalise(&self, t: &Tiling, measured: &Tiling, partial: Slot) -> Vec<Launch> {
+    fn normalise(&self, t: &Tiling, measured: &Tiling, partial: Slot, left: Left) -> Vec<Launch> {
         let [x, gamma, beta, running_mean, running_var] = [0, 1, 2, 3, 4].map(Slot::In);
         let [y, mean, inv_std] = [0, 1, 2].map(Slot::Out);
         let state = vec![
@@ -116,7 +120,7 @@ impl BatchNorm {
             ("running_var", running_var),
         ];
         let finish = measured.over_chunks("finish", state, N_VALID, self.eps, self.momentum);
-        let affine = vec![
+        let mut affine = vec![
             ("x", x),
             ("gamma", gamma),
             ("beta", beta),
@@ -126,6 +130,7 @@ impl BatchNorm {
             ("new_y", y),
         ];
         let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
+        let flags = [&flags[..], &left.consts(t.planes, "new_y", &mut affine)].concat();
         vec![finish, t.over_rows("normalise", &flags, affine, N_VALID, self.eps)]
     }
 }
@@ -151,17 +156,36 @@ impl Op for BatchNormGrad {
         let kept = self.keep_masked.then_some(Slot::Out(3));
         let (relu, masked) = masking(gy, self.relu.then_some(Slot::In(5)));
         let (keep, kept_as) = keeping(kept);
-        let sums = [("x", x), ("mean", mean), partial].into_iter().chain(masked).chain(kept_as).collect();
-        let vectors = vec![partial, ("gamma", gamma), ("inv_std", inv_std), ("ggamma", ggamma), ("gbeta", gbeta), coefficient];
+        let mut sums: Vec<Bind> = [("x", x), ("mean", mean), partial].into_iter().chain(masked).chain(kept_as).collect();
+        let mut vectors =
+            vec![partial, ("gamma", gamma), ("inv_std", inv_std), ("ggamma", ggamma), ("gbeta", gbeta), coefficient];
         // What was kept is masked already.
         let (apply_relu, masked) = kept.map_or((relu, masked), |kept| masking(kept, None));
-        let apply = [("x", x), ("mean", mean), coefficient, ("gx", gx)].into_iter().chain(masked).collect();
-        let launches = vec![
-            t.over_rows("sum_gradient", &[relu, keep], sums, N_VALID, 0.0),
+        let mut apply: Vec<Bind> = [("x", x), ("mean", mean), coefficient, ("gx", gx)].into_iter().chain(masked).collect();
+        let mut scratch = vec![t.partial(), Shape::f32(&[t.c4, 12])];
+        let left = l.left.consts(t.planes, "gx", &mut apply);
+        let scaled = !left.is_empty();
+        if scaled {
+            let (tops, bounds) = (("tops", Slot::Scratch(2)), ("bounds", Slot::Scratch(3)));
+            scratch.extend([t.partial(), Shape::f32(&[t.c4, 4])]);
+            sums.push(tops);
+            vectors.extend([tops, bounds]);
+            apply.push(("scale", Slot::ScaleOut));
+        }
+        let mut launches = vec![
+            t.over_rows("sum_gradient", &[&[relu, keep][..], &left].concat(), sums, N_VALID, 0.0),
             t.over_chunks("finish_gradient", vectors, N_VALID, 0.0, 0.0),
-            t.over_rows("apply_gradient", &[apply_relu], apply, N_VALID, 0.0),
+            t.over_rows("apply_gradient", &[&[apply_relu][..], &left].concat(), apply, N_VALID, 0.0),
         ];
-        Lowered { scratch: vec![t.partial(), Shape::f32(&[t.c4, 12])], launches }
+        if scaled {
+            launches[1].kernel.consts.extend(left);
+            launches.insert(2, choose(Slot::Scratch(3), Slot::ScaleOut, 4 * t.c4));
+        }
+        Lowered { scratch, launches }
+    }
+
+    fn leaves(&self, _: Caps) -> Option<Half> {
+        Some(Half::Scaled)
     }
 
     fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
@@ -229,6 +253,8 @@ pub(super) struct Tiling {
     lanes: [usize; 2],
     /// Lanes of the kernels that combine the chunks.
     finish_lanes: [usize; 2],
+    /// Of what is left in f16.
+    pub(super) planes: u32,
 }
 
 impl Tiling {
@@ -248,7 +274,17 @@ impl Tiling {
         };
         let wanted = (rows * loads.div_ceil(lanes[0])).div_ceil(workgroups);
         let chunk = wanted.clamp(fewest * lanes[1], most * lanes[1]);
-        Tiling { samples: x.dims[0], rows, c4, quads, chunk, chunks: rows.div_ceil(chunk), lanes, finish_lanes }
+        Tiling {
+            samples: x.dims[0],
+            rows,
+            c4,
+            quads,
+            chunk,
+            chunks: rows.div_ceil(chunk),
+            lanes,
+            finish_lanes,
+            planes: caps.matrix.map_or(1, |m| m.planes),
+        }
     }
 
     /// All samples count.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::{Case, Conv2d, Conv2dNorm, Fill};
 use crate::gpu::Caps;
-use crate::graph::{Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value};
+use crate::graph::{
+    Backward, Graph, GraphError, Half, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value,
+};
 
 /// y = relu?(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual?).
 ///
@@ -62,7 +64,12 @@ impl Op for BatchNormEval {
         bind.push(("residual", if self.residual { Slot::In(5) } else { Slot::In(0) }));
         bind.push(("new_y", Slot::Out(0)));
         let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
+        let flags = [&flags[..], &l.left.consts(t.planes, "new_y", &mut bind)].concat();
         t.over_rows("normalise_running", &flags, bind, NONE, self.eps).into()
+    }
+
+    fn leaves(&self, _: Caps) -> Option<Half> {
+        Some(Half::Plain)
     }
 
     fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use crate::gpu::Staging;
+use crate::gpu::Caps;
 use crate::graph::{Graph, GraphError, Op, Plan, Scalars, Shape, Tensor, Variables};
 use crate::kernel::Kernels;
 use crate::rng;
@@ -126,10 +126,10 @@ impl Case {
     /// Operands that become f16 in addition change by up to u = 2^-11 of themselves each, so that a product changes by up to
     /// sqrt(2) u for two independent changes. Over a sum of products of random signs these and the products themselves grow alike,
     /// with the root of its length: the relative error of the whole stays at sqrt(2) u. Operands that f16 holds do not change.
-    pub fn allowed(&self, staging: Staging) -> f64 {
+    pub fn allowed(&self, caps: Caps) -> f64 {
         let shapes: Vec<Shape> = self.inputs.iter().map(|(shape, _)| shape.clone()).collect();
-        let multiplies_f16 = staging == Staging::CooperativeMatrix && self.op.tuning_class(&shapes).is_some();
-        rounding(self.terms, multiplies_f16 && !self.inputs.iter().all(|(_, fill)| fill.fits_f16()))
+        let convolution = self.op.tuning_class(&shapes).is_some();
+        rounding(self.terms, convolution && caps.rounds() && !self.inputs.iter().all(|(_, fill)| fill.fits_f16()))
     }
 }
 
@@ -167,5 +167,5 @@ pub fn check(kernels: &Kernels, case: &Case, seed: u64) -> Result<CaseResult, Gr
     let error =
         bytes.iter().zip(&expected).map(|(b, e)| Tensor::from_bytes(e.shape.clone(), b).relative_error(e)).fold(0.0, f64::max);
     let shapes: Vec<Shape> = case.inputs.iter().map(|(shape, _)| shape.clone()).collect();
-    Ok(CaseResult { error, allowed: case.allowed(kernels.caps_for(case.op.tuning_class(&shapes)).staging) })
+    Ok(CaseResult { error, allowed: case.allowed(kernels.caps_for(case.op.tuning_class(&shapes))) })
 }

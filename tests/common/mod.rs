@@ -23,9 +23,9 @@ pub fn kernels_with(staging: Staging) -> Kernels {
     open(AdapterChoice { staging: Some(staging), ..Default::default() })
 }
 
-/// With mixed precision, where the best adapter offers it; else says so.
-pub fn kernels_mixed() -> Option<Kernels> {
-    let opened = Gpu::open(&AdapterChoice { precision: Precision::Mixed, ..Default::default() });
+/// With matrix units, in mixed or split precision, where the best adapter offers these; else says so.
+pub fn kernels_with_matrices(precision: Precision) -> Option<Kernels> {
+    let opened = Gpu::open(&AdapterChoice { precision, ..Default::default() });
     opened.inspect_err(|e| skipped(&e.to_string())).ok().map(Kernels::new)
 }
 

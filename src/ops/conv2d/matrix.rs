@@ -1,47 +1,69 @@
-//! The staging cooperative-matrix: its kernels, and the scale that gradients go into f16 by. Shaders:
-//! `shaders/conv2d_matrix.wgsl`, `shaders/scale.wgsl`.
+//! The staging cooperative-matrix. Shader: `shaders/conv2d_matrix.wgsl`.
 
 use super::FEW_GROUPS;
-use crate::gpu::{Caps, Matrix};
-use crate::graph::{Launch, Lowered, Param, Shape, Slot};
+use crate::gpu::{Caps, MATRIX_TILES, Matrix};
+use crate::graph::{Launch, Slot};
 use crate::kernel::KernelId;
 
 const FILE: &str = "conv2d_matrix";
-/// Rows of a workgroup's tile.
-const ROWS: usize = 64;
-/// Maxima that a tensor is first reduced to: one workgroup takes them.
-const MAXIMA: usize = 256;
+
+/// What a workgroup computes, and how many of its tiles of operands it has.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    channels: usize,
+    buffers: usize,
+}
+
+impl Tile {
+    /// Bytes of workgroup memory: both operands, as the shader lays them, and a matrix of sums for each subgroup.
+    fn memory(&self, Matrix { side, planes, .. }: Matrix) -> usize {
+        let operand = |n: usize| (40 * n).max(32 * (n + 8));
+        2 * self.buffers * planes as usize * (operand(self.rows) + operand(self.channels)) + 16 * (side * side) as usize
+    }
+
+    /// Of `own` rows and channels, with two pairs of tiles where these fit into the adapter's memory. `None` where not even one does.
+    fn fitting([rows, channels]: [u32; 2], matrix: Matrix) -> Option<Tile> {
+        let [rows, channels] = [rows, channels].map(|n| n as usize);
+        let with = |buffers| Tile { rows, channels, buffers };
+        [2, 1].map(with).into_iter().find(|tile| tile.memory(matrix) <= matrix.memory as usize)
+    }
+
+    fn grid(&self, rows: usize, channels: usize) -> [usize; 2] {
+        [rows.div_ceil(self.rows), channels.div_ceil(self.channels)]
+    }
+}
 
 /// The kernel `entry` for `rows` x `channels` results in each of `layers`, and its tiles along rows and channels.
 pub(super) fn kernel(entry: &'static str, caps: Caps, rows: usize, channels: usize, layers: usize) -> (KernelId, [usize; 2]) {
-    let Matrix { side, lanes } = caps.matrix.unwrap_or_default();
-    let tiles = |half: usize| [rows.div_ceil(ROWS), channels.div_ceil(2 * half)];
-    // Half the channels where there are no more, or where a GPU would idle.
-    let few = tiles(32).iter().product::<usize>() * layers < FEW_GROUPS;
-    let half = if channels <= 32 || few { 16 } else { 32 };
-    let loads = 4 * half as u32 / lanes;
-    let consts = [("S", side), ("SG", lanes), ("HALF", half as u32), ("LOADS", loads)];
-    (KernelId::new(FILE, entry).with(&consts), tiles(half))
+    let matrix = caps.matrix.unwrap_or_default();
+    // A CPU driver compiles larger ones for long, and has nothing of these.
+    let offered = if caps.cpu { &MATRIX_TILES[..1] } else { &MATRIX_TILES[..] };
+    let sizes: Vec<Tile> = offered.iter().filter_map(|own| Tile::fitting(*own, matrix)).collect();
+    // The largest that leaves no GPU idle and is not half empty; the smallest where all do.
+    let count = |tile: &Tile| tile.grid(rows, channels).iter().product::<usize>() * layers;
+    let good = |tile: &&Tile| count(tile) >= FEW_GROUPS && 2 * channels > tile.channels && 2 * rows > tile.rows;
+    let by_rule = sizes.iter().rev().find(good).or(sizes.first()).copied();
+    let asked = caps.own.and_then(|own| Tile::fitting(own, matrix));
+    let tile = asked.or(by_rule).unwrap_or(Tile { rows: 64, channels: 32, buffers: 1 });
+    let Matrix { side, lanes, vectors, planes, .. } = matrix;
+    let loads = |n: usize| 2 * n as u32 / lanes;
+    let consts = [
+        ("S", side),
+        ("SG", lanes),
+        ("WM", tile.rows as u32 / 2),
+        ("WN", tile.channels as u32 / 2),
+        ("XLOADS", loads(tile.rows)),
+        ("WLOADS", loads(tile.channels)),
+        ("BUFFERS", tile.buffers as u32),
+        ("VEC", if vectors { 4 } else { 1 }),
+        ("PLANES", planes),
+    ];
+    (KernelId::new(FILE, entry).with(&consts), tile.grid(rows, channels))
 }
 
-/// `lowered`, a gradient, with the power of two that brings `gy`, the upstream gradient in input `slot`, into the range of f16.
-pub(super) fn scaled(mut lowered: Lowered, slot: usize, gy: &Shape) -> Lowered {
-    let first = lowered.scratch.len();
-    let [maxima, scale] = [("maxima", Slot::Scratch(first)), ("scale", Slot::Scratch(first + 1))];
-    lowered.scratch.extend([Shape::f32(&[MAXIMA]), Shape::f32(&[2])]);
-    for launch in lowered.launches.iter_mut().filter(|launch| launch.kernel.file == FILE) {
-        launch.kernel.consts.push(("SCALED", 1));
-        launch.bind.push(scale);
-    }
-    let n4 = gy.len() / 4;
-    let count = n4.div_ceil(256).min(MAXIMA);
-    let measure = |entry, bind, groups| Launch {
-        kernel: KernelId::new("scale", entry),
-        bind,
-        params: [("n4", n4), ("count", count)].map(|(name, x)| (name, Param::U32(x as u32))).to_vec(),
-        groups: [groups as u32, 1, 1],
-    };
-    let found = [measure("largest", vec![("x", Slot::In(slot)), maxima], count), measure("choose", vec![maxima, scale], 1)];
-    lowered.launches.splice(0..0, found);
-    lowered
+/// `launch`, of a gradient, knows by what its upstream gradient was multiplied, which is input `slot`.
+pub(super) fn scaled(launch: &mut Launch, slot: usize) {
+    launch.kernel.consts.push(("SCALED", 1));
+    launch.bind.push(("scale", Slot::Scale(slot)));
 }

@@ -213,7 +213,14 @@ fn gather(e: &Extents, from: ([usize; 2], usize), to: ([usize; 2], usize), map: 
     let (kernel, grid) = match (caps.staging, caps.subgroup) {
         (Staging::CooperativeMatrix, _) => {
             let (kernel, [x, y]) = matrix::kernel("gather", caps, pixels, to.1, div * div);
-            (kernel, [x as u32, y as u32, classes])
+            let kernel = kernel.with(&[("TURNED", u32::from(back))]);
+            let bind = vec![("x", Slot::Half(0)), ("w", Slot::Half(1)), ("y", Slot::Out(0))];
+            let mut launch =
+                Launch { kernel, bind, params: e.params(from, to, map, [0, 0]), groups: [x as u32, y as u32, classes] };
+            if back {
+                matrix::scaled(&mut launch, 0);
+            }
+            return launch.into();
         }
         (Staging::SubgroupShuffle, Some(sg)) => {
             // These lanes read the weights as they lie.
@@ -356,8 +363,7 @@ impl Op for Conv2dInputGrad {
             return strip::gather(&e, from, to, subgroup, true);
         }
         let map = [1, e.stride, e.kernel - 1 - e.pad];
-        let lowered = gather(&e, from, to, map, true, l.caps);
-        if l.caps.staging == Staging::CooperativeMatrix { matrix::scaled(lowered, 0, &l.inputs[0]) } else { lowered }
+        gather(&e, from, to, map, true, l.caps)
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -447,14 +453,18 @@ impl Op for Conv2dWeightGrad {
         let rows_a_slice = image_rows.div_ceil(groups_z * together);
         let groups_z = image_rows.div_ceil(rows_a_slice * together);
         let slices = groups_z * together;
-        let main = Launch {
+        let matrices = l.caps.staging == Staging::CooperativeMatrix;
+        let operand = if matrices { Slot::Half } else { Slot::In };
+        let mut main = Launch {
             kernel,
-            bind: vec![("x", Slot::In(0)), ("gy", Slot::In(1)), ("slices", Slot::Scratch(0))],
+            bind: vec![("x", operand(0)), ("gy", operand(1)), ("slices", Slot::Scratch(0))],
             params: e.params((e.input, e.ci), (e.output, e.co), [e.stride, 1, e.pad], [rows_a_slice, 0]),
             groups: [tiles[0] as u32, tiles[1] as u32, groups_z as u32],
         };
-        let lowered = summed(main, slices, rows4 * 4 * co4);
-        if l.caps.staging == Staging::CooperativeMatrix { matrix::scaled(lowered, 1, &l.inputs[1]) } else { lowered }
+        if matrices {
+            matrix::scaled(&mut main, 1);
+        }
+        summed(main, slices, rows4 * 4 * co4)
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {

@@ -2,7 +2,8 @@
 //! `batch_norm.wgsl`.
 
 use super::Conv2d;
-use crate::graph::{GraphError, Lowered, Lowering, Op, Scalars, Shape, Slot, Tensor};
+use crate::gpu::{Caps, Staging};
+use crate::graph::{GraphError, Half, Lowered, Lowering, Op, Scalars, Shape, Slot, Tensor};
 use crate::ops::BatchNormEval;
 
 /// y = relu?(gamma * (conv - running_mean) / sqrt(running_var + eps) + beta + residual?), conv as [`Conv2d`] has it of x and w.
@@ -39,7 +40,7 @@ impl Op for Conv2dNorm {
     }
 
     fn lower(&self, l: &Lowering) -> Lowered {
-        let mut lowered = self.conv.lower(&Lowering { inputs: &l.inputs[..OWN], outputs: l.outputs, caps: l.caps });
+        let mut lowered = self.conv.lower(&Lowering { inputs: &l.inputs[..OWN], ..*l });
         let affine = Slot::Scratch(lowered.scratch.len());
         lowered.scratch.push(Shape::f32(&[l.outputs[0].last() / 4, 2, 4]));
         let y = ("y", Slot::Out(0));
@@ -49,10 +50,17 @@ impl Op for Conv2dNorm {
             launch.kernel.consts.extend(flags);
             launch.bind.push(("affine", affine));
             launch.bind.extend(self.norm.residual.then_some(("residual", Slot::In(OWN + 4))));
+            // The kernel has its planes already.
+            let left = l.left.consts(1, "y", &mut launch.bind);
+            launch.kernel.consts.extend(left.into_iter().filter(|(name, _)| *name != "PLANES"));
         }
         let vectors = [0, 1, 2, 3].map(|i| Slot::In(OWN + i));
         lowered.launches.insert(0, self.norm.fold(&l.outputs[0], vectors, affine, l.caps));
         lowered
+    }
+
+    fn leaves(&self, caps: Caps) -> Option<Half> {
+        (caps.staging == Staging::CooperativeMatrix).then_some(Half::Plain)
     }
 
     fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
