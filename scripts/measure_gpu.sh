@@ -61,7 +61,7 @@ set -- "$dau"
 
 part devices 30 devices.txt "$dau" devices
 precisions=f32
-! grep -qs matrix devices.txt || precisions="f32 mixed"
+! grep -qs matrix devices.txt || precisions="f32 mixed split"
 i=1
 while [ "$i" -le "$starts" ]; do
     part "start-$i" 60 "start-$i.json" "$@" --json bench --step --width "$width" --batch "$first"

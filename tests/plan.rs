@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 use common::resnet_w8;
 use dau::gpu::{Caps, Matrix, Staging};
 use dau::graph::{
-    Footprint, Graph, GraphError, Interpreter, Launch, Left, Lifetime, Lowered, Lowering, Op, Param, Plan, Scalars, Shape, Slot,
-    Source, Tensor, Value, Variables, assign, groups,
+    Footprint, Graph, GraphError, Interpreter, Launch, Lifetime, Lowered, Lowering, Op, Param, Plan, Scalars, Shape, Slot,
+    Source, Tensor, Value, Variables, assign, groups, launches,
 };
 use dau::kernel::{KernelId, Kernels};
 use dau::nn::ModelSpec;
@@ -332,13 +332,7 @@ fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_stagi
 /// The kernels of a training step of the standard network with so many images.
 fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<KernelId> {
     let graph = training_graph(&ModelSpec::new("resnet18", 64, 10, 32), images, &SGD).unwrap();
-    let shapes = |values: &[Value]| values.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
-    let launches = |node: &dau::graph::Node| {
-        node.op
-            .lower(&Lowering { inputs: &shapes(&node.inputs), outputs: &shapes(&node.outputs), caps, left: Left::F32 })
-            .launches
-    };
-    graph.nodes().iter().flat_map(launches).map(|launch| launch.kernel).collect()
+    launches(&graph, &[], caps).into_iter().map(|(_, launch)| launch.kernel).collect()
 }
 
 /// Unlearning's steps, 64 clean images with 16 flagged and 16 restored, run what training's steps of the usual sizes have compiled.
@@ -346,15 +340,15 @@ fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<Ker
 fn unlearning_needs_no_kernels_of_its_own_on_a_gpu() {
     let caps = Caps { cpu: false, ..common::kernels().gpu().caps() };
     let matrix = Some(Matrix::default());
-    for (staging, matrix) in [
-        (Staging::WorkgroupTile, None),
-        (Staging::WinogradTile, None),
-        (Staging::RegisterBlock, None),
-        (Staging::CooperativeMatrix, matrix),
+    for (staging, matrix, after_128) in [
+        (Staging::WorkgroupTile, None, 0),
+        (Staging::WinogradTile, None, 1),
+        (Staging::RegisterBlock, None, 0),
+        (Staging::CooperativeMatrix, matrix, 2),
     ] {
         let caps = Caps { staging, matrix, ..caps };
-        // The data sets' usual batch, and BackdoorBench's: there the smaller matrix tile comes in, once for each direction.
-        for (trained, few) in [(64, 0), (128, if matrix.is_some() { 2 } else { 0 })] {
+        // The data sets' usual batch, and BackdoorBench's: there a smaller tile comes in, of matrices once for each direction.
+        for (trained, few) in [(64, 0), (128, after_128)] {
             let there = kernels_of_a_step(trained, caps);
             for unlearned in [80, 96] {
                 let new: Vec<_> = kernels_of_a_step(unlearned, caps).difference(&there).map(ToString::to_string).collect();

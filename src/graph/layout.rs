@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::halves::{Halves, halves};
 use super::{
-    Assignment, Graph, GraphError, Left, Lifetime, Lowered, Lowering, Node, Op, Shape, Slot, Source, Value, assign, moments,
+    Assignment, Graph, GraphError, Launch, Left, Lifetime, Lowered, Lowering, Node, Op, Shape, Slot, Source, Value, assign,
+    moments,
 };
 use crate::gpu::{Caps, Gpu, MOST_SIDE_BY_SIDE, Matrix, human_bytes, padded};
 
@@ -211,6 +212,13 @@ pub(super) fn layout(
         largest,
     };
     Layout { steps, temp_of, scratch_of, rows, assignment, footprint }
+}
+
+/// What a plan of `graph` that keeps `keep` would run, in order, each launch with its node's number in [`Graph::nodes`]; variables are taken to
+/// lie side by side.
+pub fn launches(graph: &Graph, keep: &[Value], caps: Caps) -> Vec<(usize, Launch)> {
+    let steps = layout(&graph.fused(keep), keep, |_| caps, |_, _| true).steps;
+    steps.into_iter().flat_map(|step| step.lowered.launches.into_iter().map(move |launch| (step.nodes[0], launch))).collect()
 }
 
 impl Footprint {

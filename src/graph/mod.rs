@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub(crate) use halves::choose;
 pub use halves::into_half;
-pub use layout::Footprint;
+pub use layout::{Footprint, launches};
 pub use memory::{Assignment, Lifetime, assign};
 pub use op::{Backward, Bind, Half, Launch, Left, Lowered, Lowering, MOMENT_ROWS, Op, Param, Slot, groups, moments};
 pub use oracle::{Interpreter, Scalars, Tensor};
