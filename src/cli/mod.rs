@@ -344,6 +344,8 @@ fn log_to_stderr(verbose: u8) {
 /// any thread starts.
 pub fn main() -> ExitCode {
     suit_mesa();
+    // Sums whose order depends on the number of threads have other last digits on another machine: what is large goes in fixed blocks by itself.
+    faer::set_global_parallelism(faer::Par::Seq);
     let mut cli = Cli::parse_from(subtask::as_subcommand(std::env::args_os()));
     log_to_stderr(cli.global.verbose);
     let done = lost::outlast(&mut cli.command, &cli.global);

@@ -4,6 +4,7 @@
 use faer::{Mat, MatRef};
 
 use super::duplicates::near_duplicates;
+use super::products::product;
 use super::ridge::{ClassRows, Ridge, View};
 use super::statistics::{Moments, otsu, separation};
 use crate::data::Dataset;
@@ -111,11 +112,11 @@ fn seeds(rows: &ClassRows, margin: &[f32]) -> Mat<f32> {
 fn directions(rows: &ClassRows) -> Mat<f32> {
     let (d, n) = (rows.z.nrows(), rows.z.ncols());
     let m = DIRECTIONS.min(n.saturating_sub(1)).min(d);
-    let mean = &rows.z * Mat::<f32>::from_fn(n, 1, |_, _| 1.0 / n as f32);
+    let mean = rows.weights(Mat::<f32>::from_fn(n, 1, |_, _| 1.0 / n as f32).as_ref());
     // C q and C' b for the centred rows C = Z' - 1 mean'.
     let across = |q: MatRef<f32>| {
         let level = mean.transpose() * q;
-        let mut b = rows.z.transpose() * q;
+        let mut b = product(rows.z.transpose(), q);
         for j in 0..b.ncols() {
             b.col_as_slice_mut(j).iter_mut().for_each(|v| *v -= level[(0, j)]);
         }
@@ -123,7 +124,7 @@ fn directions(rows: &ClassRows) -> Mat<f32> {
     };
     let back = |b: MatRef<f32>| {
         let sums = Mat::<f32>::from_fn(1, b.ncols(), |_, j| b.col(j).iter().sum());
-        &rows.z * b - &mean * sums
+        rows.weights(b) - &mean * sums
     };
     let mut rng = rng::stream(0, "directions");
     let start = Mat::<f32>::from_fn(d, m, |_, _| rng::normal(&mut rng) as f32);

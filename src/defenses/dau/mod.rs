@@ -11,6 +11,7 @@ mod discriminator;
 mod duplicates;
 mod evidence;
 mod features;
+mod products;
 mod recut;
 mod ridge;
 mod split;

@@ -2,15 +2,14 @@
 
 use std::ops::Range;
 
-use faer::linalg::matmul::{matmul, triangular};
-use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
-use faer::{Accum, Mat, MatRef, Par, Side};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
-use triangular::BlockStructure::{Rectangular, TriangularLower};
 
 use super::features::Features;
+use super::products::{add_gram, cholesky, product, solve_lower};
 use crate::data::Dataset;
 use crate::train::{Observer, TrainError};
 
@@ -150,29 +149,25 @@ impl Ridge {
         let mut ridge = Ridge { z, dimensions: d, shallow, leverage: [vec![0.0; n], vec![0.0; n]] };
         observer.begin("ridge regression", 2 * n as u64);
         let mut gram = Mat::<f32>::zeros(d, d);
-        let (lower, full, par) = (TriangularLower, Rectangular, Par::rayon(0));
         for part in parts(n) {
             cancelled()?;
             observer.advance(part.len() as u64);
-            let block = ridge.columns(View::All, part);
-            let block = block.as_ref();
-            triangular::matmul(gram.as_mut(), lower, Accum::Add, block, full, block.transpose(), full, 1.0f32, par);
+            add_gram(gram.as_mut(), ridge.columns(View::All, part).as_ref());
         }
         let c = coefficient(shallow, n);
         for j in 0..d {
             gram[(j, j)] += c * n as f32;
         }
-        let factor = gram.llt(Side::Lower).map_err(|_| {
+        let factor = cholesky(gram).map_err(|_| {
             TrainError::Data(format!(
                 "the regression on {n} images has no solution: are there images that differ from one another?"
             ))
         })?;
-        drop(gram);
         for part in parts(n) {
             cancelled()?;
             observer.advance(part.len() as u64);
             let mut block = ridge.columns(View::All, part.clone());
-            solve_lower_triangular_in_place(factor.L(), block.as_mut(), par);
+            solve_lower(factor.as_ref(), block.as_mut());
             for (i, j) in part.zip(0..) {
                 ridge.z.write(i * d, block.col_as_slice(j));
             }
@@ -311,7 +306,7 @@ impl Ridge {
         let Classifier { targets, weights, mean } = classifier;
         let classes = targets.ncols();
         let rows = self.class(View::Images, group);
-        let fitted = rows.z.transpose() * weights;
+        let fitted = product(rows.z.transpose(), weights.as_ref());
         let own = Mat::from_fn(group.len(), classes, |g, k| targets[(group[g], k)]);
         let mut residual = Mat::from_fn(group.len(), classes, |g, k| own[(g, k)] - fitted[(g, k)] - mean[k]);
         let mut direction = residual.clone();
@@ -320,8 +315,7 @@ impl Ridge {
         let first: Vec<f32> = (0..classes).map(|k| square(&residual, k)).collect();
         let mut now = first.clone();
         for _ in 0..ROUNDS {
-            let weights = &rows.z * &direction;
-            let mut image = rows.z.transpose() * weights;
+            let mut image = product(rows.z.transpose(), rows.weights(direction.as_ref()).as_ref());
             let mut running = false;
             for k in 0..classes {
                 if now[k] <= ENOUGH * first[k] {
@@ -370,16 +364,12 @@ pub(super) struct ClassRows {
 impl ClassRows {
     /// Weights [d, k] of a regression on targets [n, k] of the class and 0 elsewhere.
     pub fn weights(&self, targets: MatRef<f32>) -> Mat<f32> {
-        let mut weights = Mat::zeros(self.z.nrows(), targets.ncols());
-        matmul(weights.as_mut(), Accum::Replace, self.z.as_ref(), targets, 1.0f32, Par::rayon(0));
-        weights
+        product(self.z.as_ref(), targets)
     }
 
     /// Left-out predictions [n, k] of targets [n, k] of the class and 0 elsewhere.
     pub fn leave_one_out(&self, targets: MatRef<f32>) -> Mat<f32> {
-        let weights = self.weights(targets);
-        let mut out = Mat::zeros(targets.nrows(), targets.ncols());
-        matmul(out.as_mut(), Accum::Replace, self.z.transpose(), weights.as_ref(), 1.0f32, Par::rayon(0));
+        let mut out = product(self.z.transpose(), self.weights(targets).as_ref());
         leave_out(&mut out, targets, &self.h, &means(targets, self.samples));
         out
     }

@@ -1,6 +1,7 @@
 //! Left-out predictions against regressions that are fitted anew in f64.
 
 use super::*;
+use crate::defenses::dau::candidates;
 use crate::rng;
 use crate::train::Silent;
 use approx::assert_relative_eq;
@@ -127,4 +128,42 @@ fn features_that_are_not_finite_are_refused() {
     let (data, mut network) = data();
     network[4] = f32::NAN;
     assert!(Ridge::new(&data, &network, &Silent).is_err_and(|e| e.to_string().contains("not finite")));
+}
+
+/// Ten classes of 130 images of 16x16, a patch on some of the first: several blocks in every product.
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let mut random = rng::stream(12, "threads");
+    let (n, size) = (1300, 16);
+    let mut pixels: Vec<u8> = (0..n * size * size * 3).map(|_| random.random()).collect();
+    let members: Vec<usize> = (0..n).step_by(10).collect();
+    members.iter().step_by(3).for_each(|i| pixels[i * size * size * 3..][..12].fill(255));
+    let labels: Vec<u32> = (0..n).map(|i| (i % 10) as u32).collect();
+    let classes = (0..10).map(|k| k.to_string()).collect();
+    let data = Dataset { name: "test".into(), size, classes, pixels, labels: labels.clone(), paths: vec![String::new(); n] };
+    faer::set_global_parallelism(Par::Seq); // as the program does
+    let found = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let ridge = Ridge::new(&data, &[], &Silent).unwrap();
+            let classifier = ridge.classifier(&labels, 10);
+            let rows = ridge.class(View::Images, &members);
+            let margin = ridge.margin(&classifier, &labels);
+            let sets = candidates::find(&ridge, &rows, &data, &members, &margin).candidates;
+            let group = ridge.leave_group_out(&classifier, &members);
+            let group = (0..group.ncols()).flat_map(|k| group.col_as_slice(k));
+            let alone = Mat::from_fn(members.len(), 1, |i, _| f32::from(u8::from(i % 3 == 0)));
+            let alone = rows.leave_one_out(alone.as_ref());
+            let scores = sets.iter().flat_map(|set| &set.score).chain(alone.col_as_slice(0));
+            (sets.len(), scores.chain(group).chain(&margin).map(|v| v.to_bits()).collect::<Vec<u32>>())
+        })
+    };
+    let one = found(1);
+    for threads in [2, 3, 5] {
+        let other = found(threads);
+        assert_eq!(one.0, other.0, "{threads} threads: sets");
+        let differ = one.1.iter().zip(&other.1).filter(|(a, b)| a != b).count();
+        assert_eq!(differ, 0, "{threads} threads: of {} numbers", one.1.len());
+    }
+    assert!(one.0 > 0, "no set was looked at");
 }
