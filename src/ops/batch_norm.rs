@@ -1,4 +1,5 @@
-//! Batch normalisation in training, and its gradient. Shader: `shaders/batch_norm.wgsl`; evaluation is in `batch_norm_eval`.
+//! Batch normalisation in training, and its gradient. Shaders: `shaders/batch_norm.wgsl`, `batch_norm_grad.wgsl`; evaluation is in
+//! `batch_norm_eval`.
 
 use super::{Case, Fill};
 use crate::gpu::Caps;
@@ -25,14 +26,25 @@ pub struct BatchNorm {
     pub residual: bool,
 }
 
-/// Inputs x, gamma, mean, inv_std, gy and, if `relu`, y; outputs gx, ggamma, gbeta and, if `keep_masked`, gy where y > 0 and
+/// Inputs x, gamma, mean, inv_std, gy and what `passed` names; outputs gx, ggamma, gbeta and, if `keep_masked`, gy where y > 0 and
 /// else 0, which is the residual's gradient.
 #[derive(Debug)]
 pub struct BatchNormGrad {
-    /// Whether the forward pass ended in a ReLU.
-    pub relu: bool,
-    /// Whether the residual's gradient is an output, too.
+    /// Where the forward pass's ReLU let the gradient through.
+    pub passed: Passed,
+    /// Whether the residual's gradient is an output, too; then `passed` is of y.
     pub keep_masked: bool,
+}
+
+/// How a gradient knows where the ReLU that ended the forward pass let something through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// Everywhere: there was none.
+    All,
+    /// Where y > 0, of x and beta, an input: nothing but x was normalised and went into it.
+    OfX,
+    /// Where y > 0, an input.
+    OfY,
 }
 
 impl Op for BatchNorm {
@@ -52,7 +64,7 @@ impl Op for BatchNorm {
     fn lower(&self, l: &Lowering) -> Lowered {
         let t = Tiling::new(&l.inputs[0], l.caps);
         let partial = Slot::Scratch(0);
-        let measure = t.over_rows("measure", &[], vec![("x", Slot::In(0)), ("partial", partial)], N_VALID, self.eps);
+        let measure = t.over_rows(forward("measure"), &[], vec![("x", Slot::In(0)), ("partial", partial)], N_VALID, self.eps);
         let launches = [vec![measure], self.normalise(&t, &t, partial, l.left)].concat();
         Lowered { scratch: vec![t.partial()], launches }
     }
@@ -71,9 +83,18 @@ impl Op for BatchNorm {
         // The statistics are outputs for the gradient's sake; nothing else may depend on them.
         let [Some(gy), None, None] = b.grads else { return Err(GraphError::NoGradient(self.name())) };
         let mut inputs = vec![b.inputs[0], b.inputs[1], b.outputs[1], b.outputs[2], *gy];
-        inputs.extend(self.relu.then_some(b.outputs[0]));
+        let passed = match (self.relu, self.residual) {
+            (false, _) => Passed::All,
+            (true, false) => Passed::OfX,
+            (true, true) => Passed::OfY,
+        };
+        match passed {
+            Passed::All => {}
+            Passed::OfX => inputs.push(b.inputs[2]),
+            Passed::OfY => inputs.push(b.outputs[0]),
+        }
         let keep_masked = self.relu && self.residual && b.need[5];
-        let grads = g.apply(BatchNormGrad { relu: self.relu, keep_masked }, &inputs)?;
+        let grads = g.apply(BatchNormGrad { passed, keep_masked }, &inputs)?;
         let mut out = vec![Some(grads[0]), Some(grads[1]), Some(grads[2]), None, None];
         if self.residual {
             // Without a ReLU the sum passes the gradient on as it is.
@@ -119,7 +140,7 @@ impl BatchNorm {
             ("running_mean", running_mean),
             ("running_var", running_var),
         ];
-        let finish = measured.over_chunks("finish", state, N_VALID, self.eps, self.momentum);
+        let finish = measured.over_chunks(forward("finish"), state, N_VALID, self.eps, self.momentum);
         let mut affine = vec![
             ("x", x),
             ("gamma", gamma),
@@ -131,7 +152,7 @@ impl BatchNorm {
         ];
         let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
         let flags = [&flags[..], &left.consts(t.planes, "new_y", &mut affine)].concat();
-        vec![finish, t.over_rows("normalise", &flags, affine, N_VALID, self.eps)]
+        vec![finish, t.over_rows(forward("normalise"), &flags, affine, N_VALID, self.eps)]
     }
 }
 
@@ -141,7 +162,13 @@ impl Op for BatchNormGrad {
     }
 
     fn outputs(&self, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
-        check_inputs(self.name(), inputs, 3, 1 + usize::from(self.relu))?;
+        // beta, where it is one, stands behind gy.
+        let (own, beta) = inputs.split_at(inputs.len() - usize::from(self.passed == Passed::OfX && inputs.len() > 5));
+        check_inputs(self.name(), own, 3, 1 + usize::from(self.passed == Passed::OfY))?;
+        if self.passed == Passed::OfX && beta != &inputs[1..2] {
+            let why = format!("takes beta of gamma's shape {} last, got {beta:?}", inputs[1]);
+            return Err(GraphError::Shape { op: self.name(), why });
+        }
         let (x, gamma) = (inputs[0].clone(), inputs[1].clone());
         let mut outputs = vec![x.clone(), gamma.clone(), gamma];
         outputs.extend(self.keep_masked.then_some(x));
@@ -154,14 +181,20 @@ impl Op for BatchNormGrad {
         let [gx, ggamma, gbeta] = [0, 1, 2].map(Slot::Out);
         let (partial, coefficient) = (("partial", Slot::Scratch(0)), ("coefficient", Slot::Scratch(1)));
         let kept = self.keep_masked.then_some(Slot::Out(3));
-        let (relu, masked) = masking(gy, self.relu.then_some(Slot::In(5)));
+        let read = Slot::In(5);
+        let (relu, masked) = masking(gy, (self.passed == Passed::OfY).then_some(read));
+        let from_x = ("FROM_X", u32::from(self.passed == Passed::OfX));
         let (keep, kept_as) = keeping(kept);
-        let mut sums: Vec<Bind> = [("x", x), ("mean", mean), partial].into_iter().chain(masked).chain(kept_as).collect();
+        let mut sums: Vec<Bind> = [("x", x), ("mean", mean), partial].into_iter().chain(masked.clone()).chain(kept_as).collect();
         let mut vectors =
             vec![partial, ("gamma", gamma), ("inv_std", inv_std), ("ggamma", ggamma), ("gbeta", gbeta), coefficient];
         // What was kept is masked already.
         let (apply_relu, masked) = kept.map_or((relu, masked), |kept| masking(kept, None));
+        if self.passed == Passed::OfX {
+            sums.extend([("gamma", gamma), ("inv_std", inv_std), ("beta", read)]);
+        }
         let mut apply: Vec<Bind> = [("x", x), ("mean", mean), coefficient, ("gx", gx)].into_iter().chain(masked).collect();
+        apply.extend((self.passed == Passed::OfX).then_some(("beta", read)));
         let mut scratch = vec![t.partial(), Shape::f32(&[t.c4, 12])];
         let left = l.left.consts(t.planes, "gx", &mut apply);
         let scaled = !left.is_empty();
@@ -173,9 +206,9 @@ impl Op for BatchNormGrad {
             apply.push(("scale", Slot::ScaleOut));
         }
         let mut launches = vec![
-            t.over_rows("sum_gradient", &[&[relu, keep][..], &left].concat(), sums, N_VALID, 0.0),
-            t.over_chunks("finish_gradient", vectors, N_VALID, 0.0, 0.0),
-            t.over_rows("apply_gradient", &[&[apply_relu][..], &left].concat(), apply, N_VALID, 0.0),
+            t.over_rows(gradient("sum_gradient"), &[&[relu, from_x, keep][..], &left].concat(), sums, N_VALID, 0.0),
+            t.over_chunks(gradient("finish_gradient"), vectors, N_VALID, 0.0, 0.0),
+            t.over_rows(gradient("apply_gradient"), &[&[apply_relu, from_x][..], &left].concat(), apply, N_VALID, 0.0),
         ];
         if scaled {
             launches[1].kernel.consts.extend(left);
@@ -192,9 +225,16 @@ impl Op for BatchNormGrad {
         let [x, gamma, mean, inv_std, gy] = [0, 1, 2, 3, 4].map(|i| inputs[i]);
         let c = x.shape.last();
         let rows = valid_rows(x, scalars);
-        let g = masked(gy, self.relu.then(|| inputs[5]));
-        let (mut sum_g, mut sum_gx) = (vec![0.0; c], vec![0.0; c]);
         let xhat = |i: usize| (x.data[i] - mean.data[i % c]) * inv_std.data[i % c];
+        let g = match self.passed {
+            Passed::All => masked(gy, None),
+            Passed::OfY => masked(gy, Some(inputs[5])),
+            Passed::OfX => {
+                let y = (0..gy.data.len()).map(|i| gamma.data[i % c] * xhat(i) + inputs[5].data[i % c]).collect();
+                masked(gy, Some(&Tensor::new(gy.shape.clone(), y)))
+            }
+        };
+        let (mut sum_g, mut sum_gx) = (vec![0.0; c], vec![0.0; c]);
         for i in 0..rows * c {
             sum_g[i % c] += g[i];
             sum_gx[i % c] += g[i] * xhat(i);
@@ -235,6 +275,16 @@ pub(super) fn check_inputs(op: &'static str, inputs: &[Shape], vectors: usize, l
 }
 
 const N_VALID: Param = Param::Scalar("n_valid");
+
+/// An entry point of the forward pass.
+pub(super) fn forward(entry: &'static str) -> KernelId {
+    KernelId::new("batch_norm", entry)
+}
+
+/// An entry point of the gradients.
+pub(super) fn gradient(entry: &'static str) -> KernelId {
+    KernelId::new("batch_norm_grad", entry)
+}
 
 /// A constant of a kernel.
 type Flag = (&'static str, u32);
@@ -297,7 +347,7 @@ impl Tiling {
         Shape::f32(&[self.chunks, self.c4, 8])
     }
 
-    fn launch(&self, entry: &'static str, lanes: [usize; 2], bind: Vec<Bind>, workgroups: usize) -> Launch {
+    fn launch(&self, kernel: KernelId, lanes: [usize; 2], bind: Vec<Bind>, workgroups: usize) -> Launch {
         let consts = [("LANES_C", lanes[0] as u32), ("LANES_R", lanes[1] as u32)];
         let extents = [
             ("rows", self.rows),
@@ -307,7 +357,7 @@ impl Tiling {
             ("sample_rows", self.rows / self.samples),
         ];
         Launch {
-            kernel: KernelId::new("batch_norm", entry).with(&consts),
+            kernel: kernel.with(&consts),
             bind,
             params: extents.map(|(name, n)| (name, Param::U32(n as u32))).to_vec(),
             groups: groups(workgroups, 1),
@@ -315,27 +365,26 @@ impl Tiling {
     }
 
     /// A launch with a workgroup a chunk and block of channels.
-    pub(super) fn over_rows(&self, entry: &'static str, flags: &[Flag], bind: Vec<Bind>, n_valid: Param, eps: f32) -> Launch {
+    pub(super) fn over_rows(&self, kernel: KernelId, flags: &[Flag], bind: Vec<Bind>, n_valid: Param, eps: f32) -> Launch {
         let blocks = (self.c4 / self.quads).div_ceil(self.lanes[0]);
-        let mut launch = self.launch(entry, self.lanes, bind, self.chunks * blocks);
+        let mut launch = self.launch(kernel, self.lanes, bind, self.chunks * blocks);
         launch.kernel = launch.kernel.with(&[("QUADS", self.quads as u32)]).with(flags);
         launch.params.extend([("n_valid", n_valid), ("eps", Param::F32(eps)), ("momentum", Param::F32(0.0))]);
         launch
     }
 
     /// A launch with a workgroup a block of channels.
-    pub(super) fn over_chunks(&self, entry: &'static str, bind: Vec<Bind>, n_valid: Param, eps: f32, momentum: f32) -> Launch {
-        let mut launch = self.launch(entry, self.finish_lanes, bind, self.c4.div_ceil(self.finish_lanes[0]));
+    pub(super) fn over_chunks(&self, kernel: KernelId, bind: Vec<Bind>, n_valid: Param, eps: f32, momentum: f32) -> Launch {
+        let mut launch = self.launch(kernel, self.finish_lanes, bind, self.c4.div_ceil(self.finish_lanes[0]));
         launch.kernel = launch.kernel.with(&[("QUADS", 1)]);
         launch.params.extend([("n_valid", n_valid), ("eps", Param::F32(eps)), ("momentum", Param::F32(momentum))]);
         launch
     }
 }
 
-/// How a gradient's launch gets at gy where y > 0; without a ReLU `y` is None.
-pub(super) fn masking(gy: Slot, y: Option<Slot>) -> (Flag, [Bind; 2]) {
-    // What is off reads nothing, but its binding needs a buffer: gy's.
-    (("RELU", u32::from(y.is_some())), [("gy", gy), ("y", y.unwrap_or(gy))])
+/// How a gradient's launch gets at gy, and at y where it reads that.
+pub(super) fn masking(gy: Slot, y: Option<Slot>) -> (Flag, Vec<Bind>) {
+    (("FROM_Y", u32::from(y.is_some())), [("gy", gy)].into_iter().chain(y.map(|y| ("y", y))).collect())
 }
 
 /// Has a launch also write gy where y > 0 to `kept`.
@@ -397,18 +446,22 @@ pub(super) fn cases() -> Vec<Case> {
 pub(super) fn grad_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (dims, valid) in SIZES {
-        for (relu, keep_masked) in [(false, false), (true, false), (true, true)] {
+        let ways = [(Passed::All, false), (Passed::OfX, false), (Passed::OfY, false), (Passed::OfY, true)];
+        for (passed, keep_masked) in ways {
             let c = dims[dims.len() - 1..].to_vec();
-            let mut case = Case::new(&format!("{dims:?} relu {relu} keep {keep_masked}"), BatchNormGrad { relu, keep_masked })
-                .f32(dims, Fill::Normal { mean: 5.0, std: 1.0 })
-                .f32(&c, Fill::NORMAL)
-                .f32(&c, Fill::Normal { mean: 5.0, std: 0.1 })
-                .f32(&c, POSITIVE)
-                .f32(dims, Fill::NORMAL)
-                .scalar("n_valid", valid)
-                .terms(Shape::f32(dims).rows());
-            if relu {
-                case = case.f32(dims, Fill::NORMAL);
+            let mut case =
+                Case::new(&format!("{dims:?} passed {passed:?} keep {keep_masked}"), BatchNormGrad { passed, keep_masked })
+                    .f32(dims, Fill::Normal { mean: 5.0, std: 1.0 })
+                    .f32(&c, Fill::NORMAL)
+                    .f32(&c, Fill::Normal { mean: 5.0, std: 0.1 })
+                    .f32(&c, POSITIVE)
+                    .f32(dims, Fill::NORMAL)
+                    .scalar("n_valid", valid)
+                    .terms(Shape::f32(dims).rows());
+            match passed {
+                Passed::All => {}
+                Passed::OfX => case = case.f32(&c, Fill::NORMAL),
+                Passed::OfY => case = case.f32(dims, Fill::NORMAL),
             }
             cases.push(case);
         }

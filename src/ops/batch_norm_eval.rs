@@ -1,6 +1,6 @@
-//! Batch normalisation with the running statistics, and its gradient. Shader: `shaders/batch_norm.wgsl`.
+//! Batch normalisation with the running statistics, and its gradient. Shaders: `shaders/batch_norm.wgsl`, `batch_norm_grad.wgsl`.
 
-use super::batch_norm::{Tiling, check_inputs, keeping, masked, masking};
+use super::batch_norm::{Tiling, check_inputs, forward, gradient, keeping, masked, masking};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ impl Op for BatchNormEval {
         bind.push(("new_y", Slot::Out(0)));
         let flags = [("RELU", u32::from(self.relu)), ("RESIDUAL", u32::from(self.residual))];
         let flags = [&flags[..], &l.left.consts(t.planes, "new_y", &mut bind)].concat();
-        t.over_rows("normalise_running", &flags, bind, NONE, self.eps).into()
+        t.over_rows(forward("normalise_running"), &flags, bind, NONE, self.eps).into()
     }
 
     fn leaves(&self, _: Caps) -> Option<Half> {
@@ -120,7 +120,7 @@ impl BatchNormEval {
     pub(super) fn fold(&self, x: &Shape, vectors: [Slot; 4], affine: Slot, caps: Caps) -> Launch {
         let names = ["gamma", "beta", "mean", "variance"];
         let bind = names.into_iter().zip(vectors).chain([("affine", affine)]).collect();
-        Tiling::new(x, caps).over_chunks("fold_running", bind, NONE, self.eps, 0.0)
+        Tiling::new(x, caps).over_chunks(forward("fold_running"), bind, NONE, self.eps, 0.0)
     }
 }
 
@@ -140,7 +140,7 @@ impl Op for BatchNormEvalGrad {
         let (keep, kept) = keeping(self.keep_masked.then_some(Slot::Out(1)));
         let own = [("gamma", Slot::In(1)), ("variance", Slot::In(2)), ("gx", Slot::Out(0))];
         let bind = own.into_iter().chain(masked).chain(kept).collect();
-        t.over_rows("apply_gradient_running", &[relu, keep], bind, NONE, self.eps).into()
+        t.over_rows(gradient("apply_gradient_running"), &[relu, keep], bind, NONE, self.eps).into()
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -173,8 +173,8 @@ impl Op for BatchNormEvalAffineGrad {
         let sums = [("x", Slot::In(0)), ("mean", Slot::In(1)), partial].into_iter().chain(masked).chain(kept).collect();
         let vectors = vec![partial, ("variance", Slot::In(2)), ("ggamma", Slot::Out(0)), ("gbeta", Slot::Out(1))];
         let launches = vec![
-            t.over_rows("sum_gradient", &[relu, keep], sums, t.all(), self.eps),
-            t.over_chunks("finish_gradient_running", vectors, t.all(), self.eps, 0.0),
+            t.over_rows(gradient("sum_gradient"), &[relu, keep], sums, t.all(), self.eps),
+            t.over_chunks(gradient("finish_gradient_running"), vectors, t.all(), self.eps, 0.0),
         ];
         Lowered { scratch: vec![t.partial()], launches }
     }

@@ -24,7 +24,7 @@ pub use alone::{Alone, beside, median};
 pub use argmax::Argmax;
 pub use attention::Attention;
 pub use augment::Augment;
-pub use batch_norm::{BatchNorm, BatchNormGrad};
+pub use batch_norm::{BatchNorm, BatchNormGrad, Passed};
 pub use batch_norm_eval::{BatchNormEval, BatchNormEvalAffineGrad, BatchNormEvalGrad};
 pub use case::{Case, CaseResult, Fill, check};
 pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dNorm, Conv2dWeightGrad, matrices_add_up};
