@@ -215,11 +215,11 @@ impl From<Launch> for Lowered {
     }
 }
 
-/// A grid of `items / size` workgroups, rounded up, folded into two dimensions past 65,535; the shader's
-/// `linear_index` (common/index) unfolds it.
+/// A grid of `items / size` workgroups, rounded up, folded into two dimensions past 65,535, fewer than a row of these too many; the
+/// shader's `linear_index` (common/index) unfolds it.
 pub fn groups(items: usize, size: usize) -> [u32; 3] {
     const MAX: usize = 65_535;
     let n = items.div_ceil(size).max(1);
-    let x = n.min(MAX);
-    [x as u32, n.div_ceil(x) as u32, 1]
+    let y = n.div_ceil(MAX);
+    [n.div_ceil(y) as u32, y as u32, 1]
 }

@@ -32,11 +32,12 @@ fn check(op: &'static str, inputs: &[Shape]) -> Result<Vec<Shape>, GraphError> {
     }
 }
 
-fn launch(kernel: KernelId, names: [&'static str; 2], x: &Shape, quads: usize, [rounds, keep, add]: [Param; 3]) -> Lowered {
+/// `each` are the vec4 of a workgroup.
+fn launch(kernel: KernelId, names: [&'static str; 2], x: &Shape, each: usize, [rounds, keep, add]: [Param; 3]) -> Lowered {
     let n4 = x.len() / 4;
     let params = vec![("n4", Param::U32(n4 as u32)), ("rounds", rounds), ("keep", keep), ("add", add)];
     let bind = vec![(names[0], Slot::In(0)), (names[1], Slot::Out(0))];
-    Launch { kernel, bind, params, groups: groups(n4 / quads, 64) }.into()
+    Launch { kernel, bind, params, groups: groups(n4, each) }.into()
 }
 
 impl Op for RoofMultiplyAdd {
@@ -50,7 +51,7 @@ impl Op for RoofMultiplyAdd {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let kernel = KernelId::new("roof", "multiply_add").with(&[("CHAINS", CHAINS), ("STEPS", STEPS)]);
-        launch(kernel, ["x", "y"], &l.inputs[0], 1, [Param::U32(self.rounds), Param::F32(KEEP), Param::F32(ADD)])
+        launch(kernel, ["x", "y"], &l.inputs[0], 64, [Param::U32(self.rounds), Param::F32(KEEP), Param::F32(ADD)])
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -76,8 +77,17 @@ impl Op for RoofCopy {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let quads = l.caps.load_quads(l.inputs[0].len() / 4);
-        let kernel = KernelId::new("roof", "copy").with(&[("QUADS", quads as u32)]);
-        launch(kernel, ["wide_x", "wide_y"], &l.inputs[0], quads, [Param::U32(0), Param::F32(0.0), Param::F32(0.0)])
+        // A GPU can start only so many workgroups in the time that a memory takes for what small ones move.
+        let [width, each] = if l.caps.cpu { [64, 1] } else { [256, 4] };
+        let consts = [("QUADS", quads), ("WIDTH", width), ("EACH", each)].map(|(name, x)| (name, x as u32));
+        let kernel = KernelId::new("roof", "copy").with(&consts);
+        launch(
+            kernel,
+            ["wide_x", "wide_y"],
+            &l.inputs[0],
+            quads * width * each,
+            [Param::U32(0), Param::F32(0.0), Param::F32(0.0)],
+        )
     }
 
     fn oracle(&self, inputs: &[&Tensor], _: &Scalars) -> Vec<Tensor> {
@@ -96,7 +106,7 @@ pub(super) fn multiply_add_cases() -> Vec<Case> {
 }
 
 pub(super) fn copy_cases() -> Vec<Case> {
-    [&[4][..], &[257, 4], &[3, 5, 12]]
+    [&[4][..], &[257, 4], &[3, 5, 12], &[5, 33, 68]]
         .into_iter()
         .map(|dims| Case::new(&format!("{dims:?}"), RoofCopy).f32(dims, Fill::NORMAL))
         .collect()
