@@ -9,7 +9,7 @@
 // [chunks][c4][2]: a chunk's sums of g and of g * (x - mean). coefficient: [c4][3], what apply_gradient needs of the whole batch.
 //
 // For kernels that multiply f16, F32 and HALF say how gx is left (common/half), there multiplied by a power of two, of a bound of its
-// values, known before the first is written: |gx| <= |gamma inv_std| (max |g| + |mean(g)| + max |x - mean| |mean(g * xhat)| inv_std). tops:
+// values, known before the first is written: |gx| <= |gamma inv_std| (max |gy| + |mean(g)| + max |x - mean| |mean(g * xhat)| inv_std). tops:
 // [chunks][c4][2], the two maxima of a chunk; bounds: [c4]; scale: as half.choose makes it of these.
 //
 // A workgroup owns a chunk of `chunk` rows and LANES_C loads of channels; an invocation one load and every LANES_R-th row. finish_gradient and
@@ -124,7 +124,7 @@ fn sum_gradient(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: ve
             s{q}.g += v{q};
             s{q}.gx += v{q} * (quad{q}(row) - center{q});
 //: for h in 0..HALF
-            top{q} = Sums(max(top{q}.g, abs(v{q})), max(top{q}.gx, abs(quad{q}(row) - center{q})));
+            top{q} = Sums(max(top{q}.g, abs(quad{q}(of_y))), max(top{q}.gx, abs(quad{q}(row) - center{q})));
 //: end
 //: end
 //: for k in 0..KEEP

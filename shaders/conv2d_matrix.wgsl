@@ -32,6 +32,7 @@ const VEC = 4u; // f16 of an element of workgroup memory, 4 or 1: Metal loads ma
 const PLANES = 1u;
 const SCALED = 0u;
 const TURNED = 0u;
+const STRAIGHT = 0u; // 1: matrices are stored where they belong, if nothing else is done to the sums and VEC is 4
 const F32 = 1u; // how y is left: in f32, in f16 or in both
 const HALF = 0u;
 
@@ -139,10 +140,11 @@ fn gather(
     workgroupBarrier();
     let top = subgroup / 2u * WM;
     let left = subgroup % 2u * WN;
+    let zero = coopLoadT<Sums>(&sums[0], S);
 //: for i in 0..WM / S
 //: for j in 0..WN / S
 //: for b in 0..PLANES
-    var a{i}_{j}_{b} = coopLoadT<Sums>(&sums[0], S);
+    var a{i}_{j}_{b} = zero;
 //: end
 //: end
 //: end
@@ -245,13 +247,34 @@ fn gather(
         }
         workgroupBarrier();
     }
-    // A matrix of each subgroup at a time: through memory, where its rows may end and its values have addresses.
+//: for b in 1..PLANES
+//: for i in 0..WM / S
+//: for j in 0..WN / S
+    a{i}_{j}_0 = a{i}_{j}_0 + a{i}_{j}_1 * (1.0 / LOW);
+//: end
+//: end
+//: end
+    // A whole tile that leaves as it is needs no addresses of its values. (naga 30 wants names for what a store is given.)
+    let width = p.co4;
+//: for v in 0..STRAIGHT
+    if (p.shift == 0u && tile + 2u * WM <= count && (g.y + 1u) * (WN / 2u) <= p.co4) {
+        if (subgroup < 4u) {
+            let corner = (tile + top) * p.co4 + g.y * (WN / 2u) + left / 4u;
+//: for i in 0..WM / S
+//: for j in 0..WN / S
+            let at{i}_{j} = corner + {i}u * S * width + {j}u * (S / 4u);
+            let left{i}_{j} = a{i}_{j}_0 * down;
+            coopStoreT(left{i}_{j}, &y[at{i}_{j}], width);
+//: end
+//: end
+        }
+        return;
+    }
+//: end
+    // Else a matrix of each subgroup at a time: through memory, where its rows may end and its values have addresses.
 //: for i in 0..WM / S
 //: for j in 0..WN / S
     if (subgroup < 4u) {
-//: for b in 1..PLANES
-        a{i}_{j}_0 = a{i}_{j}_0 + a{i}_{j}_1 * (1.0 / LOW);
-//: end
         coopStoreT(a{i}_{j}_0, &sums[subgroup * S * S], S);
     }
     workgroupBarrier();
@@ -323,10 +346,11 @@ fn weight_gradient(
     workgroupBarrier();
     let top = subgroup / 2u * WM;
     let left = subgroup % 2u * WN;
+    let zero = coopLoadT<Sums>(&sums[0], S);
 //: for i in 0..WM / S
 //: for j in 0..WN / S
 //: for b in 0..PLANES
-    var a{i}_{j}_{b} = coopLoadT<Sums>(&sums[0], S);
+    var a{i}_{j}_{b} = zero;
 //: end
 //: end
 //: end
@@ -401,12 +425,32 @@ fn weight_gradient(
         }
         workgroupBarrier();
     }
+//: for b in 1..PLANES
+//: for i in 0..WM / S
+//: for j in 0..WN / S
+    a{i}_{j}_0 = a{i}_{j}_0 + a{i}_{j}_1 * (1.0 / LOW);
+//: end
+//: end
+//: end
+    let width = p.co4;
+//: for v in 0..STRAIGHT
+    if ((tile4 + WM / 2u) <= rows && (g.y + 1u) * (WN / 2u) <= p.co4) {
+        if (subgroup < 4u) {
+            let corner = (g.z * 4u * rows + tile4 * 4u + top) * p.co4 + g.y * (WN / 2u) + left / 4u;
+//: for i in 0..WM / S
+//: for j in 0..WN / S
+            let at{i}_{j} = corner + {i}u * S * width + {j}u * (S / 4u);
+            let left{i}_{j} = a{i}_{j}_0 * down;
+            coopStoreT(left{i}_{j}, &slices[at{i}_{j}], width);
+//: end
+//: end
+        }
+        return;
+    }
+//: end
 //: for i in 0..WM / S
 //: for j in 0..WN / S
     if (subgroup < 4u) {
-//: for b in 1..PLANES
-        a{i}_{j}_0 = a{i}_{j}_0 + a{i}_{j}_1 * (1.0 / LOW);
-//: end
         coopStoreT(a{i}_{j}_0, &sums[subgroup * S * S], S);
     }
     workgroupBarrier();

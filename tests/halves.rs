@@ -1,8 +1,10 @@
 //! What is kept in f16 for the matrix kernels, and who makes it so; without a device, since few have matrices.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails so")]
 
+use std::sync::Arc;
+
 use dau::gpu::{Caps, Matrix, Staging};
-use dau::graph::{Graph, Launch, Shape, Slot, Value, launches};
+use dau::graph::{Graph, Launch, Op, Shape, Slot, Value, launches};
 use dau::nn::ModelSpec;
 use dau::ops::{Add, BatchNorm, Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Sgd};
 use dau::train::{SgdConfig, training_graph};
@@ -108,6 +110,26 @@ fn weights_are_packed_again_once_they_have_changed() {
         // x and w, and w as it is then.
         assert_eq!(of(&all, "half", "pack").len(), packed, "{} {}", graph.name(x), graph.name(w));
     }
+}
+
+/// An optimizer goes over weights that lie side by side in one step.
+#[test]
+fn of_weights_that_change_together_each_is_packed_again() {
+    let mut graph = Graph::new();
+    let x = graph.input("x", Shape::f32(&[4, 8, 8, 16]));
+    let weights = ["v", "w"].map(|name| graph.variable(name, Shape::f32(&[3, 3, 16, 16])));
+    weights.iter().for_each(|w| drop(graph.apply(CONV, &[x, *w]).unwrap()));
+    let before: Vec<Value> = graph.nodes().iter().map(|node| node.outputs[0]).collect();
+    let sgd: Arc<dyn Op> = Arc::new(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
+    for w in weights {
+        let [grad, velocity] =
+            ["grad", "velocity"].map(|of| graph.variable(&format!("{of} {}", graph.name(w)), graph.shape(w).clone()));
+        graph.apply_arc(sgd.clone(), &[w, grad, velocity]).unwrap();
+    }
+    let after = weights.map(|w| graph.apply(CONV, &[x, w]).unwrap()[0]);
+    let all = launches(&graph, &[&before[..], &after].concat(), CAPS);
+    assert_eq!(of(&all, "optimizer", "sgd").len(), 1, "they change together");
+    assert_eq!(of(&all, "half", "pack").len(), 1 + 2 + 2);
 }
 
 #[test]

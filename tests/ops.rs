@@ -88,7 +88,12 @@ fn agree_with_matrices(precision: Precision) {
 /// Tiles that the rule leaves to GPUs. A fifth of the cases: CPU drivers take long to compile so much text.
 #[test]
 fn every_convolution_agrees_with_its_oracle_with_matrices_on_every_tile() {
-    let Some(kernels) = common::kernels_with_matrices(Precision::Mixed) else { return };
+    for kernels in [Precision::Mixed, Precision::Split].into_iter().filter_map(common::kernels_with_matrices) {
+        agree_on_every_tile(&kernels);
+    }
+}
+
+fn agree_on_every_tile(kernels: &Kernels) {
     for way in kernels.gpu().caps().candidates().into_iter().filter(|way| way.staging == Staging::CooperativeMatrix) {
         run_some(&kernels.with(way), |op| ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"].contains(&op), 5);
     }

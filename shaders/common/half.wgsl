@@ -10,12 +10,12 @@ fn plane(values: u32) -> u32 {
 
 fn put_half(at: u32, v: vec4f) {
 //: for b in 1..PLANES
-    // What f16 holds of v exactly, by bits: 11 of its significant ones, and none below 2^-24. A compiler may take the way to f16 and back for no
-    // change at all.
+    // v as f16 rounds it, by bits: 11 significant ones, and none below 2^-24. A compiler may take the way to f16 and back for no change at all.
     let bits = bitcast<vec4u>(v);
     let exponent = (bits >> vec4u(23u)) & vec4u(255u);
     let dropped = vec4u(13u) + vec4u(113u) - min(exponent, vec4u(113u));
-    let hi = bitcast<vec4f>(select(bits & (vec4u(0xffffffffu) << min(dropped, vec4u(23u))), vec4u(), dropped > vec4u(23u)));
+    let unit = vec4u(1u) << min(dropped, vec4u(23u));
+    let hi = bitcast<vec4f>(select((bits + unit / 2u) & (vec4u(0u) - unit), vec4u(), dropped > vec4u(23u)));
     half[plane(arrayLength(&half)) + at] = vec4<f16>((v - hi) * LOW);
     half[at] = vec4<f16>(hi);
 //: end

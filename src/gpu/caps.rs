@@ -102,6 +102,18 @@ pub struct Matrix {
     pub planes: u32,
 }
 
+impl Matrix {
+    /// How many pairs of tiles of operands, 2 or 1, a workgroup that computes so many rows and channels has room for; `None` where not even
+    /// one, or where its sums would take more of a GPU's registers than leave some for the rest.
+    pub fn buffers(&self, [rows, channels]: [u32; 2]) -> Option<u32> {
+        // As conv2d_matrix lays these: both operands with K along either side, and a matrix of sums for each of four subgroups.
+        let operand = |n: u32| (40 * n).max(32 * (n + 8));
+        let bytes = |buffers| 2 * buffers * self.planes * (operand(rows) + operand(channels)) + 16 * self.side * self.side;
+        let sums_a_lane = self.planes * rows * channels / (4 * self.lanes);
+        [2, 1].into_iter().find(|buffers| bytes(*buffers) <= self.memory && sums_a_lane <= 128 / self.planes)
+    }
+}
+
 impl Default for Matrix {
     /// What most GPUs that have any offer.
     fn default() -> Matrix {
@@ -153,7 +165,10 @@ impl Caps {
         let each = |staging| match staging {
             Staging::WorkgroupTile => TILES.map(|own| Candidate { staging, own: Some(own) }).to_vec(),
             // Small tiles are for convolutions that Winograd is not for.
-            Staging::CooperativeMatrix => MATRIX_TILES.map(|own| Candidate { staging, own: Some(own) }).to_vec(),
+            Staging::CooperativeMatrix => {
+                let fit = |own: &[u32; 2]| self.matrix.is_some_and(|matrix| matrix.buffers(*own).is_some());
+                MATRIX_TILES.into_iter().filter(fit).map(|own| Candidate { staging, own: Some(own) }).collect()
+            }
             Staging::WinogradTile => [[8, 4], [8, 8]].map(|own| Candidate { staging, own: Some(own) }).to_vec(),
             _ => vec![Candidate { staging, own: None }],
         };

@@ -80,8 +80,10 @@ pub(super) fn halves(
                 steps[at].shared.push((slot, first + i, life.bytes));
             }
         }
-        for &changed in node.op.in_place() {
-            made.retain(|(value, _), _| *value != node.inputs[changed]);
+        for node in steps[at].nodes.iter().map(|n| &graph.nodes()[*n]) {
+            for &changed in node.op.in_place() {
+                made.retain(|(value, _), _| *value != node.inputs[changed]);
+            }
         }
     }
     for (value, maker) in makers {

@@ -46,7 +46,8 @@ pub enum TuningError {
 /// Of adapter, driver, precision and shaders: what is fastest for one need not be for another.
 fn fingerprint(gpu: &Gpu) -> String {
     let mut hasher = DefaultHasher::new();
-    (gpu.caps().matrix.is_some(), gpu.describe(), &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+    (gpu.caps().matrix.map(|m| m.planes), gpu.describe(), &gpu.info().driver, SHADERS, env!("CARGO_PKG_VERSION"))
+        .hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 

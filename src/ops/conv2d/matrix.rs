@@ -6,27 +6,22 @@ use crate::graph::{Launch, Slot};
 use crate::kernel::KernelId;
 
 const FILE: &str = "conv2d_matrix";
+/// Workgroups that share a weight gradient on a GPU, and the fewest pixels of a slice: its tiles are large, and each slice is written and read again.
+pub(super) const WANTED: usize = 256;
+pub(super) const PIXELS: usize = 1024;
 
-/// What a workgroup computes, and how many of its tiles of operands it has.
+/// What a workgroup computes, and how many pairs of tiles of operands it has.
 #[derive(Clone, Copy)]
 struct Tile {
     rows: usize,
     channels: usize,
-    buffers: usize,
+    buffers: u32,
 }
 
 impl Tile {
-    /// Bytes of workgroup memory: both operands, as the shader lays them, and a matrix of sums for each subgroup.
-    fn memory(&self, Matrix { side, planes, .. }: Matrix) -> usize {
-        let operand = |n: usize| (40 * n).max(32 * (n + 8));
-        2 * self.buffers * planes as usize * (operand(self.rows) + operand(self.channels)) + 16 * (side * side) as usize
-    }
-
-    /// Of `own` rows and channels, with two pairs of tiles where these fit into the adapter's memory. `None` where not even one does.
-    fn fitting([rows, channels]: [u32; 2], matrix: Matrix) -> Option<Tile> {
-        let [rows, channels] = [rows, channels].map(|n| n as usize);
-        let with = |buffers| Tile { rows, channels, buffers };
-        [2, 1].map(with).into_iter().find(|tile| tile.memory(matrix) <= matrix.memory as usize)
+    fn fitting(own: [u32; 2], matrix: Matrix) -> Option<Tile> {
+        let [rows, channels] = own.map(|n| n as usize);
+        matrix.buffers(own).map(|buffers| Tile { rows, channels, buffers })
     }
 
     fn grid(&self, rows: usize, channels: usize) -> [usize; 2] {
@@ -55,11 +50,17 @@ pub(super) fn kernel(entry: &'static str, caps: Caps, rows: usize, channels: usi
         ("WN", tile.channels as u32 / 2),
         ("XLOADS", loads(tile.rows)),
         ("WLOADS", loads(tile.channels)),
-        ("BUFFERS", tile.buffers as u32),
+        ("BUFFERS", tile.buffers),
         ("VEC", if vectors { 4 } else { 1 }),
+        ("STRAIGHT", u32::from(vectors)),
         ("PLANES", planes),
     ];
     (KernelId::new(FILE, entry).with(&consts), tile.grid(rows, channels))
+}
+
+/// Has `launch` do something to the sums on their way out.
+pub(super) fn changes(launch: &mut Launch) {
+    launch.kernel.consts.iter_mut().filter(|(name, _)| *name == "STRAIGHT").for_each(|(_, straight)| *straight = 0);
 }
 
 /// `launch`, of a gradient, knows by what its upstream gradient was multiplied, which is input `slot`.

@@ -419,7 +419,9 @@ impl Op for Conv2dWeightGrad {
         let co4 = e.co / 4;
         let image_rows = e.n * e.output[0];
         // Workgroups that keep the adapter busy; slices beyond that only cost memory and a longer sum.
-        let wanted: usize = if l.caps.cpu { 16 } else { 1024 };
+        let matrices = l.caps.staging == Staging::CooperativeMatrix;
+        let on_gpu = if matrices { matrix::WANTED } else { 1024 };
+        let wanted: usize = if l.caps.cpu { 16 } else { on_gpu };
         // Slices that a workgroup takes together, and the fewest image rows that are worth a slice.
         let (kernel, tiles, together, fewest) = match (l.caps.staging, l.caps.subgroup) {
             (Staging::SubgroupShuffle, Some(sg)) => {
@@ -437,7 +439,7 @@ impl Op for Conv2dWeightGrad {
             (Staging::CooperativeMatrix, _) => {
                 // As many slices as make up for few tiles.
                 let (kernel, tiles) = matrix::kernel("weight_gradient", l.caps, rows4 * 4, e.co, wanted);
-                (kernel, tiles, 1, TILE_PIXELS.div_ceil(e.output[1]))
+                (kernel, tiles, 1, matrix::PIXELS.div_ceil(e.output[1]))
             }
             _ => (KernelId::new("conv2d_register", "weight_gradient"), [(rows4 * co4.div_ceil(2)).div_ceil(64), 1], 1, 1),
         };
@@ -453,7 +455,6 @@ impl Op for Conv2dWeightGrad {
         let rows_a_slice = image_rows.div_ceil(groups_z * together);
         let groups_z = image_rows.div_ceil(rows_a_slice * together);
         let slices = groups_z * together;
-        let matrices = l.caps.staging == Staging::CooperativeMatrix;
         let operand = if matrices { Slot::Half } else { Slot::In };
         let mut main = Launch {
             kernel,

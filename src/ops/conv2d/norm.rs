@@ -1,7 +1,7 @@
 //! A convolution with what follows it in evaluation, in one pass over its output. Shaders: `common/epilogue.wgsl` in those of the convolution,
 //! `batch_norm.wgsl`.
 
-use super::Conv2d;
+use super::{Conv2d, matrix};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{GraphError, Half, Lowered, Lowering, Op, Scalars, Shape, Slot, Tensor};
 use crate::ops::BatchNormEval;
@@ -46,6 +46,7 @@ impl Op for Conv2dNorm {
         let y = ("y", Slot::Out(0));
         for launch in lowered.launches.iter_mut().filter(|launch| launch.bind.contains(&y)) {
             let flags = [("RESIDUAL", self.norm.residual), ("RELU", self.norm.relu)].map(|(name, on)| (name, u32::from(on)));
+            matrix::changes(launch);
             launch.kernel.consts.push(("AFFINE", 1));
             launch.kernel.consts.extend(flags);
             launch.bind.push(("affine", affine));
