@@ -103,14 +103,17 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// How many pairs of tiles of operands, 2 or 1, a workgroup that computes so many rows and channels has room for; `None` where not even
-    /// one, or where its sums would take more of a GPU's registers than leave some for the rest.
+    /// How many pairs of tiles of operands, 2 or 1, a workgroup that computes so many rows and channels has memory for; `None` where not even one.
     pub fn buffers(&self, [rows, channels]: [u32; 2]) -> Option<u32> {
         // As conv2d_matrix lays these: both operands with K along either side, and a matrix of sums for each of four subgroups.
         let operand = |n: u32| (40 * n).max(32 * (n + 8));
         let bytes = |buffers| 2 * buffers * self.planes * (operand(rows) + operand(channels)) + 16 * self.side * self.side;
-        let sums_a_lane = self.planes * rows * channels / (4 * self.lanes);
-        [2, 1].into_iter().find(|buffers| bytes(*buffers) <= self.memory && sums_a_lane <= 128 / self.planes)
+        [2, 1].into_iter().find(|buffers| bytes(*buffers) <= self.memory)
+    }
+
+    /// Whether the sums of such a workgroup leave a GPU's lanes registers enough for the rest.
+    pub fn fits_registers(&self, [rows, channels]: [u32; 2]) -> bool {
+        self.planes * rows * channels / (4 * self.lanes) <= 128 / self.planes
     }
 }
 
@@ -166,7 +169,9 @@ impl Caps {
             Staging::WorkgroupTile => TILES.map(|own| Candidate { staging, own: Some(own) }).to_vec(),
             // Small tiles are for convolutions that Winograd is not for.
             Staging::CooperativeMatrix => {
-                let fit = |own: &[u32; 2]| self.matrix.is_some_and(|matrix| matrix.buffers(*own).is_some());
+                let fit = |own: &[u32; 2]| {
+                    self.matrix.is_some_and(|m| m.buffers(*own).is_some() && (self.cpu || m.fits_registers(*own)))
+                };
                 MATRIX_TILES.into_iter().filter(fit).map(|own| Candidate { staging, own: Some(own) }).collect()
             }
             Staging::WinogradTile => [[8, 4], [8, 8]].map(|own| Candidate { staging, own: Some(own) }).to_vec(),

@@ -32,9 +32,9 @@ impl Tile {
 /// The kernel `entry` for `rows` x `channels` results in each of `layers`, and its tiles along rows and channels.
 pub(super) fn kernel(entry: &'static str, caps: Caps, rows: usize, channels: usize, layers: usize) -> (KernelId, [usize; 2]) {
     let matrix = caps.matrix.unwrap_or_default();
-    // A CPU driver compiles larger ones for long, and has nothing of these.
-    let offered = if caps.cpu { &MATRIX_TILES[..1] } else { &MATRIX_TILES[..] };
-    let sizes: Vec<Tile> = offered.iter().filter_map(|own| Tile::fitting(*own, matrix)).collect();
+    // The smallest, and of the larger ones what fits; a CPU driver compiles these for long, and has nothing of them.
+    let offered = |own: &[u32; 2]| *own == MATRIX_TILES[0] || !caps.cpu && matrix.fits_registers(*own);
+    let sizes: Vec<Tile> = MATRIX_TILES.into_iter().filter(offered).filter_map(|own| Tile::fitting(own, matrix)).collect();
     // The largest that leaves no GPU idle and is not half empty; the smallest where all do.
     let count = |tile: &Tile| tile.grid(rows, channels).iter().product::<usize>() * layers;
     let good = |tile: &&Tile| count(tile) >= FEW_GROUPS && 2 * channels > tile.channels && 2 * rows > tile.rows;
