@@ -20,7 +20,7 @@ pub struct AdapterChoice {
     pub backend: Option<wgpu::Backend>,
     /// A part of the name, ignoring case, or an index as `dau devices` prints it.
     pub adapter: Option<String>,
-    /// What to ask of the adapter; [`Precision::Mixed`] needs [`LimitChoice::Adapter`].
+    /// What to ask of the adapter; a precision other than f32 needs [`LimitChoice::Adapter`].
     pub limits: LimitChoice,
     /// Overrides the staging that the adapter's features suggest.
     pub staging: Option<Staging>,
@@ -265,12 +265,12 @@ impl Gpu {
     }
 }
 
-/// The token for wgpu's experimental features, of which cooperative matrices are one; asked for with mixed precision only.
+/// The token for wgpu's experimental features, of which cooperative matrices are one; asked for with mixed and split precision only.
 #[allow(unsafe_code)]
 fn experimental() -> wgpu::ExperimentalFeatures {
     // SAFETY: wgpu asks its users to accept that these features may have bugs. What could misbehave is what a shader reads and
-    // writes: conv2d_matrix.wgsl guards its accesses to buffers itself and loads matrices from workgroup memory only, within its
-    // arrays for every constant that it is built with.
+    // writes: conv2d_matrix.wgsl guards its accesses to buffers itself, stores a matrix to one only where the whole tile lies inside, and
+    // loads matrices from workgroup memory only, within its arrays for every constant that it is built with.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
