@@ -63,8 +63,10 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
         }
     }
     assert!(whole.starts_with("| attack | defense | seeds | implanted |"), "{whole}");
-    // Two attacks by two seeds: a network each, whatever the defense.
+    // Two attacks by two seeds: a network each, trained and tested once, whatever the defense.
     assert_eq!(files(&place.join("whole/victims"), ".safetensors").len(), 4);
+    let cells = fs::read_dir(place.join("whole/cells")).unwrap().map(|cell| cell.unwrap().path().join("run.toml"));
+    assert_eq!(cells.filter(|run| fs::read_to_string(run).unwrap().contains("test undefended")).count(), 4);
     assert_eq!(fs::read_dir(place.join("whole/cells")).unwrap().count(), 8);
 
     // Killed five times, now one after the other and now two at once, when it has made some files more and at any moment after that.

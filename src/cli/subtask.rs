@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::run::{begin, prepare, say_what_is_there, show, tested};
 use super::{Global, Refuse};
 use crate::defenses::SCRATCH;
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store, Subtask};
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store, Subtask, UNDEFENDED_TEST};
 
 const FLAG: &str = "--subtask";
 
@@ -60,7 +60,8 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     protocol.out = out.clone();
     let experiment = prepare(protocol, Some(&store), &open, &progress).refuse()?;
     if force {
-        let files = if args.subtask == Subtask::Unlearning { &[DEFENDED, SCRATCH, RESULTS][..] } else { &[RESULTS] };
+        let files =
+            if args.subtask == Subtask::Unlearning { &[DEFENDED, SCRATCH, RESULTS][..] } else { &[RESULTS, UNDEFENDED_TEST] };
         store.undo(files, args.subtask)?;
     }
     if args.subtask == Subtask::Unlearning {

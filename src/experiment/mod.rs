@@ -40,7 +40,8 @@ pub use simulation::Simulation;
 pub use split_csv::{VERDICTS, parse_split, split_csv};
 pub use store::{
     Asked, BACKDOORED, CLASSES, CURVE, DEFENDED, EVIDENCE, HISTOGRAM, INSPECTION, LOCK, METRICS, POISON, PREVIEW, Provenance,
-    REPORT, RESULTS, RUN, SHEET, SPLIT, SURROGATE, SUSPECTS, StageTime, Store, Subtask, TRAINING, UNDEFENDED, VERDICT,
+    REPORT, RESULTS, RUN, SHEET, SPLIT, SURROGATE, SUSPECTS, StageTime, Store, Subtask, TRAINING, UNDEFENDED, UNDEFENDED_TEST,
+    VERDICT,
 };
 
 pub use training::TRAINING_OPTIONS;

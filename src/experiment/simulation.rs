@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use image::ImageFormat;
+use serde::{Deserialize, Serialize};
 
 use super::curve::Gauge;
 use super::evaluate::{Count, ModelMetrics, TriggeredClasses, confusion, der, model_metrics, split_metrics};
 use super::{
     Asked, AttackFigures, AttackPlan, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host,
     INSPECTION, Images, Inspection, POISON, PREVIEW, PoisonFacts, Protocol, RESULTS, Record, SCHEMA, SEVERAL, SPLIT, SURROGATE,
-    SplitFigures, Store, Subtask, open_for, parse_split, seconds, split_csv,
+    SplitFigures, Store, Subtask, UNDEFENDED_TEST, open_for, parse_split, seconds, split_csv,
 };
 use crate::attacks::{Aim, Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
@@ -154,8 +155,8 @@ impl Simulation {
             return Ok(Record::read(store)?);
         }
         let experiment = self.experiment(store, observer)?;
-        let before = self.measure(&experiment, &backdoored, "test undefended")?;
-        let after = self.measure(&experiment, &defended, "test defended")?;
+        let before = self.measured(&self.undefended_test(store, &experiment, &backdoored)?);
+        let after = self.measured(&self.tested(&experiment, &defended, "test defended")?);
         let triggered = self.images.folder.triggered.as_ref().map(|triggered| &triggered.data);
         let looks = |images| experiment.looks([&backdoored, &defended], images, self.protocol.seed);
         let inspection = Inspection {
@@ -288,33 +289,61 @@ impl Simulation {
         self.images.aims.iter().filter(|aim| aim.mode.has_target()).map(|aim| aim.target).collect()
     }
 
+    /// What the network before the defense says of the test images, unless `store` holds it: no defense changes that.
+    fn undefended_test(&self, store: &Store, experiment: &Experiment, network: &Network) -> Result<Tested> {
+        if store.has(UNDEFENDED_TEST) {
+            let tested: Tested = store.read_json(UNDEFENDED_TEST)?;
+            let folder = &self.images.folder;
+            let images = [Some(folder.test.len()), folder.triggered.as_ref().map(|triggered| triggered.data.len())];
+            let said = [Some(tested.clean.len()), tested.triggered.as_ref().map(Vec::len)];
+            let classes = folder.test.classes.len() as u32;
+            let known = tested.clean.iter().chain(tested.triggered.iter().flatten()).all(|class| *class < classes);
+            ensure!(said == images && known, "{} is of other test images: remove it", store.path(UNDEFENDED_TEST).display());
+            return Ok(tested);
+        }
+        let tested = self.tested(experiment, network, "test undefended")?;
+        store.write_json(UNDEFENDED_TEST, &tested)?;
+        Ok(tested)
+    }
+
+    /// What one network says of the test images.
+    fn tested(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<Tested> {
+        let said = |images, part| anyhow::Ok(experiment.predict(network, images, &[], &format!("{stage} {part}/2"))?.class);
+        let clean = said(&self.images.folder.test, 1)?;
+        let triggered = self.images.folder.triggered.as_ref().map(|triggered| said(&triggered.data, 2)).transpose()?;
+        Ok(Tested { clean, triggered })
+    }
+
     /// The figures of one network.
-    fn measure(&self, experiment: &Experiment, network: &Network, stage: &str) -> Result<Measured> {
+    fn measured(&self, tested: &Tested) -> Measured {
         let (clean, targets) = (&self.images.folder.test, self.targets());
-        let clean_class = experiment.predict(network, clean, &[], &format!("{stage} 1/2"))?.class;
-        let confused = confusion(clean.classes.len(), &clean.labels, &clean_class);
-        let Some(triggered) = &self.images.folder.triggered else {
-            return Ok(Measured {
-                metrics: model_metrics(&clean_class, &clean.labels, None, &targets),
-                confused,
-                each: Vec::new(),
-            });
+        let confused = confusion(clean.classes.len(), &clean.labels, &tested.clean);
+        let (Some(triggered), Some(class)) = (&self.images.folder.triggered, &tested.triggered) else {
+            return Measured { metrics: model_metrics(&tested.clean, &clean.labels, None, &targets), confused, each: Vec::new() };
         };
-        let class = experiment.predict(network, &triggered.data, &[], &format!("{stage} 2/2"))?.class;
-        let all = TriggeredClasses { class: &class, labels: &triggered.data.labels, goal: &triggered.goal };
+        let all = TriggeredClasses { class, labels: &triggered.data.labels, goal: &triggered.goal };
         let of_one = |number: usize| {
             let its = triggered.of(number);
-            let [class, labels] = [&class, &triggered.data.labels].map(|all| its.iter().map(|&i| all[i]).collect::<Vec<u32>>());
+            let [class, labels] = [class, &triggered.data.labels].map(|all| its.iter().map(|&i| all[i]).collect::<Vec<u32>>());
             let goal: Vec<Option<u32>> = its.iter().map(|&i| triggered.goal[i]).collect();
             let one = TriggeredClasses { class: &class, labels: &labels, goal: &goal };
             (one.asr(), one.ra())
         };
         let each = (0..self.images.aims.len()).map(of_one).collect();
-        Ok(Measured { metrics: model_metrics(&clean_class, &clean.labels, Some(all), &targets), confused, each })
+        Measured { metrics: model_metrics(&tested.clean, &clean.labels, Some(all), &targets), confused, each }
     }
 }
 
-/// What one network does with test images.
+/// What one network takes the test images for.
+#[derive(Serialize, Deserialize)]
+struct Tested {
+    /// The classes of the clean ones.
+    clean: Vec<u32>,
+    /// Of the triggered ones, where there are any.
+    triggered: Option<Vec<u32>>,
+}
+
+/// The figures of one network.
 struct Measured {
     metrics: ModelMetrics,
     /// On clean images: of each true class (a row) how many are taken for each.

@@ -24,6 +24,8 @@ pub const PREVIEW: &str = "preview.png";
 pub const METRICS: &str = "metrics.jsonl";
 /// One [`CurvePoint`] a line, as JSON.
 pub const CURVE: &str = "curve.jsonl";
+/// What the network before the defense takes each test image for.
+pub const UNDEFENDED_TEST: &str = "undefended-test.json";
 /// What pictures of the networks are made of, [`super::Inspection`].
 pub const INSPECTION: &str = "inspection.json";
 /// The verdict on every training image: index, label, score, verdict.

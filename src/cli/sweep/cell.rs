@@ -14,7 +14,7 @@ use super::super::progress::{Progress, stop_with_stdin};
 use super::super::run::{begin, prepare, stages};
 use super::job::{Job, State};
 use super::{SweepArgs, in_a_line, say_time_left, say_waiting, tables};
-use crate::experiment::{BACKDOORED, Protocol, Record, StoreError};
+use crate::experiment::{BACKDOORED, Protocol, Record, StoreError, UNDEFENDED_TEST};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
@@ -96,7 +96,16 @@ fn one(job: &Job, force: bool, open: &dyn Fn(Precision) -> Result<Kernels>, obse
             write_atomic(&job.victim, &fs::read(store.path(BACKDOORED))?)?;
         }
     }
-    stages(&experiment, &store, observer)
+    // What that network says of the test images is the same for every defense, too.
+    let tested = job.victim.with_extension("json");
+    if tested.is_file() && !store.has(UNDEFENDED_TEST) {
+        store.write(UNDEFENDED_TEST, &fs::read(&tested)?)?;
+    }
+    let record = stages(&experiment, &store, observer)?;
+    if !tested.is_file() && store.has(UNDEFENDED_TEST) {
+        write_atomic(&tested, &fs::read(store.path(UNDEFENDED_TEST))?)?;
+    }
+    Ok(record)
 }
 
 /// A lock beside `path`, waited for; the system lets go of it when the process ends, however it ends.
