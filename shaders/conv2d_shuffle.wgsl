@@ -228,7 +228,8 @@ fn product(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec
 
 // outer: slices[b, ci, co] = sum over m of x[b, m, ci] gy[b, m, co], b = g.z: Winograd's weight gradient; with add = 1 that is added to
 // what slices holds. Channels in blocks: x [B, 4 ci4 / (XW CL), n, XW CL], gy [B, 4 co4 / (YW CL), n, YW CL], slices [B, 4 co4 / (YW CL),
-// 4 ci4, YW CL], each b `pitch` after the last; tiles as in weight_gradient; SG = CL, all lanes full.
+// 4 ci4, YW CL], each b `pitch` after the last; a subgroup owns XW CL ci and YW CL co of one b. SG = CL, or 2 CL: then one half of the
+// lanes takes the even m and the other the odd.
 @compute @workgroup_size(SG, 4)
 fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u) {
     let ci = p.ci4 * 4u / XW;
@@ -236,9 +237,11 @@ fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u
     if (tile >= ci) { // the whole subgroup
         return;
     }
-    let xb = g.z * pitch(p.n, p.ci4) * 4u / XW + tile * p.n + l.x;
-    let gb = g.z * pitch(p.n, p.co4) * 4u / YW + g.y * CL * p.n + l.x;
-    let to = g.z * pitch(p.ci4 * 4u, p.co4) * 4u / YW + (g.y * ci + tile) * XW * CL + l.x;
+    let half = (l.x / CL) * u32(SG != CL); // a constant 0 where all lanes take the same m
+    let lane = l.x - half * CL;
+    let xb = g.z * pitch(p.n, p.ci4) * 4u / XW + tile * p.n + lane;
+    let gb = g.z * pitch(p.n, p.co4) * 4u / YW + g.y * CL * p.n + lane;
+    let to = g.z * pitch(p.ci4 * 4u, p.co4) * 4u / YW + (g.y * ci + tile) * XW * CL + lane;
 //: for i in 0..CL * XW
 //: for k in 0..YW / 4
     var a{i}_{k} = vec4f();
@@ -248,17 +251,18 @@ fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u
 //: for i in 0..CL * XW
         let before{i} = slices[to + {i * CL}u];
 //: for k in 0..YW / 4
-        a{i}_{k} = quad(before{i}[{k * 2}], before{i}[{k * 2 + 1}]);
+        a{i}_{k} = select(vec4f(), quad(before{i}[{k * 2}], before{i}[{k * 2 + 1}]), half == 0u);
 //: end
 //: end
     }
-    for (var m = 0u; m < p.n; m += STEP) {
+    for (var m = 0u; m < p.n; m += STEP * SG / CL) {
 //: for q in 0..STEP
-        let m{q} = min(m + {q}u, p.n - 1u);
-        let x{q} = x[xb + m{q} * CL];
-        let d{q} = gy[gb + m{q} * CL];
+        let m{q} = m + {q * SG / CL}u + half;
+        let at{q} = min(m{q}, p.n - 1u) * CL;
+        let x{q} = x[xb + at{q}];
+        let d{q} = gy[gb + at{q}];
 //: for h in 0..XW / 4
-        let x{q}_{h} = select(vec4f(), quad(x{q}[{h * 2}], x{q}[{h * 2 + 1}]), m + {q}u < p.n);
+        let x{q}_{h} = select(vec4f(), quad(x{q}[{h * 2}], x{q}[{h * 2 + 1}]), m{q} < p.n);
 //: end
 //: for k in 0..YW / 4
         let d{q}_{k} = quad(d{q}[{k * 2}], d{q}[{k * 2 + 1}]);
@@ -266,7 +270,7 @@ fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u
 //: end
 //: for i in 0..CL * XW
 //: for q in 0..STEP
-        let s{i}_{q} = subgroupShuffle(x{q}_{i % XW / 4}[{i % 4}], {i / XW}u);
+        let s{i}_{q} = subgroupShuffle(x{q}_{i % XW / 4}[{i % 4}], half * CL + {i / XW}u);
 //: end
 //: for k in 0..YW / 4
         a{i}_{k} = a{i}_{k}
@@ -277,12 +281,21 @@ fn outer(@builtin(workgroup_id) g: vec3u, @builtin(local_invocation_id) l: vec3u
 //: end
 //: end
     }
+//: for e in 1..SG / CL
 //: for i in 0..CL * XW
-    slices[to + {i * CL}u] = vec{YW / 2}<u64>(
 //: for k in 0..YW / 4
-        pair(a{i}_{k}.xy), pair(a{i}_{k}.zw),
+    a{i}_{k} += subgroupShuffle(a{i}_{k}, l.x ^ CL);
 //: end
-    );
+//: end
+//: end
+//: for i in 0..CL * XW
+    if (half == 0u) {
+        slices[to + {i * CL}u] = vec{YW / 2}<u64>(
+//: for k in 0..YW / 4
+            pair(a{i}_{k}.xy), pair(a{i}_{k}.zw),
+//: end
+        );
+    }
 //: end
 }
 

@@ -12,6 +12,7 @@ use dau::train::{SgdConfig, training_graph};
 const CAPS: Caps = Caps {
     subgroup: None,
     wide: false,
+    gathers: false,
     cpu: false,
     matrix: Some(Matrix { side: 16, lanes: 32, memory: 48 << 10, vectors: true, planes: 1 }),
     staging: Staging::CooperativeMatrix,

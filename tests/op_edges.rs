@@ -9,11 +9,11 @@ use dau::gpu::{Caps, Staging};
 use dau::graph::{Graph, GraphError, Lowered, Lowering, Op, Plan, Scalars, Shape, Tensor, Variables};
 use dau::ops::{Loss, LossKind, OPS, check};
 
-/// An op that takes any adapter for a GPU when it deals out its work.
+/// An op that takes its adapter for another when it deals out its work.
 #[derive(Debug)]
-struct AsForGpu(Arc<dyn Op>);
+struct AsFor(Arc<dyn Op>, fn(Caps) -> Caps);
 
-impl Op for AsForGpu {
+impl Op for AsFor {
     fn name(&self) -> &'static str {
         self.0.name()
     }
@@ -27,7 +27,7 @@ impl Op for AsForGpu {
     }
 
     fn lower(&self, l: &Lowering) -> Lowered {
-        self.0.lower(&Lowering { caps: Caps { cpu: false, ..l.caps }, ..*l })
+        self.0.lower(&Lowering { caps: self.1(l.caps), ..*l })
     }
 
     fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
@@ -41,11 +41,25 @@ fn every_op_agrees_with_its_oracle_when_work_is_dealt_out_as_for_a_gpu() {
     for kernels in [common::kernels(), common::kernels_with(Staging::WorkgroupTile)] {
         for op in OPS {
             for mut case in (op.cases)() {
-                case.op = Arc::new(AsForGpu(case.op));
+                case.op = Arc::new(AsFor(case.op, |caps| Caps { cpu: false, ..caps }));
                 let found = check(&kernels, &case, 2).unwrap_or_else(|e| panic!("{} {}: {e}", op.name, case.name));
                 let (error, allowed) = (found.error, found.allowed);
                 assert!(error <= allowed, "{} {}: error {error:.2e}, allowed {allowed:.2e}", op.name, case.name);
             }
+        }
+    }
+}
+
+/// The tests' driver does one of the two.
+#[test]
+fn convolutions_agree_with_their_oracle_where_loads_are_gathers_and_elsewhere() {
+    let kernels = common::kernels();
+    for op in OPS.iter().filter(|op| op.name.starts_with("conv2d")) {
+        for mut case in (op.cases)() {
+            case.op = Arc::new(AsFor(case.op, |caps| Caps { gathers: !caps.gathers, ..caps }));
+            let found = check(&kernels, &case, 2).unwrap_or_else(|e| panic!("{} {}: {e}", op.name, case.name));
+            let (error, allowed) = (found.error, found.allowed);
+            assert!(error <= allowed, "{} {}: error {error:.2e}, allowed {allowed:.2e}", op.name, case.name);
         }
     }
 }

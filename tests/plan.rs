@@ -13,7 +13,7 @@ use dau::graph::{
 };
 use dau::kernel::{KernelId, Kernels};
 use dau::nn::ModelSpec;
-use dau::ops::{Add, LossKind, OPS, Sgd};
+use dau::ops::{Add, Conv2d, Conv2dInputGrad, Conv2dWeightGrad, LossKind, OPS, Sgd};
 use dau::train::{
     Network, Normalisation, SgdConfig, StepConfig, TrainError, TrainStep, check_batch, images_at_once, training_graph,
 };
@@ -319,7 +319,7 @@ fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_stagi
             let footprint = Footprint::of(
                 &graph,
                 &[],
-                Caps { subgroup: Some(8), wide: cpu, cpu, matrix: Some(Matrix::default()), staging, own: None },
+                Caps { subgroup: Some(8), wide: cpu, gathers: cpu, cpu, matrix: Some(Matrix::default()), staging, own: None },
             );
             let total = variables + footprint.bytes;
             println!("{} cpu {cpu}: {total} bytes, {variables} of variables; activations needed {needed}", staging.name());
@@ -333,6 +333,31 @@ fn a_step_of_the_standard_network_with_128_images_fits_into_2_gib_in_every_stagi
 fn kernels_of_a_step(images: usize, caps: Caps) -> std::collections::HashSet<KernelId> {
     let graph = training_graph(&ModelSpec::new("resnet18", 64, 10, 32), images, &SGD).unwrap();
     launches(&graph, &[], caps).into_iter().map(|(_, launch)| launch.kernel).collect()
+}
+
+/// Where a load costs much, few channels are not worth Winograd's transforms.
+#[test]
+fn convolutions_of_few_channels_go_by_winograd_where_loads_are_gathers() {
+    let (staging, matrix) = (Staging::SubgroupShuffle, None);
+    for gathers in [false, true] {
+        let caps = Caps { subgroup: Some(8), wide: true, gathers, cpu: true, matrix, staging, own: None };
+        for (channels, wins) in [(8, false), (16, gathers), (32, true)] {
+            let shape = Shape::f32(&[32, 32, 32, channels]);
+            let weights = Shape::f32(&[3, 3, channels, channels]);
+            let ops: [(Arc<dyn Op>, [&Shape; 2]); 3] = [
+                (Arc::new(Conv2d { stride: 1, pad: 1 }), [&shape, &weights]),
+                (Arc::new(Conv2dInputGrad { stride: 1, pad: 1, input: [32, 32] }), [&shape, &weights]),
+                (Arc::new(Conv2dWeightGrad { stride: 1, pad: 1, kernel: 3 }), [&shape, &shape]),
+            ];
+            for (op, shapes) in ops {
+                let mut graph = Graph::new();
+                let [a, b] = [("a", shapes[0]), ("b", shapes[1])].map(|(name, shape)| graph.input(name, shape.clone()));
+                let y = graph.apply_arc(op.clone(), &[a, b]).unwrap();
+                let found = launches(&graph, &y, caps).iter().any(|(_, launch)| launch.kernel.file == "winograd");
+                assert_eq!(found, wins, "{} of {channels} channels, gathers {gathers}", op.name());
+            }
+        }
+    }
 }
 
 /// Unlearning's steps, 64 clean images with 16 flagged and 16 restored, run what training's steps of the usual sizes have compiled.

@@ -30,22 +30,31 @@ fn all_caps() -> Vec<Caps> {
     for cpu in [false, true] {
         for subgroup in [4, 8, 16, 32] {
             for staging in [Staging::WorkgroupTile, Staging::WinogradTile, Staging::SubgroupShuffle, Staging::RegisterBlock] {
-                all.push(Caps { subgroup: Some(subgroup), wide: cpu, cpu, matrix: None, staging, own: None });
+                let caps = Caps { subgroup: Some(subgroup), wide: cpu, gathers: false, cpu, matrix: None, staging, own: None };
+                all.extend([caps, Caps { gathers: cpu, ..caps }]);
             }
         }
         for own in TILES.map(Some).into_iter().chain([None]) {
             for staging in [Staging::WorkgroupTile, Staging::WinogradTile] {
-                all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging, own });
+                all.push(Caps { subgroup: None, wide: false, gathers: false, cpu, matrix: None, staging, own });
             }
         }
         for staging in [Staging::WinogradTile, Staging::RegisterBlock] {
-            all.push(Caps { subgroup: None, wide: false, cpu, matrix: None, staging, own: None });
+            all.push(Caps { subgroup: None, wide: false, gathers: false, cpu, matrix: None, staging, own: None });
         }
         for side in [8, 16] {
             for lanes in [8, 16, 32, 64] {
                 for (planes, vectors) in [(1, true), (2, true), (1, false)] {
                     let matrix = Some(Matrix { side, lanes, planes, vectors, ..Matrix::default() });
-                    all.push(Caps { subgroup: None, wide: false, cpu, matrix, staging: Staging::CooperativeMatrix, own: None });
+                    all.push(Caps {
+                        subgroup: None,
+                        wide: false,
+                        gathers: false,
+                        cpu,
+                        matrix,
+                        staging: Staging::CooperativeMatrix,
+                        own: None,
+                    });
                 }
             }
         }
@@ -53,7 +62,15 @@ fn all_caps() -> Vec<Caps> {
     for own in MATRIX_TILES.map(Some) {
         for memory in [32, 48].map(|kib| kib << 10) {
             let matrix = Some(Matrix { memory, ..Matrix::default() });
-            all.push(Caps { subgroup: None, wide: false, cpu: false, matrix, staging: Staging::CooperativeMatrix, own });
+            all.push(Caps {
+                subgroup: None,
+                wide: false,
+                gathers: false,
+                cpu: false,
+                matrix,
+                staging: Staging::CooperativeMatrix,
+                own,
+            });
         }
     }
     all

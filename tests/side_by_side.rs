@@ -141,7 +141,8 @@ fn a_row_of_gradients_fits_the_smallest_binding_there_is() {
         let [w, v] = ["w", "v"].map(|name| graph.variable(&format!("{name}{i}"), shape.clone()));
         graph.apply_arc(op.clone(), &[w, grad, v]).unwrap();
     }
-    let caps = Caps { subgroup: None, wide: false, cpu: false, matrix: None, staging: Staging::RegisterBlock, own: None };
+    let staging = Staging::RegisterBlock;
+    let caps = Caps { subgroup: None, wide: false, gathers: false, cpu: false, matrix: None, staging, own: None };
     let footprint = Footprint::of(&graph, &[], caps);
     assert_eq!((footprint.largest.1, footprint.bytes), (2 * BYTES, 4 * BYTES));
 }

@@ -62,6 +62,15 @@ fn matrix(adapter: &wgpu::Adapter, planes: u32) -> Option<Matrix> {
     [16, 8].into_iter().find(has).map(|side| Matrix { side, lanes, memory, vectors, planes })
 }
 
+/// The Mesa from which on lavapipe gathers: 26.2.6 does, 25.0.7 and 22.3.6 do not.
+const GATHERS: u32 = 26;
+
+/// Mesa's major version in what a driver says of itself, `Mesa 26.2.6-1 (LLVM 22.1.8)`.
+fn mesa(driver_info: &str) -> Option<u32> {
+    let version = driver_info.split_once("Mesa ")?.1;
+    version.split('.').next()?.parse().ok()
+}
+
 /// An open device. Clones share it.
 #[derive(Clone)]
 pub struct Gpu {
@@ -211,6 +220,7 @@ impl Gpu {
         let subgroup = usable.then_some(info.subgroup_min_size);
         let cpu = info.device_type == wgpu::DeviceType::Cpu;
         let wide = cpu && features.contains(wgpu::Features::SHADER_INT64);
+        let gathers = cpu && mesa(&info.driver_info).is_some_and(|version| version >= GATHERS);
         let suggested = match info.device_type {
             wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu => Staging::WorkgroupTile,
             // A CPU has no workgroup memory but its caches: measured on lavapipe (see docs/performance.md).
@@ -229,7 +239,8 @@ impl Gpu {
                 "staging cooperative-matrix multiplies in f16: add --precision mixed or split, where there is that flag".into(),
             );
         }
-        Ok(Gpu { device, queue, info, limits, features, caps: Caps { subgroup, wide, cpu, matrix, staging, own: None }, fault })
+        let caps = Caps { subgroup, wide, gathers, cpu, matrix, staging, own: None };
+        Ok(Gpu { device, queue, info, limits, features, caps, fault })
     }
 
     /// Name, type, back end and driver of its adapter, as wgpu has them.
@@ -332,6 +343,12 @@ impl AdapterRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_of_mesa_is_read() {
+        let said = ["Mesa 26.2.6-1 (LLVM 22.1.8)", "Mesa 22.3.6 (LLVM 15.0.6)", "580.159.04", "", "Mesa next"];
+        assert_eq!(said.map(mesa), [Some(26), Some(22), None, None, None]);
+    }
 
     #[test]
     fn work_is_shared_out_over_devices_like_the_best_one_and_over_each_once() {

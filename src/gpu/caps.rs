@@ -131,6 +131,8 @@ pub struct Caps {
     pub subgroup: Option<u32>,
     /// Loads cost by the number and not by the bytes, so that two quads of channels in 64-bit integers go at the price of one.
     pub wide: bool,
+    /// Its CPU driver loads and stores for all lanes of a subgroup in one instruction; others do lane by lane.
+    pub gathers: bool,
     /// A CPU driver: few wide threads, so few large pieces of work are better than many small ones.
     pub cpu: bool,
     /// But with f32 throughout: what is not there cannot be chosen.

@@ -7,8 +7,9 @@ use crate::gpu::{Caps, Staging};
 use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;
 
-/// Channels from which Winograd's fewer products outweigh its transforms of the images, and tiles from which they outweigh that of
-/// the weights; and the bytes that a buffer of points may take: a binding has 128 MiB everywhere.
+/// Channels from which Winograd's fewer products outweigh its transforms of the images, where loads are gathers and elsewhere, and
+/// tiles from which they outweigh that of the weights; and the bytes that a buffer of points may take: a binding has 128 MiB everywhere.
+const CHANNELS_BY_GATHERS: usize = 16;
 const CHANNELS: usize = 32;
 const TILES: usize = 32;
 const BYTES: u64 = 128 << 20;
@@ -32,7 +33,7 @@ const FEWEST: usize = 64;
 pub(super) fn wins(e: &Extents, caps: Caps) -> bool {
     matches!(caps.staging, Staging::SubgroupShuffle | Staging::WinogradTile)
         && (e.kernel, e.stride, e.pad) == (3, 1, 1)
-        && e.ci.min(e.co) >= CHANNELS
+        && e.ci.min(e.co) >= if caps.gathers { CHANNELS_BY_GATHERS } else { CHANNELS }
         && e.ci.is_multiple_of(8)
         && e.co.is_multiple_of(8)
         && e.tiles() >= TILES
@@ -41,8 +42,14 @@ pub(super) fn wins(e: &Extents, caps: Caps) -> bool {
 
 /// Whether it is the faster way for the weight gradient.
 pub(super) fn wins_weights(e: &Extents, caps: Caps) -> bool {
-    let lanes = |c: usize| c.is_multiple_of(4 * caps.subgroup.unwrap_or(1) as usize);
-    wins(e, caps) && (caps.staging == Staging::WinogradTile || lanes(e.ci) && lanes(e.co))
+    wins(e, caps) && (caps.staging == Staging::WinogradTile || outer_lanes(e, caps).is_some())
+}
+
+/// Lanes of a subgroup along the channels of a weight gradient's products: all, or half where there are few; none where neither is filled.
+fn outer_lanes(e: &Extents, caps: Caps) -> Option<u32> {
+    let filled = |lanes: &u32| [e.ci, e.co].iter().all(|c| c.is_multiple_of(4 * *lanes as usize));
+    let subgroup = caps.subgroup?;
+    [subgroup, subgroup / 2].into_iter().find(filled)
 }
 
 /// Room for the points of a matrix: `common/points.wgsl` says why 32 more than they hold.
@@ -187,10 +194,10 @@ pub(super) fn weight_gradient(e: &Extents, caps: Caps) -> Lowered {
     if caps.staging == Staging::WinogradTile {
         return weight_gradient_on_tiles(e, caps);
     }
-    let subgroup = caps.subgroup.unwrap_or(1);
-    let (outer, own) = shuffle_weights("outer", subgroup, subgroup, e.ci, e.co);
+    let (subgroup, lanes) = (caps.subgroup.unwrap_or(1), outer_lanes(e, caps).unwrap_or(1));
+    let (outer, own) = shuffle_weights("outer", subgroup, lanes, e.ci, e.co);
     // Channels of a subgroup.
-    let [x_pack, pack] = own.map(|c| c * subgroup as usize);
+    let [x_pack, pack] = own.map(|c| c * lanes as usize);
     let strips = e.strips(caps);
     // Several strips would have to be gone through again for each block.
     let block = match strips.len() {
