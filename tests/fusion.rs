@@ -222,6 +222,44 @@ fn a_convolution_whose_weights_change_before_the_normalisation_keeps_to_the_old_
 }
 
 #[test]
+fn a_sum_with_a_convolution_or_its_gradient_is_made_in_one_pass() {
+    let kernels = common::kernels();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let (mut graph, mut variables, mut tensors) = (Graph::new(), Variables::new(), Vec::new());
+    let mut variable = |graph: &mut Graph, name: &str, dims: &[usize]| {
+        let shape = Shape::f32(dims);
+        let data = (0..shape.len()).map(|_| f64::from(rng.next_u32() as f32 / u32::MAX as f32 - 0.5)).collect();
+        let tensor = Tensor::new(shape.clone(), data);
+        let buffer = kernels.gpu().buffer(name, shape.len()).unwrap();
+        kernels.gpu().upload(&buffer, &tensor.to_bytes());
+        variables.insert(name.to_string(), buffer);
+        let value = graph.variable(name, shape);
+        tensors.push((value, tensor));
+        value
+    };
+    let [x, seed] = ["x", "seed"].map(|name| variable(&mut graph, name, &[2, 5, 7, 8]));
+    let w = [("w0", 3), ("w1", 1)].map(|(name, kernel)| variable(&mut graph, name, &[kernel, kernel, 8, 8]));
+    let y = [(w[0], 1), (w[1], 0)].map(|(w, pad)| graph.apply(Conv2d { stride: 1, pad }, &[x, w]).unwrap()[0]);
+    let sum = graph.apply(Add, &y).unwrap()[0];
+    let gx = graph.backward(&[(sum, seed)], &[x]).unwrap()[&x];
+    let mut oracle = Interpreter::new(&graph);
+    tensors.iter().for_each(|(value, tensor)| oracle.set(*value, tensor.clone()));
+    oracle.run();
+    // What is kept, whether besides a sum its convolution is wanted, too.
+    for (keep, joined) in [(vec![sum, gx], 2), (vec![sum, gx, y[0]], 1), (vec![sum], 1)] {
+        let mut plan = Plan::new(&kernels, &graph, &keep, &variables).unwrap();
+        for (value, bytes) in keep.iter().zip(plan.run_and_fetch(&keep).unwrap().wait(kernels.gpu()).unwrap()) {
+            let error = Tensor::from_bytes(graph.shape(*value).clone(), &bytes).relative_error(oracle.get(*value));
+            assert!(error < 1e-6, "{}: {error:.1e}", graph.name(*value));
+        }
+        let ran = plan.profile().unwrap().expect("the tests' adapter has timestamps");
+        let count = |what: &str| ran.iter().filter(|t| t.kernel.contains(what)).count();
+        let sums = keep.iter().filter(|v| [sum, gx].contains(v)).count();
+        assert_eq!([count("RESIDUAL=1"), count("add.add")], [joined, sums - joined], "{keep:?}");
+    }
+}
+
+#[test]
 fn evaluation_passes_once_over_each_layers_output_and_training_is_as_it_was() {
     let kernels = common::kernels();
     // Pre-activation blocks normalise a convolution's output in their middle, and sums at their beginning.

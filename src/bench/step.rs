@@ -214,7 +214,9 @@ fn memory(graph: &Graph, plan: &Plan) -> Memory {
 /// `ms`: what the step takes.
 fn floor(graph: &Graph, roof: Roof, ms: f64) -> Floor {
     let mut ops: Vec<Work> = Vec::new();
-    for node in graph.nodes() {
+    let read: BTreeSet<Value> = graph.nodes().iter().flat_map(|n| n.inputs.iter().copied()).collect();
+    let results: Vec<Value> = graph.values().filter(|v| !read.contains(v)).collect();
+    for node in graph.passes(&results) {
         let shapes = |values: &[Value]| values.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
         let (op, inputs, outputs) = (node.op.name(), shapes(&node.inputs), shapes(&node.outputs));
         let (bytes, flops) = (moved(node.op.as_ref(), &inputs, &outputs), node.op.flops(&inputs));

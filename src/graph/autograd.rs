@@ -50,7 +50,8 @@ impl Graph {
 
     fn accumulate(&mut self, grads: &mut HashMap<Value, Value>, value: Value, grad: Value) -> Result<(), GraphError> {
         let sum = match grads.get(&value) {
-            Some(earlier) => self.apply(Add, &[*earlier, grad])?[0],
+            // The later one first: what made it can add the other on its way out.
+            Some(earlier) => self.apply(Add, &[grad, *earlier])?[0],
             None => grad,
         };
         grads.insert(value, sum);

@@ -29,6 +29,12 @@ impl Graph {
         fused
     }
 
+    /// What a plan that keeps `keep` runs, in order: two nodes that it joins are one.
+    pub fn passes(&self, keep: &[Value]) -> Vec<Node> {
+        let fused = self.fused(keep);
+        fused.live_nodes(keep).into_iter().map(|index| fused.nodes[index].clone()).collect()
+    }
+
     /// How often `nodes` read each value.
     pub(super) fn readers(&self, nodes: &[usize]) -> HashMap<Value, usize> {
         let mut readers = HashMap::new();

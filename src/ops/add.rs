@@ -1,6 +1,9 @@
 //! y = a + b: where gradients meet. Shader: `shaders/add.wgsl`.
 
-use super::{Case, Fill};
+use std::any::Any;
+use std::sync::Arc;
+
+use super::{Case, Conv2d, Conv2dAdd, Conv2dInputGrad, Fill};
 use crate::graph::{
     Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
 };
@@ -36,6 +39,13 @@ impl Op for Add {
             groups: groups(owned, 64),
         }
         .into()
+    }
+
+    fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {
+        let before = before as &dyn Any;
+        let forward = || before.downcast_ref().map(|conv: &Conv2d| Arc::new(Conv2dAdd(*conv)) as Arc<dyn Op>);
+        let gradient = || before.downcast_ref().map(|conv: &Conv2dInputGrad| Arc::new(Conv2dAdd(*conv)) as Arc<dyn Op>);
+        forward().or_else(gradient)
     }
 
     fn backward(&self, _: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {

@@ -27,7 +27,7 @@ pub use augment::Augment;
 pub use batch_norm::{BatchNorm, BatchNormGrad, Passed};
 pub use batch_norm_eval::{BatchNormEval, BatchNormEvalAffineGrad, BatchNormEvalGrad};
 pub use case::{Case, CaseResult, Fill, check};
-pub use conv2d::{Conv2d, Conv2dInputGrad, Conv2dNorm, Conv2dWeightGrad, matrices_add_up};
+pub use conv2d::{Conv2d, Conv2dAdd, Conv2dInputGrad, Conv2dNorm, Conv2dWeightGrad, matrices_add_up};
 pub use extremes::Extremes;
 pub use global_avg_pool::{GlobalAvgPool, GlobalAvgPoolGrad};
 pub use linear::{Linear, LinearGrad, LinearInputGrad};
@@ -52,6 +52,8 @@ pub static OPS: &[OpEntry] = &[
     OpEntry { name: "conv2d", cases: conv2d::cases },
     OpEntry { name: "conv2d_norm", cases: conv2d::norm_cases },
     OpEntry { name: "conv2d_input_grad", cases: conv2d::input_grad_cases },
+    OpEntry { name: "conv2d_add", cases: conv2d::add_cases },
+    OpEntry { name: "conv2d_input_grad_add", cases: conv2d::input_grad_add_cases },
     OpEntry { name: "conv2d_weight_grad", cases: conv2d::weight_grad_cases },
     OpEntry { name: "batch_norm", cases: batch_norm::cases },
     OpEntry { name: "batch_norm_grad", cases: batch_norm::grad_cases },

@@ -1,6 +1,6 @@
 //! What the convolution and its gradients are tried on.
 
-use super::{Conv2d, Conv2dInputGrad, Conv2dNorm, Conv2dWeightGrad};
+use super::{Conv2d, Conv2dAdd, Conv2dInputGrad, Conv2dNorm, Conv2dWeightGrad};
 use crate::graph::GraphError;
 use crate::kernel::Kernels;
 use crate::ops::{BatchNormEval, Case, Fill, check};
@@ -69,6 +69,30 @@ fn norm_cases_with(relu: bool) -> Vec<Case> {
             .f32(&[co], Fill::Uniform { low: 0.5, high: 1.5 })
             .terms(k * k * ci);
         if residual { case.f32(&[n, oh, ow, co], Fill::NORMAL) } else { case }
+    })
+}
+
+/// With something to add.
+pub fn add_cases() -> Vec<Case> {
+    each_size(SIZES, "", |name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
+        Case::new(name, Conv2dAdd(Conv2d { stride: s as u32, pad }))
+            .f32(&[n, h, w, ci], Fill::NORMAL)
+            .f32(&[k, k, ci, co], Fill::NORMAL)
+            .f32(&[n, oh, ow, co], Fill::NORMAL)
+            .terms(k * k * ci)
+    })
+}
+
+/// With something to add, which a scaled gradient must not scale.
+pub fn input_grad_add_cases() -> Vec<Case> {
+    gradients(|sizes, kind, gy, fill| {
+        each_size(sizes, kind, |name, [n, h, w, ci, co, k, s], pad, [oh, ow]| {
+            Case::new(name, Conv2dAdd(Conv2dInputGrad { stride: s as u32, pad, input: [h, w] }))
+                .f32(&[n, oh, ow, co], gy)
+                .f32(&[k, k, ci, co], fill)
+                .f32(&[n, h, w, ci], gy)
+                .terms(k * k * co)
+        })
     })
 }
 

@@ -2,6 +2,7 @@
 //! Shaders: `conv2d_tile.wgsl`, `conv2d_shuffle.wgsl`, `conv2d_register.wgsl`, `conv2d_matrix.wgsl` (one per staging), `winograd.wgsl`,
 //! `conv2d_weights.wgsl`, `reduce.wgsl`.
 
+mod add;
 mod cases;
 mod matrix;
 mod norm;
@@ -10,8 +11,9 @@ mod sum;
 mod tile;
 mod winograd;
 
+pub use add::Conv2dAdd;
 pub use cases::matrices_add_up;
-pub(super) use cases::{cases, input_grad_cases, norm_cases, weight_grad_cases};
+pub(super) use cases::{add_cases, cases, input_grad_add_cases, input_grad_cases, norm_cases, weight_grad_cases};
 pub use norm::Conv2dNorm;
 
 use sum::{sum_slices, summed};
@@ -34,7 +36,7 @@ pub struct Conv2d {
 }
 
 /// The gradient with respect to x, of height and width `input`: gy [N, H', W', CO], w -> gx [N, H, W, CI].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Conv2dInputGrad {
     /// The forward pass's.
     pub stride: u32,
@@ -194,10 +196,14 @@ fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels: usize) -
 }
 
 /// The subgroup-shuffle kernel `entry` of a weight gradient, and the channels of x and gy that its lanes own. Those with much to do a pixel
-/// take one at a time: a loop that outgrows the instruction cache is slower.
+/// take fewer at a time: a loop that outgrows the instruction cache is slower, and that of `outer` has no edges to look after.
 fn shuffle_weights(entry: &'static str, subgroup: u32, lanes: u32, ci: usize, co: usize) -> (KernelId, [usize; 2]) {
     let own = [ci, co].map(|c| owned(subgroup, c));
-    let step = if own == [8, 8] { 1 } else { 2 };
+    let step = match (entry, own) {
+        ("outer", [4, 4]) => 4,
+        ("weight_gradient", [8, 8]) => 1,
+        _ => 2,
+    };
     let consts = [("SG", subgroup), ("CL", lanes), ("XW", own[0]), ("YW", own[1]), ("STEP", step)];
     (KernelId::new("conv2d_shuffle", entry).with(&consts), own.map(|c| c as usize))
 }

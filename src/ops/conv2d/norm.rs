@@ -3,7 +3,7 @@
 
 use super::{Conv2d, matrix};
 use crate::gpu::{Caps, Staging};
-use crate::graph::{GraphError, Half, Lowered, Lowering, Op, Scalars, Shape, Slot, Tensor};
+use crate::graph::{GraphError, Half, Launch, Lowered, Lowering, Op, Scalars, Shape, Slot, Tensor};
 use crate::ops::BatchNormEval;
 
 /// y = relu?(gamma * (conv - running_mean) / sqrt(running_var + eps) + beta + residual?), conv as [`Conv2d`] has it of x and w.
@@ -20,6 +20,15 @@ pub struct Conv2dNorm {
 
 /// Inputs of the convolution.
 const OWN: usize = 2;
+
+/// The launches of a convolution that write its output, made ready to change the sums on their way out.
+pub(super) fn writing(lowered: &mut Lowered) -> impl Iterator<Item = &mut Launch> {
+    let writing = lowered.launches.iter_mut().filter(|launch| launch.bind.contains(&("y", Slot::Out(0))));
+    writing.map(|launch| {
+        matrix::changes(launch);
+        launch
+    })
+}
 
 impl Op for Conv2dNorm {
     fn name(&self) -> &'static str {
@@ -43,10 +52,8 @@ impl Op for Conv2dNorm {
         let mut lowered = self.conv.lower(&Lowering { inputs: &l.inputs[..OWN], ..*l });
         let affine = Slot::Scratch(lowered.scratch.len());
         lowered.scratch.push(Shape::f32(&[l.outputs[0].last() / 4, 2, 4]));
-        let y = ("y", Slot::Out(0));
-        for launch in lowered.launches.iter_mut().filter(|launch| launch.bind.contains(&y)) {
+        for launch in writing(&mut lowered) {
             let flags = [("RESIDUAL", self.norm.residual), ("RELU", self.norm.relu)].map(|(name, on)| (name, u32::from(on)));
-            matrix::changes(launch);
             launch.kernel.consts.push(("AFFINE", 1));
             launch.kernel.consts.extend(flags);
             launch.bind.push(("affine", affine));
