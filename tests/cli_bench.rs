@@ -93,10 +93,11 @@ fn a_step_is_timed_and_its_memory_said() {
     assert!(trained * 2 < variables && variables < trained * 5 / 2, "{trained} of {variables}");
     // 1x1 and 3x3 convolutions by their direct sum: each gradient takes what the forward pass does, the images have none.
     assert_eq!(of("conv2d", "flops"), of("conv2d_weight_grad", "flops"));
-    // Where two gradients meet, one is added as the other is made.
-    let input_grads = of("conv2d_input_grad", "flops") + of("conv2d_input_grad_add", "flops");
+    // Where two gradients meet, one may be added as the other is made.
+    let gradients = |w: &&Value| w["op"].as_str().is_some_and(|op| op.starts_with("conv2d_input_grad"));
+    let ops = floor["ops"].as_array().expect("ops");
+    let input_grads: u64 = ops.iter().filter(gradients).filter_map(|w| w["flops"].as_u64()).sum();
     assert_eq!(of("conv2d", "flops") - input_grads, 2 * 2 * 8 * 8 * 3 * 3 * 4 * 4);
-    assert!(floor["ops"].as_array().is_some_and(|ops| ops.iter().all(|w| w["op"] != "add")), "{floor}");
     assert!(found["memory"]["step"].as_u64() < found["memory"]["unshared"].as_u64(), "buffers are shared");
     // Where the adapter has no timestamps there is none.
     for share in found["breakdown"].as_array().into_iter().flatten() {

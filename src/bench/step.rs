@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::SGD;
 use super::kernels::{Roof, moved};
 use crate::data::Dataset;
-use crate::gpu::human_bytes;
+use crate::gpu::{Caps, human_bytes};
 use crate::graph::{Graph, Plan, Source, Value};
 use crate::kernel::Kernels;
 use crate::nn::ModelSpec;
@@ -161,7 +161,7 @@ impl StepTimes {
         let inference = speed(batch, || steps.predict(&mut predictor))?;
         let graph = training_graph(spec, batch, &SGD)?;
         let memory = memory(&graph, steps.step.plan());
-        let floor = floor(&graph, Roof::measure(kernels)?, training.ms);
+        let floor = floor(&graph, kernels.gpu().caps(), Roof::measure(kernels)?, training.ms);
         let breakdown = breakdown(steps.step.plan())?;
         let (adapter, network) = (kernels.gpu().describe(), spec.clone());
         Ok(StepTimes { adapter, network, batch, first_step_seconds, training, inference, memory, floor, breakdown })
@@ -212,11 +212,11 @@ fn memory(graph: &Graph, plan: &Plan) -> Memory {
 }
 
 /// `ms`: what the step takes.
-fn floor(graph: &Graph, roof: Roof, ms: f64) -> Floor {
+fn floor(graph: &Graph, caps: Caps, roof: Roof, ms: f64) -> Floor {
     let mut ops: Vec<Work> = Vec::new();
     let read: BTreeSet<Value> = graph.nodes().iter().flat_map(|n| n.inputs.iter().copied()).collect();
     let results: Vec<Value> = graph.values().filter(|v| !read.contains(v)).collect();
-    for node in graph.passes(&results) {
+    for node in graph.passes(&results, caps) {
         let shapes = |values: &[Value]| values.iter().map(|v| graph.shape(*v).clone()).collect::<Vec<_>>();
         let (op, inputs, outputs) = (node.op.name(), shapes(&node.inputs), shapes(&node.outputs));
         let (bytes, flops) = (moved(node.op.as_ref(), &inputs, &outputs), node.op.flops(&inputs));

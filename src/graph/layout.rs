@@ -217,14 +217,14 @@ pub(super) fn layout(
 /// What a plan of `graph` that keeps `keep` would run, in order, each launch with its node's number in [`Graph::nodes`]; variables are taken to
 /// lie side by side.
 pub fn launches(graph: &Graph, keep: &[Value], caps: Caps) -> Vec<(usize, Launch)> {
-    let steps = layout(&graph.fused(keep), keep, |_| caps, |_, _| true).steps;
+    let steps = layout(&graph.fused(keep, caps), keep, |_| caps, |_, _| true).steps;
     steps.into_iter().flat_map(|step| step.lowered.launches.into_iter().map(move |launch| (step.nodes[0], launch))).collect()
 }
 
 impl Footprint {
     /// What a plan of `graph` that keeps `keep` would allocate, variables laid side by side.
     pub fn of(graph: &Graph, keep: &[Value], caps: Caps) -> Footprint {
-        layout(&graph.fused(keep), keep, |_| caps, |_, _| true).footprint
+        layout(&graph.fused(keep, caps), keep, |_| caps, |_, _| true).footprint
     }
 
     /// Whether every buffer fits one binding of `gpu`.

@@ -59,9 +59,9 @@ pub trait Op: Any + Debug + Send + Sync {
     }
 
     /// The op that does `before`, whose one output is this one's input 0, and this one in one go, from `before`'s inputs and then this one's others:
-    /// what goes between them is not written. A plan takes it in place of the two. `None` where there is none.
-    fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {
-        let _ = before;
+    /// what goes between them is not written. A plan takes it in place of the two. `None` where there is none, or none that is faster.
+    fn after(&self, before: &dyn Op, caps: Caps) -> Option<Arc<dyn Op>> {
+        let _ = (before, caps);
         None
     }
 

@@ -62,7 +62,7 @@ impl Plan {
     /// on, or a driver's refusal.
     pub fn new(kernels: &Kernels, graph: &Graph, keep: &[Value], variables: &Variables) -> Result<Plan, GraphError> {
         let gpu = kernels.gpu().clone();
-        let graph = &graph.fused(keep);
+        let graph = &graph.fused(keep, gpu.caps());
         let beside = |a: Value, b: Value| {
             let [a, b] = [a, b].map(|v| variables.get(graph.name(v)));
             a.zip(b).is_some_and(|(a, b)| a.is_beside(b))

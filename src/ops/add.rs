@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::{Case, Conv2d, Conv2dAdd, Conv2dInputGrad, Fill};
+use crate::gpu::Caps;
 use crate::graph::{
     Backward, Graph, GraphError, Launch, Lowered, Lowering, Op, Param, Scalars, Shape, Slot, Tensor, Value, groups,
 };
@@ -41,11 +42,12 @@ impl Op for Add {
         .into()
     }
 
-    fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {
+    /// On CPU drivers, which was measured there: a kernel of its own would make a GPU's start longer.
+    fn after(&self, before: &dyn Op, caps: Caps) -> Option<Arc<dyn Op>> {
         let before = before as &dyn Any;
         let forward = || before.downcast_ref().map(|conv: &Conv2d| Arc::new(Conv2dAdd(*conv)) as Arc<dyn Op>);
         let gradient = || before.downcast_ref().map(|conv: &Conv2dInputGrad| Arc::new(Conv2dAdd(*conv)) as Arc<dyn Op>);
-        forward().or_else(gradient)
+        if caps.cpu { forward().or_else(gradient) } else { None }
     }
 
     fn backward(&self, _: &mut Graph, b: &Backward) -> Result<Vec<Option<Value>>, GraphError> {

@@ -72,7 +72,7 @@ impl Op for BatchNormEval {
         Some(Half::Plain)
     }
 
-    fn after(&self, before: &dyn Op) -> Option<Arc<dyn Op>> {
+    fn after(&self, before: &dyn Op, _: Caps) -> Option<Arc<dyn Op>> {
         let conv = *(before as &dyn Any).downcast_ref::<Conv2d>()?;
         Some(Arc::new(Conv2dNorm { conv, norm: *self }))
     }
