@@ -69,6 +69,20 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     assert_eq!(cells.filter(|run| fs::read_to_string(run).unwrap().contains("test undefended")).count(), 4);
     assert_eq!(fs::read_dir(place.join("whole/cells")).unwrap().count(), 8);
 
+    // What is kept of a test counts for its own network and images alone, and what is damaged does not.
+    let kept = files(&place.join("whole/victims"), ".json").into_iter().map(|name| place.join("whole/victims").join(name));
+    let kept: Vec<_> = kept.collect();
+    assert_eq!(kept.len(), 4);
+    let said = fs::read(&kept[0]).unwrap();
+    kept.iter().for_each(|file| fs::write(file, &said).unwrap());
+    fs::write(&kept[0], "{}").unwrap();
+    for cell in fs::read_dir(place.join("whole/cells")).unwrap().map(|cell| cell.unwrap().path()) {
+        ["results.json", "undefended-test.json"].iter().for_each(|file| fs::remove_file(cell.join(file)).unwrap());
+    }
+    succeed(place, &["sweep", "s.toml"]);
+    assert_eq!(table(place, "whole"), rows);
+    assert_eq!(fs::read(&kept[0]).unwrap(), said);
+
     // Killed five times, now one after the other and now two at once, when it has made some files more and at any moment after that.
     let mut rng = dau::rng::stream(u64::from(std::process::id()), "kill");
     let ways: [&[&str]; 2] = [&["sweep", "k.toml"], &["sweep", "k.toml", "--jobs", "2"]];

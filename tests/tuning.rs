@@ -57,12 +57,15 @@ fn a_file_that_is_damaged_or_of_something_else_is_refused_with_the_reason() {
     };
     assert!(with("adapter", json!("Voodoo 2")).err().unwrap().contains("was measured on Voodoo 2, and this is "));
     assert!(with("kernels", json!("0")).err().unwrap().contains("another version of the kernels, driver or precision"));
-    assert!(with("adapter", json!(1)).err().unwrap().contains("writes it anew"));
+    assert!(with("adapter", json!(1)).err().unwrap().contains("is no file of `dau tune`"));
     // A way that is not offered here: the rule holds.
     assert_eq!(
         with("chosen", json!({"one": "magic", "two": BLOCKS.name()})).ok().unwrap().all().keys().collect::<Vec<_>>(),
         ["two"]
     );
+    for nothing in [json!({}), json!({"one": "magic"})] {
+        assert!(with("chosen", nothing).err().unwrap().contains("holds no measured way"));
+    }
 }
 
 #[test]
@@ -159,6 +162,13 @@ fn a_run_obeys_what_dau_tune_kept_and_says_so() {
     let kernels = record["kernels"].as_object().unwrap();
     assert_eq!(kernels.len(), classes.len() + 1, "each class, and otherwise");
     refused(place.path(), &["bench", "--tuned", "missing.json"], &["cannot read missing.json", "`dau tune` measures"]);
+
+    assert!(fs::read_to_string(place.path().join("r/run.toml")).unwrap().contains(", tuned by t.json"));
+
+    // What somebody else has kept in a file stays.
+    fs::write(place.path().join("mine.toml"), "precious = 1").unwrap();
+    let others = [&["tune", "--out", "mine.toml"][..], &size].concat();
+    refused(place.path(), &others, &["mine.toml is no file of `dau tune`", "Choose another --out"]);
 
     // No way ends so soon: the rule holds, and it is said why.
     let hurried = dau(place.path(), &[&["tune", "--limit", "0.000001", "--out", "u.json"][..], &size].concat());

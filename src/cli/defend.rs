@@ -58,7 +58,7 @@ pub fn run(args: &DefendArgs, global: &Global) -> Result<()> {
         ("checksum of the images".into(), train.fingerprint()),
         ("checksum of the test images".into(), test.fingerprint()),
     ]);
-    let adapter = kernels.gpu().describe();
+    let adapter = kernels.describe();
     let store = store_of(&settings.out, &asked, Some(&kernels), earlier).refuse()?;
     if shown_again(&store, global)? {
         return Ok(());

@@ -57,11 +57,11 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
         given.insert("dataset".into(), spec.name.clone().into());
     }
 
+    let defaults = to_table(&Protocol::defaults(&spec))?;
     if let Some(also) = given.get_mut(ALSO) {
-        complete_also(also).map_err(|e| anyhow!("{source}: {e}"))?;
+        complete_also(also, &defaults).map_err(|e| anyhow!("{source}: {e}"))?;
     }
 
-    let defaults = to_table(&Protocol::defaults(&spec))?;
     let mut all = defaults.clone();
     all.extend(given.clone());
     let misfit = |e: toml::de::Error| misfit(&given, &defaults).unwrap_or_else(|| one_line(&e));
@@ -120,15 +120,17 @@ pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
 /// Gives each attack beside the first the settings that were not given for it.
 ///
 /// # Errors
-/// No list of attacks; what [`AttackPlan::read`] refuses, with the place in the list.
-fn complete_also(also: &mut Value) -> Result<()> {
+/// No list of attacks; what [`AttackPlan::read`] refuses, with the place in the list. `defaults`: what the settings' values look like.
+fn complete_also(also: &mut Value, defaults: &Table) -> Result<()> {
     let Value::Array(list) = also else {
         bail!("`{ALSO}` is {also}: give each further attack as a table of its own, [[{ALSO}]]")
     };
     for (number, value) in list.iter_mut().enumerate() {
         let within = |e: anyhow::Error| anyhow!("[[{ALSO}]] {}: {e}", number + 1);
         let Value::Table(given) = value else { return Err(within(anyhow!("{value} is no table of an attack's settings"))) };
-        *value = Table::try_from(AttackPlan::read(given).map_err(within)?)?.into();
+        let spelled: Table = given.iter().map(|(key, value)| (key.replace('-', "_"), value.clone())).collect();
+        let misfit = |e| misfit(&spelled, defaults).map_or(e, |why| anyhow!(why));
+        *value = Table::try_from(AttackPlan::read(given).map_err(misfit).map_err(within)?)?.into();
     }
     Ok(())
 }

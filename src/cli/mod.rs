@@ -284,9 +284,7 @@ fn host<'a>(open: &'a dyn Fn(Precision) -> Result<Kernels>, observer: &'a dyn Ob
 
 /// Says on stderr which adapter was chosen, once it is clear that there is something to do on it.
 fn announce(kernels: &Kernels) {
-    let gpu = kernels.gpu();
-    let tuned = kernels.tuning().map_or(String::new(), |tuning| format!(", tuned by {}", tuning.file().display()));
-    say!("adapter: {}, staging {}{tuned}", gpu.describe(), gpu.caps().staging.name());
+    say!("adapter: {}, staging {}", kernels.describe(), kernels.gpu().caps().staging.name());
 }
 
 /// Input that is refused before anything is done or written.

@@ -79,7 +79,7 @@ pub(super) fn begin(
 /// As [`Store::begin`].
 pub(super) fn store_of(out: &Path, asked: &Asked, kernels: Option<&Kernels>, earlier: Option<Store>) -> Result<Store> {
     let goes_on = earlier.is_some();
-    let adapter = kernels.map_or_else(|| "none".to_string(), |kernels| kernels.gpu().describe());
+    let adapter = kernels.map_or_else(|| "none".to_string(), |kernels| kernels.describe());
     let store = Store::begin(out, asked, &adapter, earlier)?;
     if goes_on {
         say_what_is_there(&store, RESULTS, "and keeps the old folder");

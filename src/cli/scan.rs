@@ -44,7 +44,7 @@ pub fn run(args: &ScanArgs, global: &Global) -> Result<()> {
     let ScanInputs { device, settings, splits, mut asked, earlier } = inputs(args, global).refuse()?;
     let Splits { train, remarks, .. } = splits;
     asked.given.insert("checksum of the images".into(), train.fingerprint());
-    let adapter = device.as_ref().map_or_else(|| "none".to_string(), |(kernels, _)| kernels.gpu().describe());
+    let adapter = device.as_ref().map_or_else(|| "none".to_string(), |(kernels, _)| kernels.describe());
     let store = store_of(&settings.out, &asked, device.as_ref().map(|(kernels, _)| kernels), earlier).refuse()?;
     if shown_again(&store, global)? {
         return Ok(());

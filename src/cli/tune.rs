@@ -18,7 +18,7 @@ use super::progress::Progress;
 use super::{Global, Refuse, announce, print, print_json, tuning_file};
 use crate::bench::{Tried, Ways};
 use crate::gpu::{Candidate, Precision};
-use crate::kernel::Tuning;
+use crate::kernel::{Tuning, TuningError};
 use crate::nn::ModelSpec;
 use crate::report::columns;
 use crate::train::{Observer, TrainError, check_batch};
@@ -87,13 +87,20 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<()> {
         Some(file) => file.clone(),
         None => tuning_file(gpu)?,
     };
-    let tuning = Tuning::read(&file, gpu).unwrap_or_else(|e| {
-        if file.exists() {
-            say!("{e}");
+    let tuning = match Tuning::read(&file, gpu) {
+        Ok(tuning) => tuning,
+        // Whoever named it may want to keep it.
+        Err(e @ (TuningError::Damaged { .. } | TuningError::Adapter { .. })) if args.out.is_some() => {
+            return Err(anyhow!("{e}. Choose another --out")).refuse();
         }
-        Tuning::none(&file, gpu)
-    });
-    let written = |e: std::io::Error| anyhow!("cannot write {}: {e}; choose another --out", file.display());
+        Err(e) => {
+            if file.exists() {
+                say!("{e}");
+            }
+            Tuning::none(&file, gpu)
+        }
+    };
+    let written = |e: std::io::Error| anyhow!("cannot write {}: {e}; give --out a file that can be written", file.display());
     // What cannot be written is to be known before the work is done.
     tuning.add(BTreeMap::new()).map_err(written).refuse()?;
 

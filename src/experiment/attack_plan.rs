@@ -53,7 +53,9 @@ impl AttackPlan {
         }
         let mut plan: AttackPlan = table.try_into().map_err(|e: toml::de::Error| anyhow!("{}", one_line(&e.message())))?;
         plan.attack = entry.name.into();
-        plan.options = entry.complete(&plan.options)?;
+        plan.options = entry.complete(&plan.options).map_err(|e| {
+            anyhow!("{e}. Each attack also takes target, target_mode, poison_rate and draw; all else is the whole run's")
+        })?;
         plan.check()?;
         Ok(plan)
     }

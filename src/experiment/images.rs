@@ -1,11 +1,11 @@
 //! The images of an experiment: poisoned here, or by whoever made a folder of them.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use image::RgbImage;
 
 use super::attack_plan::seed_of;
 use super::surrogate::surrogate;
-use super::{Host, POISON, PoisonedFolder, Protocol, SURROGATE, Store};
+use super::{AttackPlan, Host, POISON, PoisonedFolder, Protocol, SURROGATE, Store};
 use crate::attacks::{Aim, Attack, Blueprint, Help, PoisonOptions, Poisoned, TriggeredTest, contact_sheet, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Remarks, Spec};
 use crate::train::Network;
@@ -54,7 +54,8 @@ impl Images {
             reserved
         });
         let plans = protocol.attacks();
-        let aims = plans.iter().map(|plan| plan.aim(&clean.train.classes)).collect::<Result<Vec<Aim>>>()?;
+        let aim = |plan: &AttackPlan| plan.aim(&clean.train.classes).map_err(|e| anyhow!("{}: {e}", plan.attack));
+        let aims = plans.iter().map(aim).collect::<Result<Vec<Aim>>>()?;
         let numbered = plans.iter().zip(&aims).enumerate();
         let options: Vec<PoisonOptions> = numbered.map(|(k, (plan, aim))| plan.poison_options(aim, seed_of(seed, k))).collect();
         PoisonOptions::check(&options, &clean.train)?;

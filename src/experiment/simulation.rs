@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use image::ImageFormat;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use super::evaluate::{Count, ModelMetrics, TriggeredClasses, confusion, der, mod
 use super::{
     Asked, AttackFigures, AttackPlan, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host,
     INSPECTION, Images, Inspection, POISON, PREVIEW, PoisonFacts, Protocol, RESULTS, Record, SCHEMA, SEVERAL, SPLIT, SURROGATE,
-    SplitFigures, Store, Subtask, UNDEFENDED_TEST, open_for, parse_split, seconds, split_csv,
+    SplitFigures, Store, StoreError, Subtask, UNDEFENDED_TEST, open_for, parse_split, seconds, split_csv,
 };
 use crate::attacks::{Aim, Poisoned, Role, TargetMode};
 use crate::data::{Dataset, Spec};
@@ -189,7 +189,7 @@ impl Simulation {
             implanted: None,
             der: der(&before.metrics, &after.metrics).map(|der| 100.0 * der),
             seconds: seconds(&store.read_run()?.1.stages),
-            adapter: self.kernels.gpu().describe(),
+            adapter: self.kernels.describe(),
             kernels: self.kernels.choices(),
             seed: protocol.seed,
             warnings: Vec::new(),
@@ -289,21 +289,36 @@ impl Simulation {
         self.images.aims.iter().filter(|aim| aim.mode.has_target()).map(|aim| aim.target).collect()
     }
 
-    /// What the network before the defense says of the test images, unless `store` holds it: no defense changes that.
+    /// What the network before the defense says of the test images, unless `store` holds it: no defense changes that. What is of another network
+    /// or of other images does not count.
     fn undefended_test(&self, store: &Store, experiment: &Experiment, network: &Network) -> Result<Tested> {
-        if store.has(UNDEFENDED_TEST) {
-            let tested: Tested = store.read_json(UNDEFENDED_TEST)?;
-            let folder = &self.images.folder;
-            let images = [Some(folder.test.len()), folder.triggered.as_ref().map(|triggered| triggered.data.len())];
-            let said = [Some(tested.clean.len()), tested.triggered.as_ref().map(Vec::len)];
-            let classes = folder.test.classes.len() as u32;
-            let known = tested.clean.iter().chain(tested.triggered.iter().flatten()).all(|class| *class < classes);
-            ensure!(said == images && known, "{} is of other test images: remove it", store.path(UNDEFENDED_TEST).display());
+        let of = self.test_of(store)?;
+        let kept = if store.has(UNDEFENDED_TEST) { store.read_json(UNDEFENDED_TEST).ok() } else { None };
+        if let Some(tested) = kept.filter(|tested: &Tested| tested.of == of && self.fits(tested)) {
             return Ok(tested);
         }
-        let tested = self.tested(experiment, network, "test undefended")?;
+        let tested = Tested { of, ..self.tested(experiment, network, "test undefended")? };
         store.write_json(UNDEFENDED_TEST, &tested)?;
         Ok(tested)
+    }
+
+    /// Checksums of the backdoored network and of the test images.
+    fn test_of(&self, store: &Store) -> Result<String> {
+        let path = store.path(BACKDOORED);
+        let network = std::fs::read(&path).map_err(|source| StoreError::Read { path, source })?;
+        let folder = &self.images.folder;
+        let images = std::iter::once(&folder.test).chain(folder.triggered.as_ref().map(|triggered| &triggered.data));
+        let images: Vec<String> = images.map(Dataset::fingerprint).collect();
+        Ok(format!("{:08x}-{}", crc32fast::hash(&network), images.join("-")))
+    }
+
+    /// Whether it says a class of each test image.
+    fn fits(&self, tested: &Tested) -> bool {
+        let folder = &self.images.folder;
+        let images = [Some(folder.test.len()), folder.triggered.as_ref().map(|triggered| triggered.data.len())];
+        let classes = folder.test.classes.len() as u32;
+        let mut said = tested.clean.iter().chain(tested.triggered.iter().flatten());
+        [Some(tested.clean.len()), tested.triggered.as_ref().map(Vec::len)] == images && said.all(|class| *class < classes)
     }
 
     /// What one network says of the test images.
@@ -311,7 +326,7 @@ impl Simulation {
         let said = |images, part| anyhow::Ok(experiment.predict(network, images, &[], &format!("{stage} {part}/2"))?.class);
         let clean = said(&self.images.folder.test, 1)?;
         let triggered = self.images.folder.triggered.as_ref().map(|triggered| said(&triggered.data, 2)).transpose()?;
-        Ok(Tested { clean, triggered })
+        Ok(Tested { of: String::new(), clean, triggered })
     }
 
     /// The figures of one network.
@@ -337,6 +352,8 @@ impl Simulation {
 /// What one network takes the test images for.
 #[derive(Serialize, Deserialize)]
 struct Tested {
+    /// Of which network and images: [`Simulation::test_of`]; empty where nobody keeps it.
+    of: String,
     /// The classes of the clean ones.
     clean: Vec<u32>,
     /// Of the triggered ones, where there are any.

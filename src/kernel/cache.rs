@@ -55,6 +55,12 @@ impl Kernels {
         self.tuning.as_deref()
     }
 
+    /// The adapter, and by which file its convolutions are tuned, if they are: for a record.
+    pub fn describe(&self) -> String {
+        let tuned = self.tuning().map_or(String::new(), |tuning| format!(", tuned by {}", tuning.file().display()));
+        format!("{}{tuned}", self.gpu.describe())
+    }
+
     /// How convolutions run, for a record: by class where it was measured, and `otherwise`.
     pub fn choices(&self) -> BTreeMap<String, String> {
         let measured = self.tuning().map(Tuning::all).unwrap_or_default();

@@ -35,8 +35,10 @@ struct Kept {
 pub enum TuningError {
     #[error("cannot read {}: {source}; `dau tune` measures and writes such a file", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {why}; `dau tune` writes it anew", path.display())]
+    #[error("{} is no file of `dau tune`, or a damaged one: {why}", path.display())]
     Damaged { path: PathBuf, why: String },
+    #[error("{} holds no measured way that this start could take: `dau tune` again", path.display())]
+    Empty { path: PathBuf },
     #[error("{} was measured on {theirs}, and this is {ours}: choose that adapter, or `dau tune` this one", path.display())]
     Adapter { path: PathBuf, theirs: String, ours: String },
     #[error("{} was measured with another version of the kernels, driver or precision: `dau tune` again", path.display())]
@@ -65,7 +67,7 @@ impl Tuning {
     /// What `file` holds for this adapter. A way that this start does not offer (`--limits default`) is left out: the rule holds there.
     ///
     /// # Errors
-    /// A file that cannot be read, or is of another adapter, driver, precision or version.
+    /// A file that cannot be read, is of another adapter, driver, precision or version, or holds nothing.
     pub fn read(file: &Path, gpu: &Gpu) -> Result<Tuning, TuningError> {
         let path = || file.to_path_buf();
         let text = std::fs::read_to_string(file).map_err(|source| TuningError::Read { path: path(), source })?;
@@ -79,7 +81,11 @@ impl Tuning {
         }
         let offered = gpu.caps().candidates();
         let found = |(class, name): (String, String)| Some((class, *offered.iter().find(|c| c.name() == name)?));
-        Ok(Tuning { chosen: Mutex::new(kept.chosen.into_iter().filter_map(found).collect()), ..none })
+        let chosen: BTreeMap<String, Candidate> = kept.chosen.into_iter().filter_map(found).collect();
+        if chosen.is_empty() {
+            return Err(TuningError::Empty { path: path() });
+        }
+        Ok(Tuning { chosen: Mutex::new(chosen), ..none })
     }
 
     /// The fastest way for a class, if it was measured.

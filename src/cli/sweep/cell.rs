@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::super::Global;
 use super::super::lost::is_loss;
@@ -18,7 +18,7 @@ use crate::experiment::{BACKDOORED, Protocol, Record, StoreError, UNDEFENDED_TES
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
-use crate::train::{EpochRecord, Observer, TrainError};
+use crate::train::{EpochRecord, Network, Observer, TrainError};
 
 /// Does those of the `chosen` cells that have not ended; those that failed, and why.
 ///
@@ -43,6 +43,10 @@ pub fn one_by_one(
     say!("{total} of {} cells are left", chosen.len());
     let (mut failed, mut waiting) = (BTreeMap::new(), false);
     while let Some(job) = left.pop_front() {
+        // Another process may have done it meanwhile.
+        if matches!(job.state(), State::Ended(_)) {
+            continue;
+        }
         let which = format!("{} of {total}: {}", total - left.len(), job.cell);
         job.keep(None)?;
         match one(job, args.force, &open, &watch) {
@@ -90,6 +94,7 @@ fn one(job: &Job, force: bool, open: &dyn Fn(Precision) -> Result<Kernels>, obse
     if !store.has(BACKDOORED) {
         let _held = held(&job.victim, observer)?;
         if job.victim.is_file() {
+            Network::load(&experiment.kernels, &job.victim).context("remove it, and it is trained anew")?;
             store.write(BACKDOORED, &fs::read(&job.victim)?)?;
         } else {
             experiment.victim(&store, observer)?;
@@ -102,8 +107,11 @@ fn one(job: &Job, force: bool, open: &dyn Fn(Precision) -> Result<Kernels>, obse
         store.write(UNDEFENDED_TEST, &fs::read(&tested)?)?;
     }
     let record = stages(&experiment, &store, observer)?;
-    if !tested.is_file() && store.has(UNDEFENDED_TEST) {
-        write_atomic(&tested, &fs::read(store.path(UNDEFENDED_TEST))?)?;
+    if store.has(UNDEFENDED_TEST) {
+        let of_this = fs::read(store.path(UNDEFENDED_TEST))?;
+        if fs::read(&tested).ok().is_none_or(|kept| kept != of_this) {
+            write_atomic(&tested, &of_this)?;
+        }
     }
     Ok(record)
 }
