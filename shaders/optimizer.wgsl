@@ -5,9 +5,11 @@
 //         param -= lr / bias1 m / (sqrt(v / bias2) + eps),  bias_i = 1 - beta_i^step
 //   accumulate: m = keep_m m + grad;  keep_m is 0 for the first part of a batch, 1 for the others
 //
-// All buffers have one shape, [n] of vec4, an invocation each. State starts at zero, and so is what lies between and behind
+// All buffers have one shape, [n] of loads of QUADS vec4, an invocation each. State starts at zero, and so is what lies between and behind
 // parameters in all of them: zero it stays.
 //: include index
+const QUADS = 1u;
+//: include load{QUADS}
 const NESTEROV = 0u;
 
 struct Params {
@@ -25,10 +27,10 @@ struct Params {
     bias2: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> grad: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> param: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> m: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> v: array<vec4f>;
+@group(0) @binding(1) var<storage, read> grad: array<Load>;
+@group(0) @binding(2) var<storage, read_write> param: array<Load>;
+@group(0) @binding(3) var<storage, read_write> m: array<Load>;
+@group(0) @binding(4) var<storage, read_write> v: array<Load>;
 
 struct State { param: vec4f, m: vec4f, v: vec4f }
 
@@ -55,9 +57,22 @@ fn sgd(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bui
     if i >= p.n {
         return;
     }
-    let s = sgd_step(State(param[i], m[i], vec4f()), grad[i]);
-    param[i] = s.param;
-    m[i] = s.m;
+    let by = grad[i];
+    let own = param[i];
+    let own_m = m[i];
+//: for q in 0..QUADS
+    let s{q} = sgd_step(State(quad{q}(own), quad{q}(own_m), vec4f()), quad{q}(by));
+//: end
+    param[i] = load(
+//: for q in 0..QUADS
+        s{q}.param,
+//: end
+    );
+    m[i] = load(
+//: for q in 0..QUADS
+        s{q}.m,
+//: end
+    );
 }
 
 @compute @workgroup_size(64)
@@ -66,10 +81,28 @@ fn adam(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3u, @bu
     if i >= p.n {
         return;
     }
-    let s = adam_step(State(param[i], m[i], v[i]), grad[i]);
-    param[i] = s.param;
-    m[i] = s.m;
-    v[i] = s.v;
+    let by = grad[i];
+    let own = param[i];
+    let own_m = m[i];
+    let own_v = v[i];
+//: for q in 0..QUADS
+    let s{q} = adam_step(State(quad{q}(own), quad{q}(own_m), quad{q}(own_v)), quad{q}(by));
+//: end
+    param[i] = load(
+//: for q in 0..QUADS
+        s{q}.param,
+//: end
+    );
+    m[i] = load(
+//: for q in 0..QUADS
+        s{q}.m,
+//: end
+    );
+    v[i] = load(
+//: for q in 0..QUADS
+        s{q}.v,
+//: end
+    );
 }
 
 @compute @workgroup_size(64)
@@ -79,5 +112,11 @@ fn accumulate(@builtin(workgroup_id) g: vec3u, @builtin(num_workgroups) ng: vec3
         return;
     }
     // What lies there before the first part need not be a number.
-    m[i] = select(grad[i], m[i] + grad[i], p.keep_m > 0.0);
+    let by = grad[i];
+    let own = m[i];
+    m[i] = load(
+//: for q in 0..QUADS
+        select(quad{q}(by), quad{q}(own) + quad{q}(by), p.keep_m > 0.0),
+//: end
+    );
 }

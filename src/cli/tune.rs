@@ -81,25 +81,23 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<()> {
     if let Some(before) = args.worker {
         return work(&ways, before);
     }
-    announce(&kernels);
     let gpu = kernels.gpu();
     let file = match &args.out {
         Some(file) => file.clone(),
         None => tuning_file(gpu)?,
     };
-    let tuning = match Tuning::read(&file, gpu) {
-        Ok(tuning) => tuning,
-        // Whoever named it may want to keep it.
-        Err(e @ (TuningError::Damaged { .. } | TuningError::Adapter { .. })) if args.out.is_some() => {
-            return Err(anyhow!("{e}. Choose another --out")).refuse();
+    let kept = Tuning::read(&file, gpu);
+    // Whoever named it may want to keep it.
+    if let (Err(e @ (TuningError::Damaged { .. } | TuningError::Adapter { .. })), true) = (&kept, args.out.is_some()) {
+        return Err(anyhow!("{e}. Choose another --out")).refuse();
+    }
+    announce(&kernels);
+    let tuning = kept.unwrap_or_else(|e| {
+        if file.exists() {
+            say!("{e}");
         }
-        Err(e) => {
-            if file.exists() {
-                say!("{e}");
-            }
-            Tuning::none(&file, gpu)
-        }
-    };
+        Tuning::none(&file, gpu)
+    });
     let written = |e: std::io::Error| anyhow!("cannot write {}: {e}; give --out a file that can be written", file.display());
     // What cannot be written is to be known before the work is done.
     tuning.add(BTreeMap::new()).map_err(written).refuse()?;

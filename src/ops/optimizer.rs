@@ -44,15 +44,20 @@ fn check(op: &'static str, inputs: &[Shape], names: &str, count: usize) -> Resul
     Err(GraphError::Shape { op, why: format!("takes {names} of one shape, got {}", got.join(", ")) })
 }
 
-fn launch(entry: &'static str, bind: &[Bind], shape: &Shape, params: &[(&'static str, Param)]) -> Launch {
-    let quads = shape.len().div_ceil(4);
+fn launch(entry: &'static str, bind: &[Bind], l: &Lowering, params: &[(&'static str, Param)]) -> Launch {
+    let quads = l.inputs[0].len().div_ceil(4);
+    let each = l.caps.load_quads(quads);
+    let n = quads / each;
     Launch {
-        kernel: KernelId::new("optimizer", entry),
+        kernel: KernelId::new("optimizer", entry).with(&[("QUADS", each as u32)]),
         bind: bind.to_vec(),
-        params: [&[("n", Param::U32(quads as u32)), ("lr", Param::Scalar("lr"))], params].concat(),
-        groups: groups(quads, 64),
+        params: [&[("n", Param::U32(n as u32))], params].concat(),
+        groups: groups(n, 64),
     }
 }
+
+/// By how much.
+const LR: (&str, Param) = ("lr", Param::Scalar("lr"));
 
 impl Op for Sgd {
     fn name(&self) -> &'static str {
@@ -73,9 +78,9 @@ impl Op for Sgd {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let unused = ["add_m", "keep_v", "add_v", "eps", "bias1", "bias2"].map(|name| (name, Param::F32(0.0)));
-        let own = [("weight_decay", Param::F32(self.weight_decay)), ("keep_m", Param::F32(self.momentum))];
+        let own = [LR, ("weight_decay", Param::F32(self.weight_decay)), ("keep_m", Param::F32(self.momentum))];
         let bind = [("param", Slot::In(0)), ("grad", Slot::In(1)), ("m", Slot::In(2))];
-        let mut launch = launch("sgd", &bind, &l.inputs[0], &[&own[..], &unused].concat());
+        let mut launch = launch("sgd", &bind, l, &[&own[..], &unused].concat());
         launch.kernel = launch.kernel.with(&[("NESTEROV", u32::from(self.nesterov))]);
         launch.into()
     }
@@ -111,15 +116,9 @@ impl Op for Accumulate {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let unused = ["lr", "weight_decay", "add_m", "keep_v", "add_v", "eps", "bias1", "bias2"];
-        let quads = l.inputs[0].len().div_ceil(4);
-        let own = [("n", Param::U32(quads as u32)), ("keep_m", Param::Scalar("keep"))];
-        Launch {
-            kernel: KernelId::new("optimizer", "accumulate"),
-            bind: vec![("m", Slot::In(0)), ("grad", Slot::In(1))],
-            params: own.into_iter().chain(unused.map(|name| (name, Param::F32(0.0)))).collect(),
-            groups: groups(quads, 64),
-        }
-        .into()
+        let unused = unused.map(|name| (name, Param::F32(0.0)));
+        let bind = [("m", Slot::In(0)), ("grad", Slot::In(1))];
+        launch("accumulate", &bind, l, &[&[("keep_m", Param::Scalar("keep"))][..], &unused].concat()).into()
     }
 
     fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
@@ -148,6 +147,7 @@ impl Op for Adam {
 
     fn lower(&self, l: &Lowering) -> Lowered {
         let params = [
+            LR,
             ("weight_decay", Param::F32(self.weight_decay)),
             ("keep_m", Param::F32(self.beta1)),
             ("add_m", Param::F32(1.0 - self.beta1)),
@@ -158,7 +158,7 @@ impl Op for Adam {
             ("bias2", Param::Scalar("bias2")),
         ];
         let bind = [("param", Slot::In(0)), ("grad", Slot::In(1)), ("m", Slot::In(2)), ("v", Slot::In(3))];
-        launch("adam", &bind, &l.inputs[0], &params).into()
+        launch("adam", &bind, l, &params).into()
     }
 
     fn oracle(&self, inputs: &[&Tensor], scalars: &Scalars) -> Vec<Tensor> {
@@ -175,8 +175,8 @@ impl Op for Adam {
     }
 }
 
-/// One of whole vec4, two whose last is part padding.
-const SIZES: [&[usize]; 3] = [&[3, 3, 20, 12], &[43], &[257, 3]];
+/// One of whole vec4, three whose last is part padding, two of the four in pairs of vec4.
+const SIZES: [&[usize]; 4] = [&[3, 3, 20, 12], &[43], &[257, 3], &[2, 31]];
 
 pub(super) fn sgd_cases() -> Vec<Case> {
     let mut cases = Vec::new();
