@@ -6,6 +6,7 @@ mod add;
 mod cases;
 mod matrix;
 mod norm;
+mod shuffle;
 mod strip;
 mod sum;
 mod tile;
@@ -16,6 +17,7 @@ pub use cases::matrices_add_up;
 pub(super) use cases::{add_cases, cases, input_grad_add_cases, input_grad_cases, norm_cases, weight_grad_cases};
 pub use norm::Conv2dNorm;
 
+use shuffle::{lanes, owned, shuffle, shuffle_weights};
 use sum::{sum_slices, summed};
 use tile::Tile;
 
@@ -159,14 +161,8 @@ impl Extents {
     }
 }
 
-/// Pixels an invocation (register-block) or group of lanes (subgroup-shuffle) accumulates.
+/// Pixels an invocation of register-block accumulates.
 const REGISTER_PIXELS: usize = 8;
-const SHUFFLE_PIXELS: usize = 32;
-
-/// Lanes along channels: the whole subgroup, or fewer where there are fewer loads of them.
-fn lanes(subgroup: u32, loads: usize) -> u32 {
-    (loads.next_power_of_two() as u32).min(subgroup)
-}
 
 /// Workgroups below which a GPU would idle: smaller tiles are better, though each multiply-add then takes more loads.
 const FEW_GROUPS: usize = 256;
@@ -179,34 +175,6 @@ const TILE_PIXELS: usize = 64;
 const CACHE: usize = 384 << 10;
 /// Slices of a weight gradient for the cache's sake: memory does not grow with the batch.
 const MOST_SLICES: usize = 64;
-
-/// Channels that a lane of the subgroup-shuffle kernels owns: 8 where that leaves no lane without.
-fn owned(subgroup: u32, channels: usize) -> u32 {
-    if channels.is_multiple_of(8 * subgroup as usize) { 8 } else { 4 }
-}
-
-/// The subgroup-shuffle kernel `entry` for `pixels` x `channels` outputs, and its grid.
-fn shuffle(entry: &'static str, subgroup: u32, pixels: usize, channels: usize) -> (KernelId, [u32; 2]) {
-    let own = owned(subgroup, channels);
-    let cl = lanes(subgroup, channels / own as usize);
-    let consts = [("SG", subgroup), ("CL", cl), ("MT", SHUFFLE_PIXELS as u32), ("YW", own)];
-    let block = 4 * SHUFFLE_PIXELS * (subgroup / cl) as usize;
-    let grid = [pixels.div_ceil(block) as u32, channels.div_ceil((own * cl) as usize) as u32];
-    (KernelId::new("conv2d_shuffle", entry).with(&consts), grid)
-}
-
-/// The subgroup-shuffle kernel `entry` of a weight gradient, and the channels of x and gy that its lanes own. Those with much to do a pixel
-/// take fewer at a time: a loop that outgrows the instruction cache is slower, and that of `outer` has no edges to look after.
-fn shuffle_weights(entry: &'static str, subgroup: u32, lanes: u32, ci: usize, co: usize) -> (KernelId, [usize; 2]) {
-    let own = [ci, co].map(|c| owned(subgroup, c));
-    let step = match (entry, own) {
-        ("outer", [4, 4]) => 4,
-        ("weight_gradient", [8, 8]) => 1,
-        _ => 2,
-    };
-    let consts = [("SG", subgroup), ("CL", lanes), ("XW", own[0]), ("YW", own[1]), ("STEP", step)];
-    (KernelId::new("conv2d_shuffle", entry).with(&consts), own.map(|c| c as usize))
-}
 
 /// `gather`: y from inputs x and w, or gx from gy and w, `back`: then the weights are taken flipped and transposed. `from` and `to` are
 /// (height, width, channels) of what is read and written, `map` is [mul, div, off].

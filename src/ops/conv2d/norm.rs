@@ -22,12 +22,11 @@ pub struct Conv2dNorm {
 const OWN: usize = 2;
 
 /// The launches of a convolution that write its output, made ready to change the sums on their way out.
-pub(super) fn writing(lowered: &mut Lowered) -> impl Iterator<Item = &mut Launch> {
-    let writing = lowered.launches.iter_mut().filter(|launch| launch.bind.contains(&("y", Slot::Out(0))));
-    writing.map(|launch| {
-        matrix::changes(launch);
-        launch
-    })
+pub(super) fn writing(lowered: &mut Lowered) -> Vec<&mut Launch> {
+    let y = ("y", Slot::Out(0));
+    let mut writing: Vec<&mut Launch> = lowered.launches.iter_mut().filter(|launch| launch.bind.contains(&y)).collect();
+    writing.iter_mut().for_each(|launch| matrix::changes(launch));
+    writing
 }
 
 impl Op for Conv2dNorm {

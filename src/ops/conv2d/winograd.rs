@@ -1,8 +1,9 @@
 //! Launches of a 3x3 convolution and its gradients by Winograd's F(4x4, 3x3) (Lavin and Gray 2016). Shader:
 //! `shaders/winograd.wgsl`; its products: the staging's, `shaders/conv2d_shuffle.wgsl` or `shaders/products_tile.wgsl`.
 
+use super::shuffle::{shuffle, shuffle_weights};
 use super::tile::Tile;
-use super::{Extents, flip, shuffle, shuffle_weights, sum_slices};
+use super::{Extents, flip, sum_slices};
 use crate::gpu::{Caps, Staging};
 use crate::graph::{Bind, Launch, Lowered, Param, Shape, Slot, groups};
 use crate::kernel::KernelId;
