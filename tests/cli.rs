@@ -295,6 +295,7 @@ fn a_run_leaves_its_folder_and_its_figures() {
         "results.json",
         "run.toml",
         "split.csv",
+        "undefended-test.json",
     ];
     assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     let read = |file: &str| fs::read_to_string(folder.join(file)).expect(file);

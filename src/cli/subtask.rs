@@ -60,8 +60,11 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     protocol.out = out.clone();
     let experiment = prepare(protocol, Some(&store), &open, &progress).refuse()?;
     if force {
-        let files =
-            if args.subtask == Subtask::Unlearning { &[DEFENDED, SCRATCH, RESULTS][..] } else { &[RESULTS, UNDEFENDED_TEST] };
+        let files = if args.subtask == Subtask::Unlearning {
+            &[DEFENDED, SCRATCH, RESULTS, UNDEFENDED_TEST][..]
+        } else {
+            &[RESULTS, UNDEFENDED_TEST]
+        };
         store.undo(files, args.subtask)?;
     }
     if args.subtask == Subtask::Unlearning {
