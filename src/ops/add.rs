@@ -42,7 +42,7 @@ impl Op for Add {
         .into()
     }
 
-    /// On CPU drivers, which was measured there: a kernel of its own would make a GPU's start longer.
+    /// On CPU drivers, where it was measured: on a GPU kernels of its own would make the start longer.
     fn after(&self, before: &dyn Op, caps: Caps) -> Option<Arc<dyn Op>> {
         let before = before as &dyn Any;
         let forward = || before.downcast_ref().map(|conv: &Conv2d| Arc::new(Conv2dAdd(*conv)) as Arc<dyn Op>);

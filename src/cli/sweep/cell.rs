@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 
 use super::super::Global;
 use super::super::lost::is_loss;
@@ -94,7 +94,8 @@ fn one(job: &Job, force: bool, open: &dyn Fn(Precision) -> Result<Kernels>, obse
     if !store.has(BACKDOORED) {
         let _held = held(&job.victim, observer)?;
         if job.victim.is_file() {
-            Network::load(&experiment.kernels, &job.victim).context("remove it, and it is trained anew")?;
+            Network::load(&experiment.kernels, &job.victim)
+                .map_err(|e| anyhow!("{e}; the cells share this network: remove it, and it is trained anew"))?;
             store.write(BACKDOORED, &fs::read(&job.victim)?)?;
         } else {
             experiment.victim(&store, observer)?;
