@@ -2,7 +2,7 @@
 //! checks and defaults follow.
 
 use serde::{Deserialize, Serialize, Serializer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// An option of an attack or a defense. Several may share a name if they mean the same kind of value by it.
@@ -118,7 +118,7 @@ impl OptionSpec {
             Kind::Flag { .. } => "true or false".into(),
             Kind::Number { words, .. } => words.into(),
             Kind::Word { among, .. } => among.join(" or "),
-            Kind::Classes { .. } => "labels of classes, 5,7 for two".into(),
+            Kind::Classes { .. } => "labels of classes, each once, 5,7 for two".into(),
         }
     }
 
@@ -127,7 +127,9 @@ impl OptionSpec {
             (Kind::Flag { .. }, OptionValue::Flag(_)) => true,
             (Kind::Number { allowed, .. }, OptionValue::Number(x)) => allowed(*x),
             (Kind::Word { among, .. }, OptionValue::Word(word)) => among.contains(&word.as_str()),
-            (Kind::Classes { .. }, OptionValue::Classes(labels)) => !labels.is_empty(),
+            (Kind::Classes { .. }, OptionValue::Classes(labels)) => {
+                !labels.is_empty() && labels.iter().collect::<BTreeSet<_>>().len() == labels.len()
+            }
             _ => false,
         }
     }

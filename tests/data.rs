@@ -238,7 +238,11 @@ fn one_bad_file_among_5000_is_named_and_can_be_left_out() {
     assert!(message.contains("train/b/0777.ppm") && message.contains("--skip-unreadable"), "{message}");
     write(dir.join("train/a/1249.ppm"), "").expect("written");
     let message = refused("folder", &dir);
-    assert!(message.contains("train/a/1249.ppm") && message.ends_with("(2 of 2500 images cannot be read)"), "{message}");
+    assert!(
+        message.contains("train/a/1249.ppm")
+            && message.ends_with("(2 of 2500 images cannot be read; `dau data verify` names all)"),
+        "{message}"
+    );
 
     let opts = LoadOptions { dir: Some(dir), skip_unreadable: true, ..Default::default() };
     let Splits { train, test, remarks: Remarks { left_out, .. } } =

@@ -98,7 +98,8 @@ fn images_at_any_depth_of_a_class_are_read_and_what_is_left_out_is_said() {
     let splits = open(root.path());
     assert!(paths(root.path(), &splits).contains(&"a/more/deep/9.png".to_string()));
     assert_eq!(paths(root.path(), &splits).len(), 11);
-    let said = "left out: 4 file(s) that are no images (labels.csv, a/notes.txt, b/x.heic, ...); \
+    let said = "left out: 3 file(s) that are no images (labels.csv, a/notes.txt, a/more/one.mp4); \
+                1 image(s) in a format that is not read: convert them to PNG or JPEG (b/x.heic); \
                 1 image(s) in no class folder (stray.png)";
     assert_eq!(splits.remarks.notices, [said]);
     let found = verify(&Spec::find("folder").expect("known"), root.path()).expect("looked at");

@@ -67,6 +67,12 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     assert_eq!(files(&place.join("whole/victims"), ".safetensors").len(), 4);
     let cells = fs::read_dir(place.join("whole/cells")).unwrap().map(|cell| cell.unwrap().path().join("run.toml"));
     assert_eq!(cells.filter(|run| fs::read_to_string(run).unwrap().contains("test undefended")).count(), 4);
+    // A defense that flags no images leaves no verdict on any.
+    for cell in fs::read_dir(place.join("whole/cells")).unwrap().map(|cell| cell.unwrap().path()) {
+        let record: Value = serde_json::from_str(&fs::read_to_string(cell.join("results.json")).unwrap()).unwrap();
+        let flags = record["defense"] == "clustering";
+        assert_eq!((record["split"].is_object(), cell.join("split.csv").is_file()), (flags, flags), "{record}");
+    }
     assert_eq!(fs::read_dir(place.join("whole/cells")).unwrap().count(), 8);
 
     // What is kept of a test counts for its own network and images alone, and what is damaged does not.
@@ -127,6 +133,23 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     assert_eq!(fs::read(place.join("killed/table.md")).unwrap(), tables);
     let page = fs::read_to_string(place.join("killed/report.html")).unwrap();
     assert!(page.contains("DER, percent") && page.matches("<tr>").count() == 5, "{page}");
+    // The records alone, as they are brought from another machine, are enough.
+    for file in
+        every_file(&place.join("killed")).iter().filter(|file| Path::new(file).is_file() && !file.ends_with("results.json"))
+    {
+        fs::remove_file(file).unwrap();
+    }
+    assert!(says(&["sweep", "k.toml"]).contains("0 of 8 cells are left"));
+    assert_eq!(fs::read(place.join("killed/table.md")).unwrap(), tables);
+    // A folder that has lost more than that is to be removed.
+    let cell = fs::read_dir(place.join("killed/cells")).unwrap().next().unwrap().unwrap().path();
+    fs::rename(cell.join("results.json"), cell.join("lost.json")).unwrap();
+    let lost = dau(place, &["sweep", "k.toml"]);
+    assert!(
+        stderr(&lost).contains("holds files but no run.toml: remove this folder, and the cell begins anew"),
+        "{}",
+        stderr(&lost)
+    );
 }
 
 #[test]
@@ -298,6 +321,10 @@ mod processes {
             stderr(&refused)
         );
 
+        let there = fs::read_to_string(place.join("s.toml")).unwrap();
+        write(place, "percent.toml", &there.replacen("out = \"", "out = \"50%", 1));
+        let percent = succeed(place, &["sweep", "percent.toml", "--slurm", "--dry-run"]);
+        assert!(percent.contains("#SBATCH --output='") && percent.contains("50%%o/logs/slurm-%A_%a.log'\n"), "{percent}");
         let printed = submit(&["--slurm", "--dry-run", "--", "--gpus=2", "--comment=it's"]);
         let printed = String::from_utf8(printed.stdout).unwrap();
         assert!(!place.join("job0").exists());
@@ -356,6 +383,7 @@ fn refuses_a_sweep_that_cannot_be_before_it_begins() {
         ("epochs = 2", "json = true", "unknown key `json`; keys are the flags of `dau run --help`"),
         ("epochs = 2", "epochs = 0", "training: epochs `0` does not do"),
         ("\"Blended\"", "\"Bended\"", "unknown attack `Bended`"),
+        ("width = 4", "width = 6", "the width must be a multiple of 4, got 6; try 8"),
         ("seed = [1, 2]", "seed = 1", "vary.seed is 1: give a list"),
     ] {
         write(place, "s.toml", &SWEEP.replace("OUT", "o").replace(wrong, right));

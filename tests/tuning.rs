@@ -39,6 +39,12 @@ fn what_was_measured_is_kept_added_to_and_read_again() {
     read(&file).unwrap().add(BTreeMap::from([("two".to_string(), SMALL_TILES)])).unwrap();
     let all = BTreeMap::from([("one".to_string(), BLOCKS), ("two".to_string(), SMALL_TILES)]);
     assert_eq!(read(&file).unwrap().all(), all);
+    // What another process adds in the meantime stays, and so does what this start does not offer.
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(&SMALL_TILES.name(), "magic")).unwrap();
+    tuning.add(BTreeMap::from([("three".to_string(), WIDE_TILES)])).unwrap();
+    let kept: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(kept["chosen"], json!({"one": BLOCKS.name(), "three": WIDE_TILES.name(), "two": "magic"}));
 }
 
 #[test]

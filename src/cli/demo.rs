@@ -7,7 +7,7 @@ use super::flags::Flags;
 use super::layers::resolve;
 use super::run::{show, whole_job};
 use super::{Global, Refuse};
-use crate::experiment::{PREVIEW, Record};
+use crate::experiment::{PREVIEW, Record, SplitFigures};
 
 pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let preset = toml! { out = "runs/demo" };
@@ -15,17 +15,16 @@ pub fn run(flags: &Flags, global: &Global) -> Result<()> {
     let out = protocol.out.clone();
     let results = whole_job(protocol, flags.force, global)?;
     show(&results, &out, global)?;
-    if let (true, (Some(before), Some(after), Some(ra))) =
-        (results.warnings.is_empty(), (results.undefended.asr, results.defended.asr, results.defended.ra))
-    {
-        say!("\n{}", guidance(&results, [before, after, ra], &out.join(PREVIEW).display().to_string()));
+    let shares = (results.undefended.asr, results.defended.asr, results.defended.ra);
+    if let (true, (Some(before), Some(after), Some(ra)), Some(split)) = (results.warnings.is_empty(), shares, &results.split) {
+        say!("\n{}", guidance(&results, split, [before, after, ra], &out.join(PREVIEW).display().to_string()));
     }
     say!("\nNext: dau run --dataset CIFAR-10 --data DIR --attack BadNets; --dataset folder for your own images; dau run --help");
     Ok(())
 }
 
 /// `asr` before and after, and `ra` after the defense, percent.
-fn guidance(r: &Record, [before, after, ra]: [f64; 3], preview: &str) -> String {
+fn guidance(r: &Record, split: &SplitFigures, [before, after, ra]: [f64; 3], preview: &str) -> String {
     format!(
         "\
 What happened: {} of {} training images got a trigger and the label `{}` ({preview} shows some).
@@ -38,8 +37,8 @@ now ASR is {:.1} %, ACC {:.1} %, and {:.1} % of triggered images get their true 
         before,
         r.poison.target_name,
         r.undefended.acc,
-        r.split.flagged,
-        r.split.precision,
+        split.flagged,
+        split.precision,
         after,
         r.defended.acc,
         ra,

@@ -33,7 +33,7 @@ pub struct ImportArgs {
     /// Height and width of its images [default: 64 where the stem is 7x7, else 32]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
-    /// The checkpoint to write
+    /// The checkpoint to write, in place of a file that is there
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
 }
@@ -44,7 +44,7 @@ pub struct ExportArgs {
     /// A checkpoint as `dau run` and `dau import` write them
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The state dict to write, a safetensors file
+    /// The state dict to write, a safetensors file, in place of a file that is there
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
 }

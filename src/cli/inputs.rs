@@ -27,6 +27,7 @@ pub(super) fn note(Remarks { left_out, notices }: &Remarks, kept: usize) {
     if let Some(first) = left_out.first() {
         let of = kept + left_out.len();
         say!("left out {} of {of} images that cannot be read; the first: {}", left_out.len(), shown(first));
+        left_out.iter().skip(1).for_each(|other| log::info!("left out: {}", shown(other)));
     }
     notices.iter().for_each(|notice| say!("{notice}"));
 }

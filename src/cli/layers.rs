@@ -288,8 +288,8 @@ mod tests {
         assert_eq!(given.target_mode, TargetMode::SourceSpecific);
         assert!(toml::to_string(&given).expect("toml").contains("covers = [2, 3]\n"));
         assert_eq!(of(&["--attack", "TaCT"]).options.0["covers"].to_string(), "5,7");
-        let does = "give labels of classes, 5,7 for two";
-        for (text, is) in [("[]", "[]"), ("\"2,3\"", "\"2,3\""), ("5", "5")] {
+        let does = "give labels of classes, each once, 5,7 for two";
+        for (text, is) in [("[]", "[]"), ("[5, 7, 5]", "[5, 7, 5]"), ("\"2,3\"", "\"2,3\""), ("5", "5")] {
             let (_place, path) = config(&format!("attack = \"TaCT\"\ncovers = {text}\n"));
             assert_eq!(refusal(&["--config", &path]), format!("{path}: TaCT: covers `{is}` does not do: {does}"));
         }
@@ -297,6 +297,13 @@ mod tests {
         assert!(parsed.contains(does), "{parsed}");
         assert!(refusal(&["--attack", "TaCT", "--target-mode", "all-to-one"]).starts_with("TaCT is always source-specific"));
         assert!(refusal(&["--target-mode", "source-specific"]).starts_with("BadNets knows no source class"));
+        let no_target = "all-to-all attacks have no one target: leave out --target";
+        assert_eq!(refusal(&["--target-mode", "all-to-all", "--target", "3"]), no_target);
+        let (_place, path) = config("[[also]]\nattack = \"SIG\"\ntarget_mode = \"all-to-all\"\ntarget = \"cat\"\n");
+        assert!(refusal(&["--config", &path]).ends_with(no_target), "{}", refusal(&["--config", &path]));
+        let nothing = "CLP flags no images, so that --corrupt-split has nothing to change: leave it out";
+        assert_eq!(refusal(&["--defense", "CLP", "--corrupt-split", "0.1"]), nothing);
+        assert!(resolve(&Table::new(), &flags(&["--corrupt-split", "0.1"])).is_ok());
     }
 
     #[test]
@@ -446,6 +453,8 @@ mod tests {
             (["--epochs", "2.5"], "training: epochs `2.5` does not do"),
             (["--momentum", "1"], "training: momentum `1` does not do: give a share from 0 to below 1"),
             (["--mean", "nan"], "--mean [NaN, NaN, NaN] does not do"),
+            (["--mean", "127,0.5,0.5"], "--mean [127.0, 0.5, 0.5] does not do: pixels are 0 to 1"),
+            (["--width", "6"], "resnet18: the width must be a multiple of 4, got 6; try 8"),
             (["--std", "1,0,1"], "--std [1.0, 0.0, 1.0] does not do: give numbers above 0"),
             (["--crop-pad", "16"], "--crop-pad 16 does not do for images of 16 pixels"),
             (["--model", "vgg"], "unknown model `vgg`; known are resnet18"),

@@ -11,7 +11,7 @@ use super::layers::{Resolved, resolve};
 use super::progress::Progress;
 use super::{Global, Refuse, announce, host, print, print_json};
 use crate::defenses::Split;
-use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, REPORT, RESULTS, Record, SPLIT, Simulation, Store, parse_split};
+use crate::experiment::{Asked, IMPLANTED, POISON, Protocol, REPORT, RESULTS, Record, Simulation, Store};
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
 use crate::report::{render, run_page, sentences};
@@ -48,11 +48,11 @@ pub(super) fn tested(
     observer: &dyn Observer,
 ) -> Result<Record> {
     let shown = store.has(RESULTS) && store.has(REPORT);
+    let split = networks.0.clone();
     let record = experiment.test(store, networks, observer)?;
     if !shown {
-        let poisoned = &experiment.images.folder.poisoned;
-        let split = parse_split(&store.read(SPLIT)?, &poisoned.data.labels, &store.path(SPLIT))?;
-        let page = run_page(&record, store, &poisoned.is_poison(), &split.score, &split.flagged)?;
+        let poison = experiment.images.folder.poisoned.is_poison();
+        let page = run_page(&record, store, &poison, &split.score, &split.flagged)?;
         store.write(REPORT, page.as_bytes())?;
     }
     Ok(record)

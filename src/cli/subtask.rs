@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::run::{begin, prepare, say_what_is_there, show, tested};
 use super::{Global, Refuse};
 use crate::defenses::SCRATCH;
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, SPLIT, Store, Subtask, UNDEFENDED_TEST};
+use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, Store, Subtask, UNDEFENDED_TEST};
 
 const FLAG: &str = "--subtask";
 
@@ -52,11 +52,18 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
         return Ok(());
     }
 
-    inputs(&out, args.subtask).refuse()?;
+    inputs(&out, args.subtask, &[(RUN, Subtask::AntiLearning)]).refuse()?;
     let store = Store::open(&out).refuse()?;
     let (stored, _) = store.read_run().refuse()?;
     let mut protocol = Protocol::from_run(stored, &store.path(RUN)).refuse()?;
     agree(&resolved.given, &protocol, &out).refuse()?;
+    let left = [
+        (POISON, Subtask::AntiLearning),
+        (protocol.end_of_stage_one().refuse()?, Subtask::AntiLearning),
+        (BACKDOORED, Subtask::AntiLearning),
+        (DEFENDED, Subtask::Unlearning),
+    ];
+    inputs(&out, args.subtask, &left).refuse()?;
     protocol.out = out.clone();
     let experiment = prepare(protocol, Some(&store), &open, &progress).refuse()?;
     if force {
@@ -84,16 +91,9 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     }
 }
 
-/// Whether the parts before `part` have left their files; else says which to run first.
-fn inputs(folder: &Path, part: Subtask) -> Result<()> {
-    let needed = [
-        (RUN, Subtask::AntiLearning),
-        (POISON, Subtask::AntiLearning),
-        (SPLIT, Subtask::AntiLearning),
-        (BACKDOORED, Subtask::AntiLearning),
-        (DEFENDED, Subtask::Unlearning),
-    ];
-    match needed.iter().find(|(file, maker)| *maker < part && !folder.join(file).is_file()) {
+/// Whether the parts before `part` have left these files, each of which is named with its maker; else says which part to run first.
+fn inputs(folder: &Path, part: Subtask, left: &[(&str, Subtask)]) -> Result<()> {
+    match left.iter().find(|(file, maker)| *maker < part && !folder.join(file).is_file()) {
         Some((file, maker)) => {
             bail!(
                 "--subtask {} needs {}, which is not there; run first: {}",

@@ -45,7 +45,7 @@ pub enum DataError {
     #[error("cannot read the image {}: {why}; repair or remove it, or leave it out with --skip-unreadable", path.display())]
     Image { path: PathBuf, why: String },
 
-    #[error("{first} ({} of {of} images cannot be read)", others + 1)]
+    #[error("{first} ({} of {of} images cannot be read; `dau data verify` names all)", others + 1)]
     Unreadable { first: Box<DataError>, others: usize, of: usize },
 
     #[error("no image of class `{class}` below {} can be read: repair some or remove the class; the first: {first}", dir.display())]

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 pub(super) const EXTENSIONS: [&str; 16] =
     ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm", "pam"];
 
+/// Those of images in formats that are not read.
+const UNREAD: [&str; 11] = ["heic", "heif", "avif", "jxl", "jp2", "j2k", "svg", "psd", "dng", "cr2", "nef"];
+
 /// Files that dau writes into a folder of results or of poisoned images.
 const OURS: [&str; 3] = ["run.toml", "results.json", "poison.toml"];
 
@@ -21,6 +24,8 @@ const EXAMPLES: usize = 3;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Passed {
     NoImage,
+    /// An image, in a format that is not read.
+    Unread,
     Nothing,
     Again,
     Ours,
@@ -31,6 +36,7 @@ impl Passed {
     fn words(self) -> &'static str {
         match self {
             Passed::NoImage => "file(s) that are no images",
+            Passed::Unread => "image(s) in a format that is not read: convert them to PNG or JPEG",
             Passed::Nothing => "link(s) to nothing",
             Passed::Again => "link(s) to what is read elsewhere",
             Passed::Ours => "folder(s) that dau wrote",
@@ -97,9 +103,10 @@ impl Walk {
     }
 
     fn add(&mut self, place: Place, kind: FileType, root: &Path, seen: &mut HashSet<PathBuf>, folders: &mut VecDeque<Place>) {
-        let is_wanted = kind.is_dir() || (kind.is_file() && is_image(&place.path));
+        let is_wanted = kind.is_dir() || (kind.is_file() && has_ending(&place.path, &EXTENSIONS));
         if !is_wanted {
-            self.pass(Passed::NoImage, place.path);
+            let why = if has_ending(&place.path, &UNREAD) { Passed::Unread } else { Passed::NoImage };
+            self.pass(why, place.path);
         } else if !seen.insert(place.real.clone()) {
             self.pass(Passed::Again, place.path);
         } else if kind.is_dir() {
@@ -173,8 +180,8 @@ pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether a file's name says that it is an image.
-fn is_image(path: &Path) -> bool {
+/// Whether a file's name ends with one of these, in small or capital letters.
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+    endings.contains(&extension.as_str())
 }

@@ -91,6 +91,10 @@ impl Defense for Abl {
         if matches!(isolation_loss(options), LossKind::Flooding { .. }) { training.batch } else { 1 }
     }
 
+    fn detects(&self) -> bool {
+        true
+    }
+
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
         let data = given.train;
         let network = isolating(lab, given)?;

@@ -27,6 +27,9 @@ const LR: OptionSpec = OptionSpec {
     help: "peak learning rate on the clean images",
     kind: Kind::Number { default: 0.01, allowed: |x| x > 0.0 && x.is_finite(), words: "a number above 0" },
 };
+const PRUNED_EPOCHS: OptionSpec =
+    OptionSpec { name: "pruning_epochs", help: "epochs on the clean images after channels are off", ..EPOCHS };
+const PRUNED_LR: OptionSpec = OptionSpec { name: "pruning_lr", help: "peak learning rate after channels are off", ..LR };
 const LOST: OptionSpec = OptionSpec {
     name: "pruning_lost",
     help: "points of accuracy on the clean images that switching channels off may cost",
@@ -52,7 +55,7 @@ impl Defense for FineTuning {
 
     fn purify(&self, lab: &Lab, given: &Given, _: &Split) -> Result<Network, TrainError> {
         let clean = given.clean()?;
-        lab.trained("fine-tuned", || given.victim.duplicate(lab.kernels), clean, &config(lab, clean))
+        lab.trained("fine-tuned", || given.victim.duplicate(lab.kernels), clean, &config(lab, clean, [&EPOCHS, &LR]))
     }
 }
 
@@ -66,7 +69,7 @@ impl Defense for FinePruning {
     }
 
     fn purify_options(&self) -> &'static [OptionSpec] {
-        &[LOST]
+        &[LOST, PRUNED_EPOCHS, PRUNED_LR]
     }
 
     fn needs_clean(&self) -> bool {
@@ -90,7 +93,7 @@ impl Defense for FinePruning {
             lab.kernels,
             &network,
             clean,
-            &config(lab, clean),
+            &config(lab, clean, [&PRUNED_EPOCHS, &PRUNED_LR]),
             lab.observer,
             Some(&lab.scratch("fine-pruning.state.safetensors")?),
         )?;
@@ -103,11 +106,11 @@ impl Defense for FinePruning {
     }
 }
 
-fn config(lab: &Lab, clean: &Dataset) -> TrainConfig {
+fn config(lab: &Lab, clean: &Dataset, [epochs, lr]: [&OptionSpec; 2]) -> TrainConfig {
     TrainConfig {
         stage: "fine-tune".into(),
-        epochs: lab.options.count(&EPOCHS),
-        lr: lab.options.number(&LR),
+        epochs: lab.options.count(epochs),
+        lr: lab.options.number(lr),
         batch: equal_steps(clean.len(), lab.training.batch),
         ..lab.training.clone()
     }

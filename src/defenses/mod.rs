@@ -86,7 +86,12 @@ pub trait Defense: Sync {
         1
     }
 
-    /// Says which images are poisoned; of a defense that looks at no image, none.
+    /// Whether [`Defense::detect`] says anything: a defense that works on the network alone flags no image, and nothing is to be reported of it.
+    fn detects(&self) -> bool {
+        false
+    }
+
+    /// Says which images are poisoned; of a defense that [detects](Defense::detects) nothing, none.
     ///
     /// # Errors
     /// What stops training or prediction; a wish to stop; a disk that refuses.
@@ -196,6 +201,14 @@ mod tests {
         let message = find("Mona").err().expect("not known").to_string();
         let known: Vec<&str> = DEFENSES.iter().map(|defense| defense.name()).collect();
         assert_eq!(message, format!("unknown defense `Mona`; known are {}", known.join(", ")));
+    }
+
+    #[test]
+    fn a_defense_says_whether_it_flags_images() {
+        let named = |detects| DEFENSES.iter().filter(|d| d.detects() == detects).map(|d| d.name()).collect::<Vec<_>>();
+        assert_eq!(named(true), ["DAU", "ABL", "clustering", "FLARE", "retraining", "spectral"]);
+        let options = |defense: &&&dyn Defense| !defense.detect_options().is_empty();
+        assert_eq!(DEFENSES.iter().filter(options).filter(|defense| !defense.detects()).count(), 0);
     }
 
     #[test]

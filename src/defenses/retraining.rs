@@ -16,6 +16,10 @@ impl Defense for Retraining {
         "DAU's split with its usual options, and a network trained anew on the clean part"
     }
 
+    fn detects(&self) -> bool {
+        true
+    }
+
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
         Dau.detect(lab, given)
     }

@@ -32,6 +32,10 @@ impl Defense for SpectralSignatures {
         &[SHARE]
     }
 
+    fn detects(&self) -> bool {
+        true
+    }
+
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
         let said =
             predict(lab.kernels, given.victim, given.train, lab.training.batch, &[Wanted::Features], lab.observer, "features")?;

@@ -71,6 +71,8 @@ impl AttackPlan {
     pub(super) fn check(&self) -> Result<()> {
         self.entry()?.complete(&self.options)?;
         self.entry()?.aim(self.target_mode, 0, &self.options)?;
+        let (mode, none) = (self.target_mode, self.target == Target::Label(0) || self.target_mode.has_target());
+        ensure!(none, "{} attacks have no one target: leave out --target", mode.name());
         let rate = self.poison_rate;
         ensure!((0.0..=1.0).contains(&rate), "--poison-rate {rate} is outside 0..1: give a share of the images, .1 for 10 %");
         Ok(())

@@ -15,7 +15,11 @@ pub struct Channels(pub [f64; 3]);
 /// # Errors
 /// Numbers that do not normalise.
 pub fn normalisation(Channels(mean): Channels, Channels(std): Channels) -> Result<Normalisation> {
-    ensure!(mean.iter().all(|m| m.is_finite()), "--mean {mean:?} does not do: give numbers, 0 for no normalisation");
+    let within = mean.iter().all(|m| (0.0..=1.0).contains(m));
+    ensure!(
+        within,
+        "--mean {mean:?} does not do: pixels are 0 to 1, so give numbers from 0 to 1 (0.5 for 127.5 of 255), 0 for no normalisation"
+    );
     let above = std.iter().all(|s| s.is_finite() && *s as f32 > 0.0);
     ensure!(above, "--std {std:?} does not do: give numbers above 0, 1 for no normalisation");
     let [mean, std] = [mean, std].map(|values| values.map(|value| value as f32));

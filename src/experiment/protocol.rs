@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::channels::{Channels, normalisation};
 use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, RESERVE, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
-use super::{Asked, AttackPlan, TRAIN};
+use super::{Asked, AttackPlan, EVIDENCE, SPLIT, TRAIN};
 use crate::attacks::{ATTACKS, Draw, Target, TargetMode};
 use crate::data::{Dataset, LoadOptions, Spec};
 use crate::defenses::{self, DEFENSES, Defense, options_of};
@@ -169,10 +169,13 @@ impl Protocol {
         let known: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         ensure!(known.contains(&self.model.as_str()), "unknown model `{}`; known are {}", self.model, known.join(", "));
         self.training_options().complete("training", TRAINING_OPTIONS)?;
+        ModelSpec::new(&self.model, self.options.count(&WIDTH), 1, self.image_size).checked()?;
         let needy = self.reserve() == 0.0 && self.poisoned.is_none() && defense.needs_clean();
         ensure!(!needy, "{} needs images that are surely clean: give --reserve a share above 0", defense.name());
         self.normalisation()?;
         let corrupt = self.corrupt_split;
+        let useless = corrupt > 0.0 && !defense.detects();
+        ensure!(!useless, "{} flags no images, so that --corrupt-split has nothing to change: leave it out", defense.name());
         ensure!((0.0..=1.0).contains(&corrupt), "--corrupt-split {corrupt} is outside 0..1: give a share of the flagged images");
         let (pad, size) = (self.options.count(&CROP_PAD), self.image_size);
         ensure!(pad < size.max(1), "--crop-pad {pad} does not do for images of {size} pixels: give less than that");
@@ -271,6 +274,14 @@ impl Protocol {
     /// A name that is unknown.
     pub fn defense(&self) -> Result<&'static dyn Defense> {
         Ok(defenses::find(&self.defense)?)
+    }
+
+    /// The file that its first stage ends with: the split, where the defense makes one.
+    ///
+    /// # Errors
+    /// A defense that is unknown.
+    pub fn end_of_stage_one(&self) -> Result<&'static str> {
+        Ok(if self.defense()?.detects() { SPLIT } else { EVIDENCE })
     }
 
     /// Those of the options that are training's.

@@ -39,8 +39,8 @@ pub struct Record {
     pub undefended: Figures,
     /// The network that the defense made.
     pub defended: Figures,
-    /// The defense's verdict against the truth.
-    pub split: SplitFigures,
+    /// The defense's verdict against the truth; null of a defense that flags no images.
+    pub split: Option<SplitFigures>,
     /// Whether there was a backdoor to defend against, of several attacks each one's: undefended ASR of at least [`IMPLANTED`], untargeted the share that is wrong with the
     /// trigger of what is right without it; null without an ASR.
     pub implanted: Option<bool>,
@@ -121,8 +121,8 @@ pub struct AttackFigures {
     pub source_name: Option<String>,
     /// Number of its poisoned training images.
     pub count: usize,
-    /// Those of them that were flagged.
-    pub recall: f64,
+    /// Those of them that were flagged; null of a defense that flags no images.
+    pub recall: Option<f64>,
     /// ASR over its triggered test images, undefended and defended; null without such images.
     pub asr: [Option<f64>; 2],
     /// RA likewise.
@@ -279,7 +279,7 @@ impl Record {
             )),
             None => self.warnings.push("no triggered test images: ASR, RA and DER are not available".into()),
         }
-        if self.split.flagged == 0 {
+        if self.split.as_ref().is_some_and(|split| split.flagged == 0) {
             self.warnings.push("no training image was flagged".into());
         }
     }
@@ -332,14 +332,21 @@ mod tests {
                 target_name: "two".into(),
                 source_name: None,
                 count: 1,
-                recall: 100.0 / 3.0,
+                recall: Some(100.0 / 3.0),
                 asr: [Some(99.0), None],
                 ra: [None, Some(1e-9)],
             }],
             defense: "DAU".into(),
             undefended: figures.clone(),
             defended: figures,
-            split: SplitFigures { precision: 0.1, recall: 0.2, fpr: 1e-9, auroc: 1.0 / 3.0, flagged: 4, counts: Map::new() },
+            split: Some(SplitFigures {
+                precision: 0.1,
+                recall: 0.2,
+                fpr: 1e-9,
+                auroc: 1.0 / 3.0,
+                flagged: 4,
+                counts: Map::new(),
+            }),
             implanted: Some(false),
             der: None,
             seconds: seconds(&[StageTime { name: "train".into(), seconds: 0.125, part: Subtask::AntiLearning }]),

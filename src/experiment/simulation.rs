@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use image::ImageFormat;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::curve::Gauge;
 use super::evaluate::{Count, ModelMetrics, TriggeredClasses, confusion, der, model_metrics, split_metrics};
@@ -86,10 +87,13 @@ impl Simulation {
     /// # Errors
     /// What stops training, or a disk that refuses.
     pub fn anti_learning(&self, store: &Store, observer: &dyn Observer) -> Result<()> {
-        if store.has(SPLIT) {
+        if store.has(self.protocol.end_of_stage_one()?) {
             return Ok(());
         }
         let victim = self.victim(store, observer)?;
+        if !self.protocol.defense()?.detects() {
+            return Ok(store.write_json(EVIDENCE, &Value::Null)?);
+        }
         let detection = self.experiment(store, &self.gauge(store, Subtask::AntiLearning, observer))?.detect(&victim)?;
         store.write_json(EVIDENCE, &detection.evidence)?;
         let split = corrupted(detection.split, self.protocol.corrupt_split, self.protocol.seed);
@@ -114,7 +118,10 @@ impl Simulation {
     /// A file that is missing, damaged or of another network or data.
     pub fn stage_one(&self, store: &Store) -> Result<(Network, Split)> {
         let network = Network::load_as(&self.kernels, &store.path(BACKDOORED), &self.model)?;
-        let split = parse_split(&store.read(SPLIT)?, &self.train().labels, &store.path(SPLIT))?;
+        let split = match self.protocol.defense()?.detects() {
+            true => parse_split(&store.read(SPLIT)?, &self.train().labels, &store.path(SPLIT))?,
+            false => Split::clean(self.train().len()),
+        };
         Ok((network, split))
     }
 
@@ -166,6 +173,7 @@ impl Simulation {
             looks: triggered.map_or(Ok(Vec::new()), looks)?,
         };
         store.write_json(INSPECTION, &inspection)?;
+        let detects = self.protocol.defense()?.detects();
         let found = split_metrics(&split.flagged, &split.score, &self.poisoned().is_poison());
 
         let (protocol, train) = (&self.protocol, self.train());
@@ -181,11 +189,11 @@ impl Simulation {
                 checksum: train.fingerprint(),
             },
             poison: self.poison_facts(),
-            attacks: self.each_attack(&split, [&before, &after]),
+            attacks: self.each_attack(Some(&split).filter(|_| detects), [&before, &after]),
             defense: protocol.defense.clone(),
             undefended: Figures::from(&before.metrics),
             defended: Figures::from(&after.metrics),
-            split: SplitFigures::from(&found),
+            split: detects.then(|| SplitFigures::from(&found)),
             implanted: None,
             der: der(&before.metrics, &after.metrics).map(|der| 100.0 * der),
             seconds: seconds(&store.read_run()?.1.stages),
@@ -198,8 +206,8 @@ impl Simulation {
             config: serde_json::to_value(protocol)?,
         };
         results.judge();
-        if protocol.corrupt_split > 0.0 {
-            let (flagged, images) = (results.split.flagged, train.len());
+        if let (true, Some(split)) = (protocol.corrupt_split > 0.0, &results.split) {
+            let (flagged, images) = (split.flagged, train.len());
             let moved = swapped(protocol.corrupt_split, flagged, images - flagged);
             results.warnings.push(format!(
                 "the split was made worse for measuring: {moved} of {flagged} flagged images changed places with others; its precision, recall and \
@@ -231,11 +239,11 @@ impl Simulation {
     }
 
     /// Of several attacks what each did; of one nothing, since the other figures say it.
-    fn each_attack(&self, split: &Split, measured: [&Measured; 2]) -> Vec<AttackFigures> {
+    fn each_attack(&self, split: Option<&Split>, measured: [&Measured; 2]) -> Vec<AttackFigures> {
         let (plans, aims, poisoned) = (self.protocol.attacks(), &self.images.aims, self.poisoned());
         let of = |(number, (plan, aim)): (usize, (AttackPlan, &Aim))| {
-            let its = (0..split.flagged.len()).filter(|&i| poisoned.roles[i] == Role::Poisoned && poisoned.attack[i] == number);
-            let found = Count::of(its.map(|i| split.flagged[i]));
+            let its =
+                || (0..poisoned.roles.len()).filter(|&i| poisoned.roles[i] == Role::Poisoned && poisoned.attack[i] == number);
             let share = |which: fn(&(Count, Count)) -> Count| {
                 measured.map(|m| m.each.get(number).map(which).filter(|count| count.of > 0).map(Count::percent))
             };
@@ -244,8 +252,8 @@ impl Simulation {
                 mode: aim.mode.name().into(),
                 target_name: self.train().classes[aim.target as usize].clone(),
                 source_name: self.source(number),
-                count: found.of,
-                recall: found.percent(),
+                count: its().count(),
+                recall: split.map(|split| Count::of(its().map(|i| split.flagged[i])).percent()),
                 asr: share(|each| each.0),
                 ra: share(|each| each.1),
             }

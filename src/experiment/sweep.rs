@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{Figures, RESULTS, Record};
+use super::{Figures, RESULTS, Record, SplitFigures};
 
 /// A sweep, as its file has it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -96,8 +96,8 @@ fn named(axis: &str, value: &Value) -> Result<(String, Table)> {
         Value::Table(settings) => {
             let mut settings = settings.clone();
             let name = match settings.remove("name") {
-                Some(Value::String(name)) => name,
-                Some(other) => bail!("vary.{axis}: name = {other}: give text"),
+                Some(Value::String(name)) if !name.trim().is_empty() => name,
+                Some(other) => bail!("vary.{axis}: name = {other}: give some text"),
                 None => {
                     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), String::from);
                     settings.values().map(plain).collect::<Vec<_>>().join(" ")
@@ -178,13 +178,17 @@ fn figure(record: &Record, name: &str) -> Option<f64> {
         Some(name) => of(&record.undefended, name),
         None => match name {
             "der" => record.der,
-            // Of nothing flagged there is no precision.
-            "precision" => Some(record.split.precision).filter(|_| record.split.flagged > 0),
-            "recall" => Some(record.split.recall).filter(|_| record.split.flagged > 0),
+            "precision" => flagging(record).map(|split| split.precision),
+            "recall" => flagging(record).map(|split| split.recall),
             "seconds" => Some(defending(record)),
             _ => of(&record.defended, name),
         },
     }
+}
+
+/// The verdict of a defense that flagged something: of nothing there is no precision.
+fn flagging(record: &Record) -> Option<&SplitFigures> {
+    record.split.as_ref().filter(|split| split.flagged > 0)
 }
 
 /// What the defense took: all but training and testing. (A sum of nothing is -0, and 0 with 0 added.)
@@ -283,6 +287,8 @@ mod tests {
             let error = sweep(text).expect_err("refused").to_string();
             assert!(error.contains(expected), "{error}");
         }
+        let nameless = sweep("out = \"o\"\n[vary]\nattack = [{ name = \" \", attack = \"SIG\" }]\n").unwrap().cells();
+        assert_eq!(nameless.expect_err("refused").to_string(), "vary.attack: name = \" \": give some text");
         let twice =
             sweep("out = \"o\"\n[vary]\nattack = [\"SIG\", \"SIG\"]\n").unwrap().cells().expect_err("refused").to_string();
         assert!(twice.contains("vary.attack has `SIG` twice"), "{twice}");

@@ -1,8 +1,10 @@
 //! Which way to run them was measured fastest for which class of shapes, kept from one start to the next.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ pub struct Tuning {
     adapter: String,
     kernels: String,
     chosen: Mutex<BTreeMap<String, Candidate>>,
+    /// Whether it was said that a class was not measured.
+    told: AtomicBool,
 }
 
 /// The file's content; the adapter is for people who look into it.
@@ -61,7 +65,13 @@ impl Tuning {
 
     /// No choices yet, to be kept in `file`.
     pub fn none(file: &Path, gpu: &Gpu) -> Tuning {
-        Tuning { file: file.into(), adapter: gpu.describe(), kernels: fingerprint(gpu), chosen: Mutex::default() }
+        Tuning {
+            file: file.into(),
+            adapter: gpu.describe(),
+            kernels: fingerprint(gpu),
+            chosen: Mutex::default(),
+            told: AtomicBool::new(false),
+        }
     }
 
     /// What `file` holds for this adapter. A way that this start does not offer (`--limits default`) is left out: the rule holds there.
@@ -88,9 +98,17 @@ impl Tuning {
         Ok(Tuning { chosen: Mutex::new(chosen), ..none })
     }
 
-    /// The fastest way for a class, if it was measured.
+    /// The fastest way for a class, if it was measured; the first that was not is told of.
     pub fn chosen(&self, class: &str) -> Option<Candidate> {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(class).copied()
+        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(class).copied();
+        if chosen.is_none() && !self.told.swap(true, Ordering::Relaxed) {
+            let file = self.file.display();
+            log::warn!(
+                "{file} has no measurement of some convolutions, which go by the rule, the first: {class}. `dau tune` with the --model, --width, \
+                 --image-size and --batch of this command measures those of its training steps"
+            );
+        }
+        chosen
     }
 
     /// The fastest way by class, as far as they were measured.
@@ -98,18 +116,24 @@ impl Tuning {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds measured choices and writes the file.
+    /// Adds measured choices, and to the file as well, which another process may have added to.
     ///
     /// # Errors
     /// A disk that refuses.
     pub fn add(&self, measured: BTreeMap<String, Candidate>) -> std::io::Result<()> {
-        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        chosen.extend(measured);
-        let chosen = chosen.iter().map(|(class, candidate)| (class.clone(), candidate.name())).collect();
-        let text = serde_json::to_string_pretty(&Kept { adapter: self.adapter.clone(), kernels: self.kernels.clone(), chosen })?;
         if let Some(folder) = self.file.parent() {
             std::fs::create_dir_all(folder)?;
         }
+        // Let go of when it is dropped. Some network file systems know no locks.
+        let lock = File::options().create(true).append(true).open(self.file.with_extension("lock"))?;
+        let _ = lock.lock();
+        let (adapter, kernels) = (self.adapter.clone(), self.kernels.clone());
+        let there = std::fs::read(&self.file).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+        let there = there.filter(|kept| kept.adapter == adapter && kept.kernels == kernels);
+        let mut chosen = there.map(|kept| kept.chosen).unwrap_or_default();
+        chosen.extend(measured.iter().map(|(class, candidate)| (class.clone(), candidate.name())));
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).extend(measured);
+        let text = serde_json::to_string_pretty(&Kept { adapter, kernels, chosen })?;
         write_atomic(&self.file, text.as_bytes())
     }
 

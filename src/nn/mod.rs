@@ -128,6 +128,20 @@ impl ModelSpec {
         find(&self.name, |m| m.name == self.name)
     }
 
+    /// The entry of this name, if it can have this width.
+    ///
+    /// # Errors
+    /// An unknown name, a width that is not a multiple of 4.
+    pub fn checked(&self) -> Result<&'static ModelEntry, GraphError> {
+        let entry = self.entry()?;
+        if self.width == 0 || !(entry.unit * self.width).is_multiple_of(4) {
+            let why =
+                format!("the width must be a multiple of 4, got {}; try {}", self.width, self.width.next_multiple_of(4).max(4));
+            return Err(GraphError::Shape { op: entry.name, why });
+        }
+        Ok(entry)
+    }
+
     /// Adds the network to `graph` on images [N, H, W, 4] and returns its outputs and parameters in PyTorch's order.
     ///
     /// # Errors
@@ -143,12 +157,7 @@ impl ModelSpec {
     /// # Errors
     /// As [`ModelSpec::build`].
     pub fn build_scoped(&self, graph: &mut Graph, images: Value, train: bool, scope: &str) -> Result<Built, GraphError> {
-        let entry = self.entry()?;
-        if self.width == 0 || !(entry.unit * self.width).is_multiple_of(4) {
-            let why =
-                format!("the width must be a multiple of 4, got {}; try {}", self.width, self.width.next_multiple_of(4).max(4));
-            return Err(GraphError::Shape { op: entry.name, why });
-        }
+        let entry = self.checked()?;
         let mut builder = Builder::new(graph, train, scope);
         let outputs = (entry.build)(&mut builder, self, images)?;
         Ok(builder.finish(outputs))

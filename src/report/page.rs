@@ -49,10 +49,10 @@ pub fn run_page(record: &Record, store: &Store, poison: &[bool], score: &[f32], 
     page += &figures(record);
     let inspection: Option<Inspection> = if store.has(INSPECTION) { Some(store.read_json(INSPECTION)?) } else { None };
     page += "<h2>The training images</h2>\n<div class=\"charts\">\n";
-    if flagged.contains(&true) || score.iter().any(|s| *s > 0.0) {
-        let _ = writeln!(page, "<p>{}</p>", prose(&split(record)));
+    let _ = writeln!(page, "<p>{}</p>", prose(&flagging(record)));
+    if let Some(split) = record.split.as_ref().filter(|_| flagged.contains(&true) || score.iter().any(|s| *s > 0.0)) {
         page += &figure(&scores(poison, score, flagged)?, "");
-        page += &figure(&roc(poison, score, record.split.auroc)?, "");
+        page += &figure(&roc(poison, score, split.auroc)?, "");
     }
     if let Some(inspection) = &inspection {
         page += &networks::projection(&inspection.projection)?;
@@ -219,8 +219,10 @@ pub fn sentences(record: &Record) -> Vec<String> {
     said
 }
 
-fn split(record: &Record) -> String {
-    let split = &record.split;
+fn flagging(record: &Record) -> String {
+    let Some(split) = &record.split else {
+        return format!("{} works on the network: it does not say which images are poisoned.", record.defense);
+    };
     match split.flagged {
         0 => format!("None of {} training images was flagged; {} are poisoned.", record.dataset.train, record.poison.count),
         flagged => format!(

@@ -20,12 +20,13 @@ pub fn render(results: &Record) -> String {
     if let Some(note) = tested(&results.poison) {
         let _ = writeln!(text, "{:12}{note}", "");
     }
-    let split = &results.split;
-    let cell = |name: &str, value| share(Some(value), &split.counts[name]);
-    let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}AUROC", "", "precision", "recall", "FPR");
-    let shares = [("precision", split.precision), ("recall", split.recall), ("fpr", split.fpr)];
-    let line: String = shares.map(|(name, value)| format!("{:CELL$}", cell(name, value))).concat();
-    let _ = writeln!(text, "{:12}{line}{:.4}", "split", split.auroc);
+    if let Some(split) = &results.split {
+        let cell = |name: &str, value| share(Some(value), &split.counts[name]);
+        let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}AUROC", "", "precision", "recall", "FPR");
+        let shares = [("precision", split.precision), ("recall", split.recall), ("fpr", split.fpr)];
+        let line: String = shares.map(|(name, value)| format!("{:CELL$}", cell(name, value))).concat();
+        let _ = writeln!(text, "{:12}{line}{:.4}", "split", split.auroc);
+    }
     let der = results.der.map_or(NOT_AVAILABLE.into(), |der| format!("{der:.2}"));
     let _ = writeln!(text, "\n{:12}{der}", "DER");
     if !results.attacks.is_empty() {
@@ -70,7 +71,8 @@ pub(super) fn each_attack(attacks: &[AttackFigures]) -> Vec<Vec<String>> {
             (mode, Some(source)) => format!("{mode}, `{source}` to `{}`", a.target_name),
             (mode, None) => format!("{mode}, target `{}`", a.target_name),
         };
-        vec![a.attack.clone(), goal, a.count.to_string(), format!("{:.2} %", a.recall), change(a.asr), change(a.ra)]
+        let flagged = a.recall.map_or("-".into(), |recall| format!("{recall:.2} %"));
+        vec![a.attack.clone(), goal, a.count.to_string(), flagged, change(a.asr), change(a.ra)]
     };
     let heading = ["attack", "goal", "poisoned", "flagged", "ASR", "RA"].map(String::from).into();
     std::iter::once(heading).chain(attacks.iter().map(row)).collect()
@@ -150,7 +152,7 @@ mod tests {
             defense: "DAU".into(),
             undefended: Figures::from(&model(asr)),
             defended: Figures::from(&model(0)),
-            split: SplitFigures::from(&split),
+            split: Some(SplitFigures::from(&split)),
             implanted: None,
             der: Some(99.5),
             seconds: seconds(&[StageTime { name: "train".into(), seconds: 40.25, part: Subtask::AntiLearning }]),
@@ -186,6 +188,24 @@ seconds     train 40.2, total 40.2
     }
 
     #[test]
+    fn of_a_defense_that_flags_no_images_there_is_no_split() {
+        let mut without = results(450);
+        (without.split, without.warnings) = (None, Vec::new());
+        without.judge();
+        let text = render(&without);
+        assert!(!text.contains("precision") && !text.contains("flagged") && text.contains("\n\nDER         99.50\n"), "{text}");
+        let none = SplitMetrics {
+            precision: Count { hits: 0, of: 0 },
+            recall: Count { hits: 0, of: 130 },
+            fpr: Count { hits: 0, of: 1167 },
+            auroc: 0.5,
+        };
+        without.split = Some(SplitFigures::from(&none));
+        without.judge();
+        assert!(render(&without).contains("warning: no training image was flagged"));
+    }
+
+    #[test]
     fn an_attack_that_did_not_implant_is_said() {
         let text = render(&results(90));
         assert!(text.contains("warning: the attack did not implant: undefended ASR is 20.00 %"), "{text}");
@@ -200,7 +220,7 @@ seconds     train 40.2, total 40.2
             target_name: "zero".into(),
             source_name: None,
             count: 65,
-            recall: 20.0,
+            recall: Some(20.0),
             asr: [Some(asr), Some(0.5)],
             ra: [Some(100.0 - asr), None],
         };

@@ -14,7 +14,7 @@ use super::super::progress::{Progress, stop_with_stdin};
 use super::super::run::{begin, prepare, stages};
 use super::job::{Job, State};
 use super::{SweepArgs, in_a_line, say_time_left, say_waiting, tables};
-use crate::experiment::{BACKDOORED, Protocol, Record, StoreError, UNDEFENDED_TEST};
+use crate::experiment::{BACKDOORED, Protocol, RUN, Record, StoreError, UNDEFENDED_TEST};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
@@ -90,7 +90,13 @@ fn one(job: &Job, force: bool, open: &dyn Fn(Precision) -> Result<Kernels>, obse
             network.save(surrogate)?;
         }
     }
-    let (experiment, store) = begin(job.protocol.clone(), force, open, observer)?;
+    let lost = |error: anyhow::Error| match error.root_cause().downcast_ref() {
+        Some(StoreError::NotOurs { path }) => {
+            anyhow!("{} holds files but no {RUN}: remove this folder, and the cell begins anew", path.display())
+        }
+        _ => error,
+    };
+    let (experiment, store) = begin(job.protocol.clone(), force, open, observer).map_err(lost)?;
     if !store.has(BACKDOORED) {
         let _held = held(&job.victim, observer)?;
         if job.victim.is_file() {

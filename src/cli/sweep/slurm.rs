@@ -139,7 +139,9 @@ fn script(logs: &Path, args: &SweepArgs, global: &Global, first: usize, tasks: &
         asked += &format!("#SBATCH {}\n", words.join(" "));
     }
     let cell = if first == 0 { "$SLURM_ARRAY_TASK_ID".into() } else { format!("$((SLURM_ARRAY_TASK_ID + {first}))") };
-    let (log, tasks, command) = (quoted(&logs.join("slurm-%A_%a.log").display().to_string()), ranges(tasks), words.join(" "));
+    // Slurm takes a % for the beginning of a pattern.
+    let log = format!("{}/slurm-%A_%a.log", logs.display().to_string().replace('%', "%%"));
+    let (log, tasks, command) = (quoted(&log), ranges(tasks), words.join(" "));
     format!(
         r#"#!/bin/sh
 #SBATCH --job-name=dau-sweep

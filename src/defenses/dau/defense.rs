@@ -118,6 +118,10 @@ impl Defense for Dau {
         UnlearnConfig::of(options, training).batch()
     }
 
+    fn detects(&self) -> bool {
+        true
+    }
+
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
         let config = StageOneConfig::of(lab.options, lab.training);
         let found: Findings = lab.once(FINDINGS, || {

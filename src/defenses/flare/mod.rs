@@ -54,6 +54,10 @@ impl Defense for Flare {
         &[STABLE]
     }
 
+    fn detects(&self) -> bool {
+        true
+    }
+
     fn detect(&self, lab: &Lab, given: &Given) -> Result<Detection, TrainError> {
         let n = given.train.len();
         let layers = extremes(lab.kernels, given.victim, given.train, lab.training.batch, lab.observer, "activations")?;
