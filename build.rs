@@ -17,5 +17,8 @@ fn main() {
             println!("cargo:rerun-if-changed={path}");
         }
     }
-    println!("cargo:rerun-if-changed=build.rs");
+    // Changes that are not committed count, too.
+    for part in ["build.rs", "Cargo.toml", "src", "shaders", "datasets"] {
+        println!("cargo:rerun-if-changed={part}");
+    }
 }

@@ -205,7 +205,7 @@ impl Options {
         for (name, value) in &self.0 {
             let Some(option) = known.clone().into_iter().find(|o| o.name == name) else {
                 let names: Vec<_> = known.into_iter().map(|o| spelled(o.name)).collect();
-                let known = if names.is_empty() { "none".into() } else { names.join(", ") };
+                let known = if names.is_empty() { "it has none".into() } else { format!("it takes {}", names.join(", ")) };
                 return Err(OptionError::Unknown { owner, option: spelled(name), known });
             };
             if !option.allows(value) {
@@ -235,7 +235,7 @@ fn spelled(name: &str) -> String {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum OptionError {
-    #[error("{owner} has no option `{option}`; it takes {known}")]
+    #[error("{owner} has no option `{option}`; {known}")]
     Unknown { owner: &'static str, option: String, known: String },
 
     #[error("{owner}: {option} `{value}` does not do: give {allowed}")]

@@ -208,7 +208,7 @@ fn unreadable_images_are_left_out_on_demand_and_counted() {
     refused(place.path(), &args, &["cannot read the image d/dog/broken.png", "leave it out with --skip-unreadable"]);
     let output = dau(place.path(), &[&args[..], &["--skip-unreadable"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
-    let said = "left out 1 of 21 images that cannot be read; the first: cannot read the image d/dog/broken.png";
+    let said = "left out 1 of 21 images that cannot be read; the first: cannot read the image d/dog/broken.png: ";
     assert!(stderr(&output).contains(said), "{}", stderr(&output));
     let run = ["run", "--dataset", "folder", "--data", "d", "--skip-unreadable", "--json"];
     let results: Value = serde_json::from_str(&succeed(place.path(), &[&run[..], &TINY].concat())).expect("json");

@@ -67,6 +67,10 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     assert_eq!(files(&place.join("whole/victims"), ".safetensors").len(), 4);
     let cells = fs::read_dir(place.join("whole/cells")).unwrap().map(|cell| cell.unwrap().path().join("run.toml"));
     assert_eq!(cells.filter(|run| fs::read_to_string(run).unwrap().contains("test undefended")).count(), 4);
+    let cells = fs::read_dir(place.join("whole/cells")).unwrap().map(|cell| cell.unwrap().path().join("run.toml"));
+    let again = cells.filter(|run| fs::read_to_string(run).unwrap().contains("test defended"));
+    let again: Vec<_> = again.map(|run| run.display().to_string()).collect();
+    assert!(!again.is_empty() && again.iter().all(|run| run.contains("clustering")), "what is left as it was: {again:?}");
     // A defense that flags no images leaves no verdict on any.
     for cell in fs::read_dir(place.join("whole/cells")).unwrap().map(|cell| cell.unwrap().path()) {
         let record: Value = serde_json::from_str(&fs::read_to_string(cell.join("results.json")).unwrap()).unwrap();
@@ -141,6 +145,12 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     }
     assert!(says(&["sweep", "k.toml"]).contains("0 of 8 cells are left"));
     assert_eq!(fs::read(place.join("killed/table.md")).unwrap(), tables);
+    // A record that is cut off is made again, where the networks are there.
+    let cell = fs::read_dir(place.join("whole/cells")).unwrap().next().unwrap().unwrap().path();
+    fs::write(cell.join("results.json"), "{ \"schema\": 2, ").unwrap();
+    assert_eq!(succeed(place, &["sweep", "s.toml", "--list"]).matches(" damaged ").count(), 1);
+    succeed(place, &["sweep", "s.toml"]);
+    assert_eq!(table(place, "whole"), rows);
     // A folder that has lost more than that is to be removed.
     let cell = fs::read_dir(place.join("killed/cells")).unwrap().next().unwrap().unwrap().path();
     fs::rename(cell.join("results.json"), cell.join("lost.json")).unwrap();
@@ -181,6 +191,15 @@ fn a_cell_that_fails_is_listed_and_ends_nothing() {
     let found: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert!(found["failed"]["attack no, defense none, seed 1"].as_str().unwrap().starts_with("poison rate 0.9"), "{found}");
     assert_eq!((&found["cells"], &found["ended"]), (&Value::from(3), &Value::from(2)));
+    assert_eq!(table(place, "o"), rows);
+
+    // Between two cells nobody else is at work.
+    for cell in fs::read_dir(place.join("o/cells")).unwrap().map(|cell| cell.unwrap().path()) {
+        let _ = fs::remove_file(cell.join("results.json"));
+    }
+    let one = dau(place, &["sweep", "s.toml", "--jobs", "1"]);
+    assert!(stderr(&one).contains("3 of 3 cells are left, 1 at once"), "{}", stderr(&one));
+    assert!(!stderr(&one).contains("other processes"), "{}", stderr(&one));
     assert_eq!(table(place, "o"), rows);
 }
 
@@ -382,6 +401,8 @@ fn refuses_a_sweep_that_cannot_be_before_it_begins() {
         ("epochs = 2", "epoch = 2", "unknown key `epoch`; the nearest known one is `epochs`"),
         ("epochs = 2", "json = true", "unknown key `json`; keys are the flags of `dau run --help`"),
         ("epochs = 2", "epochs = 0", "training: epochs `0` does not do"),
+        ("epochs = 2", "target = 1.5", "s.toml: attack Blended, defense none, seed 1: its settings: `target` is 1.5"),
+        ("limit-per-class = 20", "limit-per-class = 0", "--limit-per-class 0 leaves no training image"),
         ("\"Blended\"", "\"Bended\"", "unknown attack `Bended`"),
         ("width = 4", "width = 6", "the width must be a multiple of 4, got 6; try 8"),
         ("seed = [1, 2]", "seed = 1", "vary.seed is 1: give a list"),

@@ -154,7 +154,7 @@ fn a_plan_compiles_each_kernel_once_and_says_how_far_it_is() {
 #[test]
 fn a_run_obeys_what_dau_tune_kept_and_says_so() {
     let place = place();
-    let size = ["--width", "4", "--batch", "2", "--image-size", "8", "--op", "weight_grad"];
+    let size = ["--width", "4", "--batch", "32", "--image-size", "16", "--op", "weight_grad"];
     let found = succeed(place.path(), &[&["tune", "--json", "--out", "t.json"][..], &size].concat());
     let found: Value = serde_json::from_str(&found).expect("json");
     let classes = found["classes"].as_array().unwrap();
@@ -170,16 +170,31 @@ fn a_run_obeys_what_dau_tune_kept_and_says_so() {
     refused(place.path(), &["bench", "--tuned", "missing.json"], &["cannot read missing.json", "`dau tune` measures"]);
 
     assert!(fs::read_to_string(place.path().join("r/run.toml")).unwrap().contains(", tuned by t.json"));
+    // Shown again it says where that was, and what was measured of other sizes is no part of what ran.
+    let again = dau(place.path(), &[&["run", "--out", "r"][..], &TINY].concat());
+    assert!(
+        stderr(&again).contains("what follows was found then on ") && stderr(&again).contains(", tuned by t.json. --force"),
+        "{}",
+        stderr(&again)
+    );
+    let wider = TINY.map(|word| if word == "4" { "8" } else { word });
+    let larger = dau(place.path(), &[&["run", "--json", "--tuned", "t.json", "--out", "l"][..], &wider].concat());
+    let record: Value = serde_json::from_slice(&larger.stdout).expect("json");
+    assert_eq!(record["kernels"].as_object().unwrap().keys().collect::<Vec<_>>(), ["otherwise"], "{record}");
+    assert!(record["warnings"].to_string().contains("t.json has no measurement of this network's convolutions"), "{record}");
 
     // What somebody else has kept in a file stays.
     fs::write(place.path().join("mine.toml"), "precious = 1").unwrap();
     let others = [&["tune", "--out", "mine.toml"][..], &size].concat();
     refused(place.path(), &others, &["mine.toml is no file of `dau tune`", "Choose another --out"]);
 
-    // No way ends so soon: the rule holds, and it is said why.
+    // No way ends so soon: it is said why, and nothing is kept.
     let hurried = dau(place.path(), &[&["tune", "--limit", "0.000001", "--out", "u.json"][..], &size].concat());
-    assert!(hurried.status.success() && stderr(&hurried).contains("longer than 0.000001 s"), "{}", stderr(&hurried));
-    assert!(fs::read_to_string(place.path().join("u.json")).unwrap().contains("\"chosen\": {}"));
+    assert_eq!(hurried.status.code(), Some(1), "{}", stderr(&hurried));
+    for part in ["longer than 0.000001 s", "error: no way was measured: each failed or took longer than --limit 0.000001"] {
+        assert!(stderr(&hurried).contains(part), "{}", stderr(&hurried));
+    }
+    assert!(!place.path().join("u.json").exists());
 }
 
 /// Rows and channels that an invocation of the launched tile owns; `None` where there is no tile.

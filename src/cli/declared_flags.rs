@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::LazyLock;
 
 use clap::error::Result as Parsed;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
 
 use crate::attacks::ATTACKS;
+use crate::data::Spec;
 use crate::defenses::dau::Dau;
 use crate::defenses::{DEFENSES, Defense};
 use crate::experiment::TRAINING_OPTIONS;
@@ -147,11 +149,20 @@ fn by_name<D: Declared>() -> Vec<(&'static str, Vec<(&'static str, &'static Opti
     found
 }
 
+/// An option's default, and the data sets that have another.
+fn defaults(option: &OptionSpec) -> String {
+    static SPECS: LazyLock<Vec<Spec>> =
+        LazyLock::new(|| Spec::names().into_iter().filter_map(|name| Spec::find(name).ok()).collect());
+    let usual = option.default();
+    let own = |spec: &Spec| Some(format!("{} of {}", spec.options.0.get(option.name).filter(|own| **own != usual)?, spec.name));
+    std::iter::once(usual.to_string()).chain(SPECS.iter().filter_map(own)).collect::<Vec<_>>().join(", ")
+}
+
 impl<D: Declared> Args for DeclaredFlags<D> {
     fn augment_args(command: Command) -> Command {
         by_name::<D>().into_iter().fold(command, |command, (name, owners)| {
             let help = |(owner, option): &(&str, &OptionSpec)| {
-                let text = format!("{} [default: {}]", option.help, option.default());
+                let text = format!("{} [default: {}]", option.help, defaults(option));
                 let (first, rest) = text.split_at(1);
                 if *owner == D::PLAIN { first.to_uppercase() + rest } else { format!("{owner}: {text}") }
             };
@@ -183,5 +194,19 @@ impl<D: Declared> FromArgMatches for DeclaredFlags<D> {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Parsed<()> {
         self.options.0.extend(DeclaredFlags::<D>::from_arg_matches(matches)?.options.0);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `datasets/digits.toml` and `datasets/folder.toml` have them.
+    #[test]
+    fn a_default_is_said_with_the_data_sets_that_have_another() {
+        let help = DeclaredFlags::<TrainingOptions>::augment_args(Command::new("test")).render_long_help().to_string();
+        assert!(help.contains("[default: 64, 16 of digits]"), "{help}");
+        assert!(help.contains("[default: 0.03, 0.02 of digits, 0.01 of folder]"), "{help}");
+        assert!(help.contains("[default: 0.9]"), "{help}");
     }
 }

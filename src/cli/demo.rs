@@ -38,7 +38,7 @@ now ASR is {:.1} %, ACC {:.1} %, and {:.1} % of triggered images get their true 
         r.poison.target_name,
         r.undefended.acc,
         split.flagged,
-        split.precision,
+        split.precision.unwrap_or_default(),
         after,
         r.defended.acc,
         ra,

@@ -29,9 +29,17 @@ pub struct Resolved {
 /// # Errors
 /// A file that cannot be read, an unknown key or name, a value of the wrong type or out of range.
 pub fn resolve(preset: &Table, flags: &Flags) -> Result<Resolved> {
+    resolve_from(preset, flags, "the command line")
+}
+
+/// The same; `source` is where settings come from that no file has.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_from(preset: &Table, flags: &Flags, source: &str) -> Result<Resolved> {
     let mut given = preset.clone();
     let file = flags.config.as_ref().map(|path| path.display().to_string());
-    let mut source = "the command line".to_string();
+    let mut source = source.to_string();
     if let Some(path) = &flags.config {
         source = path.display().to_string();
         let mut config = read_config(path)?;

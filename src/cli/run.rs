@@ -91,7 +91,8 @@ pub(super) fn store_of(out: &Path, asked: &Asked, kernels: Option<&Kernels>, ear
 pub(super) fn say_what_is_there(store: &Store, last: &str, and: &str) {
     let folder = store.root().display();
     if store.has(last) {
-        say!("{folder} holds this run, ended: what follows was found then. --force runs it again {and}");
+        let by = store.read_run().map_or(String::new(), |(_, run)| format!(" on {}", run.adapter));
+        say!("{folder} holds this run, ended: what follows was found then{by}. --force runs it again {and}");
     } else {
         say!("{folder} holds this run, not ended: it goes on");
     }
@@ -111,6 +112,9 @@ pub(super) fn prepare(
     let images = &experiment.images;
     note(&images.remarks, images.folder.poisoned.data.len() + images.folder.test.len());
     announce(&experiment.kernels);
+    if let Some(reserved) = &images.reserved {
+        say!("set aside as surely clean: {} images", reserved.len());
+    }
     images.aims.iter().for_each(|aim| announce_target(aim, &images.folder.test.classes));
     Ok(experiment)
 }
@@ -127,6 +131,7 @@ pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
         print(&render(results))?;
     }
     let but = match (results.implanted, results.undefended.asr) {
+        (Some(false), Some(asr)) if !results.attacks.is_empty() && asr < IMPLANTED => ", but the attacks did not implant".into(),
         (Some(false), _) if !results.attacks.is_empty() => ", but not every attack implanted".into(),
         (Some(false), Some(asr)) if asr >= IMPLANTED => {
             ", but the attack did not implant: the network errs as well without the trigger".into()

@@ -14,7 +14,9 @@ use super::progress::Progress;
 use super::run::{begin, prepare, say_what_is_there, show, tested};
 use super::{Global, Refuse};
 use crate::defenses::SCRATCH;
-use crate::experiment::{BACKDOORED, DEFENDED, POISON, Protocol, RESULTS, RUN, Store, Subtask, UNDEFENDED_TEST};
+use crate::experiment::{
+    BACKDOORED, DEFENDED, INSPECTION, POISON, Protocol, REPORT, RESULTS, RUN, Store, Subtask, UNDEFENDED_TEST,
+};
 
 const FLAG: &str = "--subtask";
 
@@ -68,15 +70,15 @@ pub fn run(args: &SubtaskArgs, global: &Global) -> Result<()> {
     let experiment = prepare(protocol, Some(&store), &open, &progress).refuse()?;
     if force {
         let files = if args.subtask == Subtask::Unlearning {
-            &[DEFENDED, SCRATCH, RESULTS, UNDEFENDED_TEST][..]
+            &[DEFENDED, SCRATCH, RESULTS, UNDEFENDED_TEST, INSPECTION, REPORT][..]
         } else {
-            &[RESULTS, UNDEFENDED_TEST]
+            &[RESULTS, UNDEFENDED_TEST, INSPECTION, REPORT]
         };
         store.undo(files, args.subtask)?;
     }
     if args.subtask == Subtask::Unlearning {
         if store.has(DEFENDED) {
-            say_what_is_there(&store, DEFENDED, "in its place");
+            say!("{} holds what this part made: --force makes it again in its place", out.display());
         }
         let input = experiment.stage_one(&store).refuse()?;
         experiment.unlearning(&store, input, &progress)?;

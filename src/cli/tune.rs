@@ -106,7 +106,15 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<()> {
     let found = try_all(&ways, &words, limit, |class, fastest| {
         tuning.add(BTreeMap::from([(class.to_string(), fastest)])).map_err(written)
     })?;
-    show(&ways, &found, &file, global.json)
+    show(&ways, &found, &file, global.json)?;
+    if found.iter().all(|tried| fastest(tried).is_none()) {
+        // Nothing is kept that holds nothing.
+        if tuning.all().is_empty() {
+            std::fs::remove_file(&file).map_err(written)?;
+        }
+        bail!("no way was measured: each failed or took longer than --limit {}", args.limit);
+    }
+    print(&if global.json { String::new() } else { format!("kept in {}\n", file.display()) })
 }
 
 /// What each way of each class gave, by class and candidate. `keep` is told the fastest of each class.
@@ -188,7 +196,7 @@ fn show(ways: &Ways, found: &[Vec<Tried>], file: &std::path::Path, as_json: bool
             }
         }
     }
-    print(&format!("kept in {}\n", file.display()))
+    Ok(())
 }
 
 /// The command line of a process that tries ways for another.

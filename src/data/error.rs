@@ -84,3 +84,13 @@ pub enum DataError {
     #[error("{} holds one image, too few to set some aside for testing: add one, or give train/ and test/ folders", path.display())]
     TooFewToSplit { path: PathBuf },
 }
+
+impl DataError {
+    /// What is wrong, without what to do about it where that has been done.
+    pub(super) fn left_out(&self) -> String {
+        match self {
+            DataError::Image { path, why } => format!("cannot read the image {}: {why}", path.display()),
+            other => other.to_string(),
+        }
+    }
+}

@@ -124,7 +124,7 @@ impl Listing {
                 let first = first.map_or(String::new(), |(_, error)| error.to_string());
                 return Err(DataError::NothingReadable { class: kept.classes[class].clone(), dir: self.root, first });
             }
-            remarks.left_out.extend(errors.map(|error| error.to_string()));
+            remarks.left_out.extend(errors.map(|error| error.left_out()));
             data = kept;
         }
         // Unless all came from there, those that can be read are worth keeping.

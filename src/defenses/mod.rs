@@ -22,6 +22,7 @@ mod spectral;
 mod split;
 
 pub use lab::{Lab, SCRATCH};
+pub use none::Nothing;
 pub(crate) use principal::projections;
 pub use split::Split;
 

@@ -34,6 +34,8 @@ pub struct ModelMetrics {
     pub ra: Option<Count>,
     /// Accuracy on the clean images of the target class alone, of several attacks of all their targets; none where every class is one.
     pub t: Option<Count>,
+    /// Clean test images of no target class that are taken for a target; none where every class is one.
+    pub mistaken: Option<Count>,
 }
 
 /// What a model says of triggered images, `[N]` each.
@@ -81,11 +83,13 @@ pub fn model_metrics(
     targets: &[u32],
 ) -> ModelMetrics {
     let clean = || clean_class.iter().zip(clean_labels);
+    let others = || clean().filter(|(_, l)| !targets.contains(l));
     ModelMetrics {
         acc: Count::of(clean().map(|(c, l)| c == l)),
         asr: triggered.map(|t| t.asr()),
         ra: triggered.map(|t| t.ra()),
         t: (!targets.is_empty()).then(|| Count::of(clean().filter(|(_, l)| targets.contains(l)).map(|(c, l)| c == l))),
+        mistaken: (!targets.is_empty()).then(|| Count::of(others().map(|(c, _)| targets.contains(c)))),
     }
 }
 
@@ -145,6 +149,7 @@ mod tests {
         assert_eq!(m.asr, Some(Count { hits: 2, of: 4 }));
         assert_eq!(m.ra, Some(Count { hits: 1, of: 4 }));
         assert_eq!(m.t, Some(Count { hits: 1, of: 1 }));
+        assert_eq!(m.mistaken, Some(Count { hits: 1, of: 3 }), "the last one");
     }
 
     #[test]
@@ -196,6 +201,7 @@ mod tests {
             asr: Some(Count { hits: asr, of: 100 }),
             ra: Some(Count { hits: 0, of: 100 }),
             t: Some(Count { hits: 0, of: 10 }),
+            mistaken: None,
         };
         assert_relative_eq!(der(&m(90, 100), &m(88, 2)).expect("both have an ASR"), (0.98 - 0.02 + 1.0) / 2.0);
         assert_relative_eq!(der(&m(90, 50), &m(95, 60)).expect("both have an ASR"), 0.5);

@@ -13,7 +13,7 @@ use super::channels::{Channels, normalisation};
 use super::training::{BATCH, CROP_PAD, EPOCHS, FLIP, LR, MOMENTUM, RESERVE, TRAINING_OPTIONS, WEIGHT_DECAY, WIDTH};
 use super::{Asked, AttackPlan, EVIDENCE, SPLIT, TRAIN};
 use crate::attacks::{ATTACKS, Draw, Target, TargetMode};
-use crate::data::{Dataset, LoadOptions, Spec};
+use crate::data::{DataError, Dataset, LoadOptions, Spec};
 use crate::defenses::{self, DEFENSES, Defense, options_of};
 use crate::gpu::Precision;
 use crate::nn::{MODELS, ModelSpec};
@@ -173,6 +173,7 @@ impl Protocol {
         let needy = self.reserve() == 0.0 && self.poisoned.is_none() && defense.needs_clean();
         ensure!(!needy, "{} needs images that are surely clean: give --reserve a share above 0", defense.name());
         self.normalisation()?;
+        ensure!(self.limit_per_class != Some(0), "{}", DataError::NoImagesKept);
         let corrupt = self.corrupt_split;
         let useless = corrupt > 0.0 && !defense.detects();
         ensure!(!useless, "{} flags no images, so that --corrupt-split has nothing to change: leave it out", defense.name());

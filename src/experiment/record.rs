@@ -42,7 +42,7 @@ pub struct Record {
     /// The defense's verdict against the truth; null of a defense that flags no images.
     pub split: Option<SplitFigures>,
     /// Whether there was a backdoor to defend against, of several attacks each one's: undefended ASR of at least [`IMPLANTED`], untargeted the share that is wrong with the
-    /// trigger of what is right without it; null without an ASR.
+    /// trigger of what is right without it; and the trigger's doing: at most half as many are taken for the target without it. Null without an ASR.
     pub implanted: Option<bool>,
     /// Defense effectiveness rating, percent; null without an ASR.
     pub der: Option<f64>,
@@ -127,6 +127,9 @@ pub struct AttackFigures {
     pub asr: [Option<f64>; 2],
     /// RA likewise.
     pub ra: [Option<f64>; 2],
+    /// `[hits, of]` of each share: `recall`, `asr before`, `asr`, `ra before`, `ra`; earlier versions have none.
+    #[serde(default)]
+    pub counts: Map<String, Value>,
 }
 
 /// One network's figures, percent; ASR and RA are null without triggered test images, T is null where the mode has no one target.
@@ -142,6 +145,10 @@ pub struct Figures {
     pub ra: Option<f64>,
     /// Accuracy on the clean test images of the target class.
     pub t: Option<f64>,
+    /// Clean test images of other classes that are taken for the target, of several attacks for any of their targets; null where the mode has
+    /// no one target, and in records of earlier versions.
+    #[serde(default)]
+    pub mistaken: Option<f64>,
     /// `[hits, of]` of each share.
     pub counts: Map<String, Value>,
 }
@@ -149,8 +156,8 @@ pub struct Figures {
 /// How the split compares with the truth about the poison, percent; AUROC 0..1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SplitFigures {
-    /// Flagged images that are poisoned.
-    pub precision: f64,
+    /// Flagged images that are poisoned; null where none is flagged. (Earlier versions wrote 0.)
+    pub precision: Option<f64>,
     /// Poisoned images that are flagged.
     pub recall: f64,
     /// Clean images that are flagged.
@@ -163,7 +170,8 @@ pub struct SplitFigures {
     pub counts: Map<String, Value>,
 }
 
-fn counts<const N: usize>(named: [(&str, Option<Count>); N]) -> Map<String, Value> {
+/// Shares by name, `[hits, of]` each.
+pub(super) fn counts<const N: usize>(named: [(&str, Option<Count>); N]) -> Map<String, Value> {
     let there = named.into_iter().filter_map(|(name, count)| Some((name, count?)));
     there.map(|(name, count)| (name.to_string(), json!([count.hits, count.of]))).collect()
 }
@@ -175,7 +183,8 @@ impl From<&ModelMetrics> for Figures {
             asr: m.asr.map(Count::percent),
             ra: m.ra.map(Count::percent),
             t: m.t.map(Count::percent),
-            counts: counts([("acc", Some(m.acc)), ("asr", m.asr), ("ra", m.ra), ("t", m.t)]),
+            mistaken: m.mistaken.map(Count::percent),
+            counts: counts([("acc", Some(m.acc)), ("asr", m.asr), ("ra", m.ra), ("t", m.t), ("mistaken", m.mistaken)]),
         }
     }
 }
@@ -183,7 +192,7 @@ impl From<&ModelMetrics> for Figures {
 impl From<&SplitMetrics> for SplitFigures {
     fn from(m: &SplitMetrics) -> SplitFigures {
         SplitFigures {
-            precision: m.precision.percent(),
+            precision: (m.precision.of > 0).then(|| m.precision.percent()),
             recall: m.recall.percent(),
             fpr: m.fpr.percent(),
             auroc: m.auroc,
@@ -252,7 +261,8 @@ impl Record {
     /// Says whether the attack implanted, of several whether all did, and what the figures themselves warn of.
     pub fn judge(&mut self) {
         let Figures { acc, asr, .. } = self.undefended;
-        let works = |mode: &str, asr: Option<f64>| asr.map(|asr| effect(mode, asr, acc) >= IMPLANTED);
+        let mistaken = self.undefended.mistaken.unwrap_or(0.0);
+        let works = |mode: &str, asr: Option<f64>| asr.map(|asr| effect(mode, asr, acc) >= IMPLANTED && mistaken <= asr / 2.0);
         let each: Option<Vec<bool>> = self.attacks.iter().map(|attack| works(&attack.mode, attack.asr[0])).collect();
         self.implanted = match self.attacks.is_empty() {
             true => works(&self.poison.mode, asr),
@@ -272,6 +282,10 @@ impl Record {
                  trigger turns less than {IMPLANTED} % of what is right without it, and the defended figures say little; try more --epochs, a \
                  smaller --lr or a higher --poison-rate",
                 100.0 - acc
+            )),
+            Some(asr) if asr >= IMPLANTED => self.warnings.push(format!(
+                "the attack did not implant: undefended ASR is {asr:.2} %, but {mistaken:.2} % of the clean test images of other classes are taken \
+                 for the target as well, so the defended figures say little; try more --epochs or a smaller --lr"
             )),
             Some(asr) => self.warnings.push(format!(
                 "the attack did not implant: undefended ASR is {asr:.2} %, below {IMPLANTED} %, so the defended figures say little; \
@@ -293,7 +307,13 @@ mod tests {
     #[test]
     fn figures_are_percent_with_counts() {
         let count = |hits, of| Count { hits, of };
-        let metrics = ModelMetrics { acc: count(3, 4), asr: Some(count(9, 9)), ra: Some(count(0, 9)), t: Some(count(1, 2)) };
+        let metrics = ModelMetrics {
+            acc: count(3, 4),
+            asr: Some(count(9, 9)),
+            ra: Some(count(0, 9)),
+            t: Some(count(1, 2)),
+            mistaken: None,
+        };
         let json = serde_json::to_value(Figures::from(&metrics)).expect("json");
         assert_eq!(json["acc"], 75.0);
         assert_eq!(json["asr"], 100.0);
@@ -308,7 +328,13 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         let store = Store::begin(place.path(), &Asked::default(), "none", None).expect("begun");
         let count = |hits, of| Count { hits, of };
-        let metrics = ModelMetrics { acc: count(1, 3), asr: Some(count(2, 7)), ra: None, t: Some(count(1, 6)) };
+        let metrics = ModelMetrics {
+            acc: count(1, 3),
+            asr: Some(count(2, 7)),
+            ra: None,
+            t: Some(count(1, 6)),
+            mistaken: Some(count(0, 2)),
+        };
         let figures = Figures::from(&metrics);
         let record = Record {
             schema: SCHEMA,
@@ -335,12 +361,13 @@ mod tests {
                 recall: Some(100.0 / 3.0),
                 asr: [Some(99.0), None],
                 ra: [None, Some(1e-9)],
+                counts: Map::new(),
             }],
             defense: "DAU".into(),
             undefended: figures.clone(),
             defended: figures,
             split: Some(SplitFigures {
-                precision: 0.1,
+                precision: Some(0.1),
                 recall: 0.2,
                 fpr: 1e-9,
                 auroc: 1.0 / 3.0,

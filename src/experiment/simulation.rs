@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::curve::Gauge;
 use super::evaluate::{Count, ModelMetrics, TriggeredClasses, confusion, der, model_metrics, split_metrics};
+use super::record::counts;
 use super::{
     Asked, AttackFigures, AttackPlan, BACKDOORED, COMMIT, DEFENDED, DatasetFacts, EVIDENCE, Experiment, Figures, Host,
     INSPECTION, Images, Inspection, POISON, PREVIEW, PoisonFacts, Protocol, RESULTS, Record, SCHEMA, SEVERAL, SPLIT, SURROGATE,
@@ -162,8 +163,13 @@ impl Simulation {
             return Ok(Record::read(store)?);
         }
         let experiment = self.experiment(store, observer)?;
-        let before = self.measured(&self.undefended_test(store, &experiment, &backdoored)?);
-        let after = self.measured(&self.tested(&experiment, &defended, "test defended")?);
+        let undefended = self.undefended_test(store, &experiment, &backdoored)?;
+        let before = self.measured(&undefended);
+        // A defense that has left the network as it was need not be tested again.
+        let after = match kept_whole(store)? {
+            true => self.measured(&undefended),
+            false => self.measured(&self.tested(&experiment, &defended, "test defended")?),
+        };
         let triggered = self.images.folder.triggered.as_ref().map(|triggered| &triggered.data);
         let looks = |images| experiment.looks([&backdoored, &defended], images, self.protocol.seed);
         let inspection = Inspection {
@@ -206,6 +212,13 @@ impl Simulation {
             config: serde_json::to_value(protocol)?,
         };
         results.judge();
+        if let Some(tuning) = self.kernels.tuning().filter(|tuning| tuning.used().is_empty()) {
+            results.warnings.push(format!(
+                "{} has no measurement of this network's convolutions at these sizes, so that all ran by the rule: `dau tune` with this --model, \
+                 --width, --image-size and --batch",
+                tuning.file().display()
+            ));
+        }
         if let (true, Some(split)) = (protocol.corrupt_split > 0.0, &results.split) {
             let (flagged, images) = (split.flagged, train.len());
             let moved = swapped(protocol.corrupt_split, flagged, images - flagged);
@@ -244,18 +257,23 @@ impl Simulation {
         let of = |(number, (plan, aim)): (usize, (AttackPlan, &Aim))| {
             let its =
                 || (0..poisoned.roles.len()).filter(|&i| poisoned.roles[i] == Role::Poisoned && poisoned.attack[i] == number);
+            let recall = split.map(|split| Count::of(its().map(|i| split.flagged[i])));
             let share = |which: fn(&(Count, Count)) -> Count| {
-                measured.map(|m| m.each.get(number).map(which).filter(|count| count.of > 0).map(Count::percent))
+                measured.map(|m| m.each.get(number).map(which).filter(|count| count.of > 0))
             };
+            let (asr, ra) = (share(|each| each.0), share(|each| each.1));
+            let named = [("recall", recall), ("asr before", asr[0]), ("asr", asr[1]), ("ra before", ra[0]), ("ra", ra[1])];
+            let percent = |shares: [Option<Count>; 2]| shares.map(|share| share.map(Count::percent));
             AttackFigures {
                 attack: plan.attack,
                 mode: aim.mode.name().into(),
                 target_name: self.train().classes[aim.target as usize].clone(),
                 source_name: self.source(number),
                 count: its().count(),
-                recall: split.map(|split| Count::of(its().map(|i| split.flagged[i])).percent()),
-                asr: share(|each| each.0),
-                ra: share(|each| each.1),
+                recall: recall.map(Count::percent),
+                asr: percent(asr),
+                ra: percent(ra),
+                counts: counts(named),
             }
         };
         if aims.len() == 1 { Vec::new() } else { plans.into_iter().zip(aims).enumerate().map(of).collect() }
@@ -312,8 +330,7 @@ impl Simulation {
 
     /// Checksums of the backdoored network and of the test images.
     fn test_of(&self, store: &Store) -> Result<String> {
-        let path = store.path(BACKDOORED);
-        let network = std::fs::read(&path).map_err(|source| StoreError::Read { path, source })?;
+        let network = bytes(store, BACKDOORED)?;
         let folder = &self.images.folder;
         let images = std::iter::once(&folder.test).chain(folder.triggered.as_ref().map(|triggered| &triggered.data));
         let images: Vec<String> = images.map(Dataset::fingerprint).collect();
@@ -375,6 +392,17 @@ struct Measured {
     confused: Vec<Vec<usize>>,
     /// ASR and RA of each attack; empty without triggered images.
     each: Vec<(Count, Count)>,
+}
+
+/// What a file of the run holds.
+fn bytes(store: &Store, file: &str) -> Result<Vec<u8>> {
+    let path = store.path(file);
+    Ok(std::fs::read(&path).map_err(|source| StoreError::Read { path, source })?)
+}
+
+/// Whether the defended network is the backdoored one to the bit.
+fn kept_whole(store: &Store) -> Result<bool> {
+    Ok(bytes(store, BACKDOORED)? == bytes(store, DEFENDED)?)
 }
 
 /// How many of the flagged change places where `share` of them is asked for.

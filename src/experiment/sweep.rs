@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{Figures, RESULTS, Record, SplitFigures};
+use super::{Figures, RESULTS, Record};
 
 /// A sweep, as its file has it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -48,7 +48,9 @@ impl Sweep {
     /// A file that cannot be read; an axis that is no list, or is empty.
     pub fn read(path: &Path) -> Result<Sweep> {
         let text = std::fs::read_to_string(path).map_err(|e| anyhow!("cannot read {}: {e}", path.display()))?;
-        let sweep: Sweep = toml::from_str(&text).map_err(|e| anyhow!("{}: {}", path.display(), e.message()))?;
+        let hint = "; it has `out`, and settings under [all], for every cell, or under [vary], each a list of values";
+        let sweep: Sweep = toml::from_str(&text).map_err(|e| anyhow!("{}: {}{hint}", path.display(), e.message()))?;
+        ensure!(!sweep.out.as_os_str().is_empty(), "{}: out = \"\": give the folder for its cells and tables", path.display());
         for (name, values) in &sweep.vary {
             let some = values.as_array().is_some_and(|values| !values.is_empty());
             ensure!(some, "{}: vary.{name} is {values}: give a list of values, or of tables of settings", path.display());
@@ -103,6 +105,7 @@ fn named(axis: &str, value: &Value) -> Result<(String, Table)> {
                     settings.values().map(plain).collect::<Vec<_>>().join(" ")
                 }
             };
+            ensure!(!settings.is_empty(), "vary.{axis}: `{name}` has a name and no setting: give its settings beside the name");
             (name, settings)
         }
         Value::String(text) => (text.clone(), Table::from_iter([(axis.to_string(), value.clone())])),
@@ -178,17 +181,13 @@ fn figure(record: &Record, name: &str) -> Option<f64> {
         Some(name) => of(&record.undefended, name),
         None => match name {
             "der" => record.der,
-            "precision" => flagging(record).map(|split| split.precision),
-            "recall" => flagging(record).map(|split| split.recall),
+            // Of nothing flagged there is none.
+            "precision" => record.split.as_ref().filter(|split| split.flagged > 0).and_then(|split| split.precision),
+            "recall" => record.split.as_ref().map(|split| split.recall),
             "seconds" => Some(defending(record)),
             _ => of(&record.defended, name),
         },
     }
-}
-
-/// The verdict of a defense that flagged something: of nothing there is no precision.
-fn flagging(record: &Record) -> Option<&SplitFigures> {
-    record.split.as_ref().filter(|split| split.flagged > 0)
 }
 
 /// What the defense took: all but training and testing. (A sum of nothing is -0, and 0 with 0 added.)
@@ -283,12 +282,16 @@ mod tests {
             ("out = \"o\"\n[vary]\nseed = []\n", "vary.seed is []: give a list"),
             ("out = \"o\"\n[all]\nout = \"p\"\n[vary]\nseed = [1]\n", "all.out: cells have folders of their own"),
             ("out = \"o\"\nvary = {}\nvery = 1\n", "unknown field `very`"),
+            ("out = \"o\"\nepochs = 3\n[vary]\nseed = [1]\n", "and settings under [all], for every cell, or under [vary]"),
+            ("out = \"\"\n[vary]\nseed = [1]\n", "out = \"\": give the folder"),
         ] {
             let error = sweep(text).expect_err("refused").to_string();
             assert!(error.contains(expected), "{error}");
         }
         let nameless = sweep("out = \"o\"\n[vary]\nattack = [{ name = \" \", attack = \"SIG\" }]\n").unwrap().cells();
         assert_eq!(nameless.expect_err("refused").to_string(), "vary.attack: name = \" \": give some text");
+        let empty = sweep("out = \"o\"\n[vary]\ndefense = [{ name = \"x\" }]\n").unwrap().cells().expect_err("refused");
+        assert!(empty.to_string().starts_with("vary.defense: `x` has a name and no setting"), "{empty}");
         let twice =
             sweep("out = \"o\"\n[vary]\nattack = [\"SIG\", \"SIG\"]\n").unwrap().cells().expect_err("refused").to_string();
         assert!(twice.contains("vary.attack has `SIG` twice"), "{twice}");

@@ -189,10 +189,13 @@ impl Gpu {
         let matrix = matrix(adapter, planes).filter(|_| mixed && choice.limits == LimitChoice::Adapter);
         if mixed && matrix.is_none() {
             let precision = choice.precision.name();
+            let why = match choice.limits {
+                LimitChoice::Adapter => "it does not offer",
+                LimitChoice::Default => "it does not offer, or --limits default hides",
+            };
             return refuse(format!(
-                "--precision {precision} needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which it does \
-                 not offer, or --limits default hides; `dau devices` says what each adapter offers. Leave --precision {precision} out \
-                 to train in f32"
+                "--precision {precision} needs cooperative matrices of f16 with f32 sums, f16 and subgroup operations, which {why}; \
+                 `dau devices` lists the features of each adapter (`matrix`, `f16`, `subgroups`). Leave --precision {precision} out to train in f32"
             ));
         }
         let wanted = if mixed { wanted | MATRIX_FEATURES } else { wanted };

@@ -1,10 +1,9 @@
 //! Which way to run them was measured fastest for which class of shapes, kept from one start to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -20,8 +19,8 @@ pub struct Tuning {
     adapter: String,
     kernels: String,
     chosen: Mutex<BTreeMap<String, Candidate>>,
-    /// Whether it was said that a class was not measured.
-    told: AtomicBool,
+    /// The classes that were asked for and had been measured.
+    used: Mutex<BTreeSet<String>>,
 }
 
 /// The file's content; the adapter is for people who look into it.
@@ -70,7 +69,7 @@ impl Tuning {
             adapter: gpu.describe(),
             kernels: fingerprint(gpu),
             chosen: Mutex::default(),
-            told: AtomicBool::new(false),
+            used: Mutex::default(),
         }
     }
 
@@ -98,17 +97,20 @@ impl Tuning {
         Ok(Tuning { chosen: Mutex::new(chosen), ..none })
     }
 
-    /// The fastest way for a class, if it was measured; the first that was not is told of.
+    /// The fastest way for a class, if it was measured.
     pub fn chosen(&self, class: &str) -> Option<Candidate> {
         let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(class).copied();
-        if chosen.is_none() && !self.told.swap(true, Ordering::Relaxed) {
-            let file = self.file.display();
-            log::warn!(
-                "{file} has no measurement of some convolutions, which go by the rule, the first: {class}. `dau tune` with the --model, --width, \
-                 --image-size and --batch of this command measures those of its training steps"
-            );
+        match chosen {
+            Some(_) => drop(self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(class.into())),
+            None => log::info!("{} has no measurement of: {class}", self.file.display()),
         }
         chosen
+    }
+
+    /// What was [chosen](Tuning::chosen) since the start, by class.
+    pub fn used(&self) -> BTreeMap<String, Candidate> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        self.all().into_iter().filter(|(class, _)| used.contains(class)).collect()
     }
 
     /// The fastest way by class, as far as they were measured.

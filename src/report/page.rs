@@ -11,8 +11,9 @@ use super::networks;
 use super::sweep::as_markdown;
 use super::table::{each_attack, tested};
 use crate::data::shown;
+use crate::defenses::{Defense, Nothing};
 use crate::experiment::sweep::SweepRow;
-use crate::experiment::{Figures, INSPECTION, Inspection, METRICS, PREVIEW, Record, Store};
+use crate::experiment::{Figures, IMPLANTED, INSPECTION, Inspection, METRICS, PREVIEW, Record, Store};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<style>\n\
 body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #111; }\n\
@@ -100,7 +101,7 @@ pub(super) fn settings(rows: impl Iterator<Item = (String, String)>) -> String {
 /// None that a page in memory could give.
 pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
     let mut page = begin("Sweep");
-    page += "<p>Means over seeds, with half of the 95 % interval. DER rewards a lower attack success and charges a lower accuracy: \
+    page += "<p>Means over seeds, with half of the 95 % interval; seconds are the defense's own, without training the first network and without tests. DER rewards a lower attack success and charges a lower accuracy: \
              (max(0, ASR drop) - max(0, ACC drop) + 100) / 2. A row whose attack implanted in no run says little about its defense.</p>\n";
     let of = |axis: &str| {
         let mut names: Vec<String> = Vec::new();
@@ -199,6 +200,10 @@ pub fn sentences(record: &Record) -> Vec<String> {
             Some(true) => format!(
                 "The network that was trained on all images has a backdoor: of the {images} with {trigger} it takes {asr:.1} % for {goal}."
             ),
+            _ if failed(record) == record.attacks.len() && !record.attacks.is_empty() => format!(
+                "None of the attacks worked: of the {images} with a trigger the network takes {asr:.1} % for {goal}. What follows says little about \
+                 the defense."
+            ),
             _ if !record.attacks.is_empty() => format!(
                 "Not every attack worked: of the {images} with a trigger the network takes {asr:.1} % for {goal}. What follows says little about \
                  the defense against those that did not."
@@ -207,6 +212,11 @@ pub fn sentences(record: &Record) -> Vec<String> {
                 "The attack did not work: of the {images} the network takes {asr:.1} % for {goal} with the trigger, and {:.1} % without. What \
                  follows says little about the defense.",
                 100.0 - before.acc
+            ),
+            _ if asr >= IMPLANTED => format!(
+                "The attack did not work: of the {images} with the trigger the network takes {asr:.1} % for {goal}, and of clean images {:.1} % as \
+                 well. What follows says little about the defense.",
+                before.mistaken.unwrap_or_default()
             ),
             _ => format!(
                 "The attack did not work: of the {images} with the trigger the network takes only {asr:.1} % for {goal}. What follows says \
@@ -219,15 +229,25 @@ pub fn sentences(record: &Record) -> Vec<String> {
     said
 }
 
+/// How many of several attacks did not implant.
+fn failed(record: &Record) -> usize {
+    record.attacks.iter().filter(|attack| attack.asr[0].is_some_and(|asr| asr < IMPLANTED)).count()
+}
+
 fn flagging(record: &Record) -> String {
     let Some(split) = &record.split else {
+        if record.defense == Nothing.name() {
+            return "Nothing was done about poisoned images: both networks are the same.".into();
+        }
         return format!("{} works on the network: it does not say which images are poisoned.", record.defense);
     };
     match split.flagged {
         0 => format!("None of {} training images was flagged; {} are poisoned.", record.dataset.train, record.poison.count),
         flagged => format!(
             "{flagged} of {} training images were flagged. {:.1} % of them are poisoned (precision), and they are {:.1} % of all that are (recall).",
-            record.dataset.train, split.precision, split.recall
+            record.dataset.train,
+            split.precision.unwrap_or_default(),
+            split.recall
         ),
     }
 }

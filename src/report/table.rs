@@ -21,16 +21,16 @@ pub fn render(results: &Record) -> String {
         let _ = writeln!(text, "{:12}{note}", "");
     }
     if let Some(split) = &results.split {
-        let cell = |name: &str, value| share(Some(value), &split.counts[name]);
+        let cell = |name: &str, value| share(value, &split.counts[name]);
         let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}AUROC", "", "precision", "recall", "FPR");
-        let shares = [("precision", split.precision), ("recall", split.recall), ("fpr", split.fpr)];
+        let shares = [("precision", split.precision), ("recall", Some(split.recall)), ("fpr", Some(split.fpr))];
         let line: String = shares.map(|(name, value)| format!("{:CELL$}", cell(name, value))).concat();
         let _ = writeln!(text, "{:12}{line}{:.4}", "split", split.auroc);
     }
     let der = results.der.map_or(NOT_AVAILABLE.into(), |der| format!("{der:.2}"));
     let _ = writeln!(text, "\n{:12}{der}", "DER");
     if !results.attacks.is_empty() {
-        let _ = write!(text, "\n{}", columns(&each_attack(&results.attacks)));
+        let _ = writeln!(text, "\n{}", columns(&each_attack(&results.attacks)));
     }
     let times: Vec<String> = results.seconds.iter().map(|(name, s)| format!("{name} {:.1}", s.as_f64().unwrap_or(0.0))).collect();
     let _ = writeln!(text, "{:12}{}", "seconds", times.join(", "));
@@ -53,8 +53,16 @@ fn heading(results: &Record) -> String {
     let wrong = poison.dirty_rate.map_or(String::new(), |rate| format!("; {rate:.2} % wrongly labelled"));
     let negatives = if poison.negatives > 0 { format!(" and {} negatives", poison.negatives) } else { String::new() };
     format!(
-        "{}, {} on {:.2} % of the training images ({}/{}{wrong}){negatives}, {goal}, seed {}, dau {}\n{}\n",
-        data.name, poison.attack, poison.rate, poison.count, data.train, results.seed, results.version, results.adapter
+        "{}, {} on {:.2} % of the training images ({}/{}{wrong}){negatives}, {goal}, defense {}, seed {}, dau {}\n{}\n",
+        data.name,
+        poison.attack,
+        poison.rate,
+        poison.count,
+        data.train,
+        results.defense,
+        results.seed,
+        results.version,
+        results.adapter
     )
 }
 
@@ -130,6 +138,7 @@ mod tests {
             asr: Some(count(asr, 450)),
             ra: Some(count(450 - asr, 450)),
             t: Some(count(50, 50)),
+            mistaken: Some(count(2, 450)),
         };
         let split = SplitMetrics { precision: count(130, 130), recall: count(130, 130), fpr: count(0, 1167), auroc: 1.0 };
         let mut results = Record {
@@ -171,7 +180,7 @@ mod tests {
     #[test]
     fn the_table_reads_as_intended() {
         let expected = "\
-digits, BadNets on 10.02 % of the training images (130/1297; 9.10 % wrongly labelled), target 0 (zero), seed 0, dau 0.1.0
+digits, BadNets on 10.02 % of the training images (130/1297; 9.10 % wrongly labelled), target 0 (zero), defense DAU, seed 0, dau 0.1.0
 llvmpipe [vulkan, cpu]
 
 percent     ACC                   ASR                   RA                    T
@@ -223,13 +232,14 @@ seconds     train 40.2, total 40.2
             recall: Some(20.0),
             asr: [Some(asr), Some(0.5)],
             ra: [Some(100.0 - asr), None],
+            counts: serde_json::Map::new(),
         };
         let mut two = results(405);
         (two.attacks, two.warnings) = (vec![of("BadNets", "all-to-one", 100.0), of("SIG", "clean-label", 79.9)], Vec::new());
         two.judge();
         let text = render(&two);
         for part in [
-            "; 9.10 % wrongly labelled), 2 attacks, seed 0,",
+            "; 9.10 % wrongly labelled), 2 attacks, defense DAU, seed 0,",
             "attack   goal                        poisoned  flagged  ASR             RA\n",
             "BadNets  target `zero`               65        20.00 %  100.00 to 0.50  not available\n",
             "SIG      clean-label, target `zero`  65        20.00 %  79.90 to 0.50   not available\n",
@@ -244,6 +254,22 @@ seconds     train 40.2, total 40.2
         two.attacks[0].asr[0] = None;
         two.judge();
         assert_eq!(two.implanted, None, "without triggered images of one");
+    }
+
+    #[test]
+    fn a_network_that_takes_everything_for_the_target_has_no_backdoor() {
+        let judged = |mistaken: Option<f64>| {
+            let mut record = results(450);
+            (record.undefended.mistaken, record.warnings) = (mistaken, Vec::new());
+            record.judge();
+            (record.implanted, record.warnings.join(" "))
+        };
+        assert_eq!([None, Some(0.4), Some(50.0)].map(|mistaken| judged(mistaken).0), [Some(true); 3]);
+        let (implanted, warning) = judged(Some(99.6));
+        assert!(
+            implanted == Some(false) && warning.contains("ASR is 100.00 %, but 99.60 % of the clean test images"),
+            "{warning}"
+        );
     }
 
     /// A network that knows nothing errs on nearly every image, with the trigger and without.
@@ -278,7 +304,7 @@ seconds     train 40.2, total 40.2
         assert_eq!(without.implanted, None);
         let text = render(&without);
         for part in [
-            "BadNets on 10.02 % of the training images (130/1297) and 260 negatives, clean-label, target 0 (zero), seed 0",
+            "BadNets on 10.02 % of the training images (130/1297) and 260 negatives, clean-label, target 0 (zero), defense DAU, seed 0",
             "undefended  98.60 (493/500)       not available         not available         100.00 (50/50)",
             "DER         not available",
             "warning: no triggered test images: ASR, RA and DER are not available",
@@ -298,19 +324,19 @@ seconds     train 40.2, total 40.2
             (
                 "source-specific",
                 Some("one"),
-                "source-specific, target 0 (zero), seed",
+                "source-specific, target 0 (zero), defense DAU, seed",
                 "            ASR and RA are over the triggered test images of class `one` alone, the source",
             ),
             (
                 "untargeted",
                 None,
-                "labelled), untargeted, seed",
+                "labelled), untargeted, defense DAU, seed",
                 "            ASR is the share of triggered test images that are taken for any class but their own",
             ),
             (
                 "multi-target",
                 None,
-                "labelled), multi-target, seed",
+                "labelled), multi-target, defense DAU, seed",
                 "            ASR and RA are over the triggered test images of the upper half of the classes",
             ),
         ] {

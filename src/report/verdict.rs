@@ -244,7 +244,11 @@ impl Verdict {
             words.push(line + ".");
         }
         if let Some(pooled) = &self.pooled {
-            words.push(format!("- all classes together: {} images, separation {:.1}.", pooled.suspects, pooled.separation));
+            words.push(format!(
+                "- all classes together: {} images, separation {:.1}; such a set counts only if it goes through several classes, its labels do not \
+                 fit, and it is more separate than each class's own group.",
+                pooled.suspects, pooled.separation
+            ));
         }
         words
     }

@@ -14,7 +14,7 @@ use super::super::progress::{Progress, stop_with_stdin};
 use super::super::run::{begin, prepare, stages};
 use super::job::{Job, State};
 use super::{SweepArgs, in_a_line, say_time_left, say_waiting, tables};
-use crate::experiment::{BACKDOORED, Protocol, RUN, Record, StoreError, UNDEFENDED_TEST};
+use crate::experiment::{BACKDOORED, Protocol, RESULTS, RUN, Record, StoreError, UNDEFENDED_TEST};
 use crate::files::write_atomic;
 use crate::gpu::Precision;
 use crate::kernel::Kernels;
@@ -89,6 +89,12 @@ fn one(job: &Job, force: bool, open: &dyn Fn(Precision) -> Result<Kernels>, obse
             let Some(network) = prepare(own, None, open, observer)?.images.surrogate else { bail!("no surrogate was made") };
             network.save(surrogate)?;
         }
+    }
+    // A record that cannot be read is made again, from the networks that are there.
+    if let Err(StoreError::Damaged { path, .. }) = Record::read_file(&job.protocol.out.join(RESULTS))
+        && path.is_file()
+    {
+        fs::remove_file(&path).map_err(|e| anyhow!("cannot remove {}, which is damaged: {e}", path.display()))?;
     }
     let lost = |error: anyhow::Error| match error.root_cause().downcast_ref() {
         Some(StoreError::NotOurs { path }) => {

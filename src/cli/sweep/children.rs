@@ -58,6 +58,13 @@ pub fn all(out: &Path, jobs: &[Job], at_once: usize, args: &SweepArgs, global: &
             return Err(TrainError::Cancelled.into());
         }
         driver.fill()?;
+        if driver.running.is_empty() {
+            if driver.left.is_empty() {
+                driver.bar.finish_and_clear();
+                return Ok(failed);
+            }
+            driver.say_waiting();
+        }
         let ended = driver.ended()?;
         for (job, status) in &ended {
             match outcome(job, *status) {
@@ -72,13 +79,6 @@ pub fn all(out: &Path, jobs: &[Job], at_once: usize, args: &SweepArgs, global: &
         }
         if !ended.is_empty() {
             found = tables(out, jobs)?;
-        }
-        if driver.running.is_empty() {
-            if driver.left.is_empty() {
-                driver.bar.finish_and_clear();
-                return Ok(failed);
-            }
-            driver.say_waiting();
         }
         if !ended.is_empty() || shown.is_none_or(|shown: Instant| shown.elapsed() > SHOWN) {
             driver.show(&found, failed.len(), !ended.is_empty());

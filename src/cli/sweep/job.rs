@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use toml::Table;
 
 use super::super::flags::{Flags, known_as, known_keys};
-use super::super::layers::resolve;
+use super::super::layers::resolve_from;
 use crate::defenses::{self, options_of};
 use crate::experiment::protocol::{CORRUPT_SPLIT, RESERVED};
 use crate::experiment::sweep::{Cell, Sweep, record};
@@ -138,7 +138,7 @@ pub fn jobs(sweep: &Sweep) -> Result<Vec<Job>> {
         if reserve {
             preset.entry(RESERVE.name).or_insert(RESERVED.into());
         }
-        let resolved = resolve(&preset, &Flags::default()).map_err(|e| anyhow!("{cell}: {e}"))?;
+        let resolved = resolve_from(&preset, &Flags::default(), "its settings").map_err(|e| anyhow!("{cell}: {e}"))?;
         let mut protocol = resolved.protocol;
         let name: Vec<&str> = cell.axes.values().map(String::as_str).collect();
         let name = name.join("-").to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");

@@ -81,7 +81,7 @@ const SWEEP: &str = "sweep.toml";
 
 pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
     let sweep = Sweep::read(&args.file).refuse()?;
-    let jobs = jobs(&sweep).refuse()?;
+    let jobs = jobs(&sweep).map_err(|e| anyhow!("{}: {e}", args.file.display())).refuse()?;
     if args.list {
         return list(&jobs, global);
     }
