@@ -244,7 +244,11 @@ fn predict_names_the_classes_of_any_images() {
     assert!(stderr(&output).contains("classes.txt names 2 classes, the network has 10"), "{}", stderr(&output));
     fs::create_dir(place.path().join("empty")).expect("made");
     let output = dau(place.path(), &[&args[..], &["empty", "--out", "o.csv"]].concat());
-    assert!(output.status.code() == Some(2) && stderr(&output).contains("empty holds no image"), "{}", stderr(&output));
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("empty holds no image that can be read"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 /// A row of the labels' table as the names' has it.

@@ -170,7 +170,10 @@ fn refuses_one_class_an_empty_class_and_parts_that_differ() {
 
     fill(&empty, &["a", "b"], 2);
     create_dir_all(empty.join("c")).expect("a folder");
-    assert!(refused("folder", &empty).ends_with("pam): add some or remove the folder"));
+    assert!(
+        refused("folder", &empty)
+            .contains("pam): add some, convert those of other formats (HEIC, AVIF and the like), or remove the folder")
+    );
 
     fill(&differ.join("train"), &["a", "b"], 2);
     fill(&differ.join("test"), &["a", "b", "z"], 2);

@@ -411,4 +411,10 @@ fn refuses_a_sweep_that_cannot_be_before_it_begins() {
         refused(place, &["sweep", "s.toml"], &[expected]);
         assert!(!place.join("o").exists());
     }
+    // An option of one defense under [all] is for that defense's cells; of a defense that is not there it is refused.
+    let pruning = SWEEP.replace("OUT", "o").replace("epochs = 2", "pruning_lost = 8");
+    write(place, "s.toml", &pruning);
+    refused(place, &["sweep", "s.toml"], &["none has no option `pruning-lost`; it has none"]);
+    write(place, "s.toml", &pruning.replace("clustering", "fine-pruning"));
+    assert_eq!(succeed(place, &["sweep", "s.toml", "--list"]).lines().count(), 8);
 }

@@ -131,7 +131,7 @@ pub fn show(results: &Record, folder: &Path, global: &Global) -> Result<()> {
         print(&render(results))?;
     }
     let but = match (results.implanted, results.undefended.asr) {
-        (Some(false), Some(asr)) if !results.attacks.is_empty() && asr < IMPLANTED => ", but the attacks did not implant".into(),
+        _ if results.none_implanted() => ", but none of the attacks implanted".into(),
         (Some(false), _) if !results.attacks.is_empty() => ", but not every attack implanted".into(),
         (Some(false), Some(asr)) if asr >= IMPLANTED => {
             ", but the attack did not implant: the network errs as well without the trigger".into()

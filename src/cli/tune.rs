@@ -100,7 +100,7 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<()> {
     });
     let written = |e: std::io::Error| anyhow!("cannot write {}: {e}; give --out a file that can be written", file.display());
     // What cannot be written is to be known before the work is done.
-    tuning.add(BTreeMap::new()).map_err(written).refuse()?;
+    tuning.hold().map_err(written).refuse()?;
 
     let words = worker_words(args, &global);
     let found = try_all(&ways, &words, limit, |class, fastest| {
@@ -108,10 +108,6 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<()> {
     })?;
     show(&ways, &found, &file, global.json)?;
     if found.iter().all(|tried| fastest(tried).is_none()) {
-        // Nothing is kept that holds nothing.
-        if tuning.all().is_empty() {
-            std::fs::remove_file(&file).map_err(written)?;
-        }
         bail!("no way was measured: each failed or took longer than --limit {}", args.limit);
     }
     print(&if global.json { String::new() } else { format!("kept in {}\n", file.display()) })

@@ -75,7 +75,7 @@ pub enum DataError {
     #[error("a class of {} is called `{class}`: each needs a name of its own that can be a folder's, without / or \\; rename it", dir.display())]
     ClassName { dir: PathBuf, class: String },
 
-    #[error("{} holds no image ({extensions}): add some or remove the folder", path.display())]
+    #[error("{} holds no image that can be read ({extensions}): add some, convert those of other formats (HEIC, AVIF and the like), or remove the folder", path.display())]
     EmptyClass { path: PathBuf, extensions: String },
 
     #[error("{} and its {other}/ differ: class folder `{class}` is only in one of them", dir.display())]

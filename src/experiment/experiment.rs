@@ -60,6 +60,13 @@ impl<'a> Experiment<'a> {
             self.recorded(Subtask::AntiLearning, |observer| {
                 Ok(fit(self.kernels, &network, self.train, &self.training, observer, Some(&state))?)
             })?;
+            if let Some(tuning) = self.kernels.tuning().filter(|tuning| !tuning.is_used()) {
+                log::warn!(
+                    "{} has no measurement of this network's convolutions at these sizes: all ran by the rule. `dau tune` with this --model, \
+                     --width, --image-size and --batch measures them",
+                    tuning.file().display()
+                );
+            }
             network.save(&path)?;
             network
         };

@@ -153,7 +153,7 @@ impl Protocol {
         }
         let settings: Protocol =
             table.try_into().map_err(|e: toml::de::Error| anyhow!("{}: {}", path.display(), one_line(&e)))?;
-        settings.check()?;
+        settings.check().map_err(|e| anyhow!("{}: {e}", path.display()))?;
         Ok(settings)
     }
 

@@ -127,6 +127,9 @@ pub struct AttackFigures {
     pub asr: [Option<f64>; 2],
     /// RA likewise.
     pub ra: [Option<f64>; 2],
+    /// As [`Record::implanted`]; earlier versions do not say.
+    #[serde(default)]
+    pub implanted: Option<bool>,
     /// `[hits, of]` of each share: `recall`, `asr before`, `asr`, `ra before`, `ra`; earlier versions have none.
     #[serde(default)]
     pub counts: Map<String, Value>,
@@ -240,7 +243,7 @@ impl Record {
     /// As [`Record::read`].
     pub fn read_file(path: &Path) -> Result<Record, StoreError> {
         let damaged = |why: String| StoreError::Damaged { path: path.into(), line: 1, why };
-        let text = std::fs::read_to_string(path).map_err(|e| damaged(e.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|source| StoreError::Read { path: path.into(), source })?;
         let value: Value = serde_json::from_str(&text).map_err(|e| StoreError::Damaged {
             path: path.into(),
             line: e.line(),
@@ -258,23 +261,33 @@ impl Record {
         serde_json::from_value(value.clone()).map_err(|e| damaged(e.to_string()))
     }
 
+    /// Whether there are several attacks, and none implanted.
+    pub fn none_implanted(&self) -> bool {
+        !self.attacks.is_empty() && self.attacks.iter().all(|attack| attack.implanted == Some(false))
+    }
+
     /// Says whether the attack implanted, of several whether all did, and what the figures themselves warn of.
     pub fn judge(&mut self) {
         let Figures { acc, asr, .. } = self.undefended;
         let mistaken = self.undefended.mistaken.unwrap_or(0.0);
         let works = |mode: &str, asr: Option<f64>| asr.map(|asr| effect(mode, asr, acc) >= IMPLANTED && mistaken <= asr / 2.0);
-        let each: Option<Vec<bool>> = self.attacks.iter().map(|attack| works(&attack.mode, attack.asr[0])).collect();
+        self.attacks.iter_mut().for_each(|attack| attack.implanted = works(&attack.mode, attack.asr[0]));
+        let each: Option<Vec<bool>> = self.attacks.iter().map(|attack| attack.implanted).collect();
         self.implanted = match self.attacks.is_empty() {
             true => works(&self.poison.mode, asr),
             false => each.map(|each| !each.contains(&false)),
         };
-        let failed = self.attacks.iter().filter(|attack| works(&attack.mode, attack.asr[0]) == Some(false));
+        let failed = self.attacks.iter().filter(|attack| attack.implanted == Some(false));
         let failed: Vec<String> = failed.map(|a| format!("{} ({:.2} %)", a.attack, a.asr[0].unwrap_or_default())).collect();
         match asr {
             Some(_) if !failed.is_empty() => self.warnings.push(format!(
-                "of the attacks these did not implant, beside their undefended ASR: {}; their defended figures say little; try more --epochs, a \
+                "of the attacks these did not implant, beside their undefended ASR: {}{}; their defended figures say little; try more --epochs, a \
                  smaller --lr or a higher poison rate",
-                failed.join(", ")
+                failed.join(", "),
+                match mistaken > IMPLANTED / 2.0 {
+                    true => format!(", where {mistaken:.2} % of clean images are taken for a target as well"),
+                    false => String::new(),
+                }
             )),
             Some(_) if self.implanted != Some(false) => {}
             Some(asr) if self.poison.mode == TargetMode::Untargeted.name() => self.warnings.push(format!(
@@ -361,6 +374,7 @@ mod tests {
                 recall: Some(100.0 / 3.0),
                 asr: [Some(99.0), None],
                 ra: [None, Some(1e-9)],
+                implanted: Some(true),
                 counts: Map::new(),
             }],
             defense: "DAU".into(),

@@ -212,13 +212,6 @@ impl Simulation {
             config: serde_json::to_value(protocol)?,
         };
         results.judge();
-        if let Some(tuning) = self.kernels.tuning().filter(|tuning| tuning.used().is_empty()) {
-            results.warnings.push(format!(
-                "{} has no measurement of this network's convolutions at these sizes, so that all ran by the rule: `dau tune` with this --model, \
-                 --width, --image-size and --batch",
-                tuning.file().display()
-            ));
-        }
         if let (true, Some(split)) = (protocol.corrupt_split > 0.0, &results.split) {
             let (flagged, images) = (split.flagged, train.len());
             let moved = swapped(protocol.corrupt_split, flagged, images - flagged);
@@ -273,6 +266,7 @@ impl Simulation {
                 recall: recall.map(Count::percent),
                 asr: percent(asr),
                 ra: percent(ra),
+                implanted: None,
                 counts: counts(named),
             }
         };

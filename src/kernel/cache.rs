@@ -61,9 +61,9 @@ impl Kernels {
         format!("{}{tuned}", self.gpu.describe())
     }
 
-    /// How convolutions have run since the start, for a record: by class where a measurement was followed, and `otherwise`.
+    /// How convolutions run, for a record: by class where it was measured, whether this network has such or not, and `otherwise`.
     pub fn choices(&self) -> BTreeMap<String, String> {
-        let measured = self.tuning().map(Tuning::used).unwrap_or_default();
+        let measured = self.tuning().map(Tuning::all).unwrap_or_default();
         let named = measured.into_iter().map(|(class, candidate)| (class, candidate.name()));
         named.chain([("otherwise".to_string(), self.gpu.caps().candidate().name())]).collect()
     }

@@ -1,9 +1,10 @@
 //! Which way to run them was measured fastest for which class of shapes, kept from one start to the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,8 @@ pub struct Tuning {
     adapter: String,
     kernels: String,
     chosen: Mutex<BTreeMap<String, Candidate>>,
-    /// The classes that were asked for and had been measured.
-    used: Mutex<BTreeSet<String>>,
+    /// Whether a class was asked for that had been measured.
+    used: AtomicBool,
 }
 
 /// The file's content; the adapter is for people who look into it.
@@ -69,7 +70,7 @@ impl Tuning {
             adapter: gpu.describe(),
             kernels: fingerprint(gpu),
             chosen: Mutex::default(),
-            used: Mutex::default(),
+            used: AtomicBool::new(false),
         }
     }
 
@@ -101,16 +102,15 @@ impl Tuning {
     pub fn chosen(&self, class: &str) -> Option<Candidate> {
         let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(class).copied();
         match chosen {
-            Some(_) => drop(self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(class.into())),
+            Some(_) => self.used.store(true, Ordering::Relaxed),
             None => log::info!("{} has no measurement of: {class}", self.file.display()),
         }
         chosen
     }
 
-    /// What was [chosen](Tuning::chosen) since the start, by class.
-    pub fn used(&self) -> BTreeMap<String, Candidate> {
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        self.all().into_iter().filter(|(class, _)| used.contains(class)).collect()
+    /// Whether any class was [chosen](Tuning::chosen) since the start.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// The fastest way by class, as far as they were measured.
@@ -123,12 +123,7 @@ impl Tuning {
     /// # Errors
     /// A disk that refuses.
     pub fn add(&self, measured: BTreeMap<String, Candidate>) -> std::io::Result<()> {
-        if let Some(folder) = self.file.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        // Let go of when it is dropped. Some network file systems know no locks.
-        let lock = File::options().create(true).append(true).open(self.file.with_extension("lock"))?;
-        let _ = lock.lock();
+        let _held = self.hold()?;
         let (adapter, kernels) = (self.adapter.clone(), self.kernels.clone());
         let there = std::fs::read(&self.file).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
         let there = there.filter(|kept| kept.adapter == adapter && kept.kernels == kernels);
@@ -137,6 +132,20 @@ impl Tuning {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).extend(measured);
         let text = serde_json::to_string_pretty(&Kept { adapter, kernels, chosen })?;
         write_atomic(&self.file, text.as_bytes())
+    }
+
+    /// Keeps other processes from changing the file until it is dropped; makes its folder.
+    ///
+    /// # Errors
+    /// A folder where nothing can be written.
+    pub fn hold(&self) -> std::io::Result<File> {
+        if let Some(folder) = self.file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let lock = File::options().create(true).append(true).open(self.file.with_extension("lock"))?;
+        // Some network file systems know no locks.
+        let _ = lock.lock();
+        Ok(lock)
     }
 
     /// Where the choices are kept.

@@ -200,7 +200,7 @@ pub fn sentences(record: &Record) -> Vec<String> {
             Some(true) => format!(
                 "The network that was trained on all images has a backdoor: of the {images} with {trigger} it takes {asr:.1} % for {goal}."
             ),
-            _ if failed(record) == record.attacks.len() && !record.attacks.is_empty() => format!(
+            _ if record.none_implanted() => format!(
                 "None of the attacks worked: of the {images} with a trigger the network takes {asr:.1} % for {goal}. What follows says little about \
                  the defense."
             ),
@@ -227,11 +227,6 @@ pub fn sentences(record: &Record) -> Vec<String> {
     }
     said.push(format!("On images without {trigger} its accuracy was {:.1} % and is {:.1} %.", before.acc, after.acc));
     said
-}
-
-/// How many of several attacks did not implant.
-fn failed(record: &Record) -> usize {
-    record.attacks.iter().filter(|attack| attack.asr[0].is_some_and(|asr| asr < IMPLANTED)).count()
 }
 
 fn flagging(record: &Record) -> String {

@@ -21,7 +21,7 @@ pub fn render(results: &Record) -> String {
         let _ = writeln!(text, "{:12}{note}", "");
     }
     if let Some(split) = &results.split {
-        let cell = |name: &str, value| share(value, &split.counts[name]);
+        let cell = |name: &str, value| share(value, split.counts.get(name).unwrap_or(&Value::Null));
         let _ = writeln!(text, "\n{:12}{:CELL$}{:CELL$}{:CELL$}AUROC", "", "precision", "recall", "FPR");
         let shares = [("precision", split.precision), ("recall", Some(split.recall)), ("fpr", Some(split.fpr))];
         let line: String = shares.map(|(name, value)| format!("{:CELL$}", cell(name, value))).concat();
@@ -232,6 +232,7 @@ seconds     train 40.2, total 40.2
             recall: Some(20.0),
             asr: [Some(asr), Some(0.5)],
             ra: [Some(100.0 - asr), None],
+            implanted: None,
             counts: serde_json::Map::new(),
         };
         let mut two = results(405);
@@ -251,6 +252,12 @@ seconds     train 40.2, total 40.2
         (two.attacks[1].asr[0], two.warnings) = (Some(80.0), Vec::new());
         two.judge();
         assert_eq!((two.implanted, two.warnings.len()), (Some(true), 0));
+        assert!(!two.none_implanted());
+        two.undefended.mistaken = Some(99.1);
+        two.judge();
+        let said = two.warnings.join(" ");
+        assert!(two.none_implanted() && said.contains("where 99.10 % of clean images are taken for a target as well"), "{said}");
+        two.undefended.mistaken = None;
         two.attacks[0].asr[0] = None;
         two.judge();
         assert_eq!(two.implanted, None, "without triggered images of one");

@@ -209,7 +209,8 @@ enum Outcome {
 
 fn outcome(job: &Job, status: ExitStatus) -> Outcome {
     match job.state() {
-        State::Ended(record) if status.success() => Outcome::Ended(record),
+        // Whoever ended it.
+        State::Ended(record) => Outcome::Ended(record),
         State::Running => Outcome::Busy,
         State::Failed(why) | State::Damaged(why) => Outcome::Failed(why),
         _ if status.code() == Some(INTERRUPTED_CODE.into()) => Outcome::Failed("somebody stopped its process".into()),

@@ -8,7 +8,7 @@ use toml::Table;
 
 use super::super::flags::{Flags, known_as, known_keys};
 use super::super::layers::resolve_from;
-use crate::defenses::{self, options_of};
+use crate::defenses::{self, DEFENSES, Defense, options_of};
 use crate::experiment::protocol::{CORRUPT_SPLIT, RESERVED};
 use crate::experiment::sweep::{Cell, Sweep, record};
 use crate::experiment::{Asked, LOCK, Protocol, RESERVE, Record};
@@ -124,16 +124,22 @@ pub fn jobs(sweep: &Sweep) -> Result<Vec<Job>> {
         let spelled = |(key, value): (&String, &toml::Value)| Ok((known_as(key, &known)?, value.clone()));
         cell.settings.iter().map(spelled).collect::<Result<Table>>().map_err(|e| anyhow!("{cell}: {e}"))
     };
-    let presets = cells.iter().map(preset).collect::<Result<Vec<Table>>>()?;
-    // Where one defense needs clean images, all cells go without these: the others are to be compared with it.
-    let needy = |preset: &Table| {
-        preset
-            .get("defense")
-            .and_then(toml::Value::as_str)
-            .and_then(|name| defenses::find(name).ok())
-            .is_some_and(|d| d.needs_clean())
+    let mut presets = cells.iter().map(preset).collect::<Result<Vec<Table>>>()?;
+    let defense_of = |preset: &Table| -> Option<&'static dyn Defense> {
+        let name = preset.get("defense").map_or(Some(DEFENSES[0].name()), toml::Value::as_str);
+        name.and_then(|name| defenses::find(name).ok())
     };
-    let reserve = presets.iter().any(needy);
+    // An option of one defense that stands under [all] is for that defense's cells.
+    let declares = |defense: &'static dyn Defense, key: &str| options_of(defense).any(|option| option.name == key);
+    let chosen: Vec<_> = presets.iter().filter_map(defense_of).collect();
+    let of_all: Vec<String> = sweep.all.keys().map(|key| known_as(key, &known)).collect::<Result<_>>()?;
+    for preset in &mut presets {
+        let Some(own) = defense_of(preset) else { continue };
+        let of_others = |key: &str| !declares(own, key) && chosen.iter().any(|defense| declares(*defense, key));
+        preset.retain(|key, _| !(of_all.iter().any(|known| known == key) && of_others(key)));
+    }
+    // Where one defense needs clean images, all cells go without these: the others are to be compared with it.
+    let reserve = chosen.iter().any(|defense| defense.needs_clean());
     let job = |(number, (cell, mut preset)): (usize, (Cell, Table))| -> Result<Job> {
         if reserve {
             preset.entry(RESERVE.name).or_insert(RESERVED.into());

@@ -110,7 +110,8 @@ pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
         let weak = rows.iter().filter(|row| row.implanted < row.seeds).count();
         if weak > 0 {
             say!(
-                "warning: in {weak} of {} rows an attack did not implant in every run (undefended ASR below {IMPLANTED} %): they say little",
+                "warning: in {weak} of {} rows an attack did not implant in every run (undefended ASR below {IMPLANTED} %, or not \
+                 much more than without the trigger): they say little",
                 rows.len()
             );
         }

@@ -41,7 +41,7 @@ const LOSS: OptionSpec = OptionSpec {
 const STEPS: OptionSpec = count("unlearn_steps", "steps; held-out images may end them earlier", 100.0);
 const LR: OptionSpec = OptionSpec {
     name: "unlearn_lr",
-    help: "peak learning rate; digits have .002, folders .001 unless chosen",
+    help: "peak learning rate",
     kind: Kind::Number { default: 0.003, allowed: |x| x > 0.0 && x.is_finite(), words: "a number above 0" },
 };
 const BATCH_CLEAN: OptionSpec = count("unlearn_batch_clean", "clean images a step", 64.0);
