@@ -197,6 +197,14 @@ fn a_run_obeys_what_dau_tune_kept_and_says_so() {
         assert!(stderr(&hurried).contains(part), "{}", stderr(&hurried));
     }
     assert!(!place.path().join("u.json").exists());
+    // What others have kept in that file stays, of whatever version it is.
+    for there in [kept.clone(), json!({"adapter": kept["adapter"], "kernels": "0", "chosen": {"one": "strip"}})] {
+        fs::write(place.path().join("v.json"), there.to_string()).unwrap();
+        let hurried = dau(place.path(), &[&["tune", "--limit", "0.000001", "--out", "v.json"][..], &size].concat());
+        assert_eq!(hurried.status.code(), Some(1), "{}", stderr(&hurried));
+        let left: Value = serde_json::from_str(&fs::read_to_string(place.path().join("v.json")).unwrap()).unwrap();
+        assert_eq!(left, there);
+    }
 }
 
 /// Rows and channels that an invocation of the launched tile owns; `None` where there is no tile.

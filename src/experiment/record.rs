@@ -423,6 +423,18 @@ mod tests {
         }
     }
 
+    /// What cannot be opened may be whole: only what was read can be called damaged, and be made again.
+    #[test]
+    fn a_record_that_cannot_be_opened_is_not_a_damaged_one() {
+        let place = tempfile::tempdir().expect("a folder");
+        assert!(matches!(Record::read_file(place.path()), Err(StoreError::Read { .. })));
+        let file = place.path().join(RESULTS);
+        for text in ["{ \"schema\": 2,", "[]", "{ \"schema\": \"two\" }", "{ \"schema\": 2 }"] {
+            std::fs::write(&file, text).expect("written");
+            assert!(matches!(Record::read_file(&file), Err(StoreError::Damaged { .. })), "{text}");
+        }
+    }
+
     #[test]
     fn seconds_add_up_by_stage_in_order() {
         let stage = |name: &str, seconds| StageTime { name: name.into(), seconds, part: Subtask::AntiLearning };
