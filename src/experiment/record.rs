@@ -285,7 +285,7 @@ impl Record {
                  smaller --lr or a higher poison rate",
                 failed.join(", "),
                 match mistaken > IMPLANTED / 2.0 {
-                    true => format!(", where {mistaken:.2} % of clean images are taken for a target as well"),
+                    true => format!("; {mistaken:.2} % of the clean test images of other classes are taken for a target as well"),
                     false => String::new(),
                 }
             )),

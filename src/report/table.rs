@@ -256,7 +256,11 @@ seconds     train 40.2, total 40.2
         two.undefended.mistaken = Some(99.1);
         two.judge();
         let said = two.warnings.join(" ");
-        assert!(two.none_implanted() && said.contains("where 99.10 % of clean images are taken for a target as well"), "{said}");
+        assert!(
+            two.none_implanted()
+                && said.contains("; 99.10 % of the clean test images of other classes are taken for a target as well"),
+            "{said}"
+        );
         two.undefended.mistaken = None;
         two.attacks[0].asr[0] = None;
         two.judge();
