@@ -197,7 +197,8 @@ fn validated(id: &KernelId) -> (Module, ModuleInfo) {
 }
 
 fn reflected(id: &KernelId) -> Reflected {
-    reflect(id, &expand(id).unwrap_or_else(|e| panic!("{id}: {e}"))).unwrap_or_else(|e| panic!("{e}"))
+    let text = expand(id).unwrap_or_else(|e| panic!("{id}: {e}"));
+    reflect(id, &text, capabilities(id)).unwrap_or_else(|e| panic!("{e}")).1
 }
 
 const GLSL: &str = "GLSL ES 3.10";
@@ -439,7 +440,8 @@ fn refuses_a_file_a_constant_or_an_entry_point_that_is_not_there() {
     let id = KernelId::new("conv2d_register", "gather").with(&[("MT", 4), ("NT", 4)]);
     assert_eq!(message(expand(&id)), "shaders/conv2d_register.wgsl has no `const NT = ...u;`");
     let id = KernelId::new("add", "subtract");
-    assert_eq!(reflect(&id, &expand(&id).unwrap()).expect_err("refused").to_string(), "add.subtract: no entry point `subtract`");
+    let refused = reflect(&id, &expand(&id).unwrap(), Capabilities::empty()).expect_err("refused");
+    assert_eq!(refused.to_string(), "add.subtract: no entry point `subtract`");
 }
 
 #[test]

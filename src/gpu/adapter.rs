@@ -79,6 +79,7 @@ pub struct Gpu {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     features: wgpu::Features,
+    capabilities: naga::valid::Capabilities,
     caps: Caps,
     pub(super) fault: Fault,
 }
@@ -214,6 +215,8 @@ impl Gpu {
         .map_err(|e| GpuError::Device { adapter: info.name.clone(), why: e.to_string() })?;
 
         let fault = Fault::of(&device);
+        let downlevel = adapter.get_downlevel_capabilities().flags;
+        let capabilities = wgpu_naga_bridge::features_to_naga_capabilities(features, downlevel);
 
         let fixed = info.subgroup_min_size == info.subgroup_max_size;
         // A shuffle kernel's tile is as many vec4 of channels as the subgroup has lanes: below 8 it does not pay, and
@@ -243,7 +246,7 @@ impl Gpu {
             );
         }
         let caps = Caps { subgroup, wide, gathers, cpu, matrix, staging, own: None };
-        Ok(Gpu { device, queue, info, limits, features, caps, fault })
+        Ok(Gpu { device, queue, info, limits, features, capabilities, caps, fault })
     }
 
     /// Name, type, back end and driver of its adapter, as wgpu has them.
@@ -259,6 +262,11 @@ impl Gpu {
     /// The optional features that the device was opened with.
     pub fn features(&self) -> wgpu::Features {
         self.features
+    }
+
+    /// The optional parts of WGSL that the device takes.
+    pub fn capabilities(&self) -> naga::valid::Capabilities {
+        self.capabilities
     }
 
     /// What kernels may ask of it.

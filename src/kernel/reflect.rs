@@ -1,5 +1,7 @@
 //! What a shader says of itself: bindings by name, the layout of its `Params`.
 
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
 use super::{KernelError, KernelId};
 
 /// A storage buffer that an entry point uses.
@@ -37,17 +39,15 @@ pub struct Reflected {
     pub workgroup_size: [u32; 3],
 }
 
-/// Reads the interface of `id` out of its expanded text.
+/// The expanded text of `id` as naga reads it, and its interface, where a device has these capabilities.
 ///
 /// # Errors
-/// WGSL that naga refuses, with its own explanation, or an entry point that is not there.
-pub fn reflect(id: &KernelId, text: &str) -> Result<Reflected, KernelError> {
+/// WGSL that naga refuses or that asks for more, with naga's own explanation, or an entry point that is not there.
+pub fn reflect(id: &KernelId, text: &str, capabilities: Capabilities) -> Result<(naga::Module, Reflected), KernelError> {
     let invalid = |why: String| KernelError::Invalid { kernel: id.to_string(), why };
     let module = naga::front::wgsl::parse_str(text).map_err(|e| invalid(e.emit_to_string(text)))?;
-    let flags = naga::valid::ValidationFlags::all();
-    let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::all())
-        .validate(&module)
-        .map_err(|e| invalid(e.emit_to_string(text)))?;
+    let info =
+        Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| invalid(e.emit_to_string(text)))?;
     let index = module
         .entry_points
         .iter()
@@ -90,5 +90,5 @@ pub fn reflect(id: &KernelId, text: &str) -> Result<Reflected, KernelError> {
             _ => {}
         }
     }
-    Ok(reflected)
+    Ok((module, reflected))
 }
