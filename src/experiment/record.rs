@@ -41,8 +41,9 @@ pub struct Record {
     pub defended: Figures,
     /// The defense's verdict against the truth; null of a defense that flags no images.
     pub split: Option<SplitFigures>,
-    /// Whether there was a backdoor to defend against, of several attacks each one's: undefended ASR of at least [`IMPLANTED`], untargeted the share that is wrong with the
-    /// trigger of what is right without it; and the trigger's doing: at most half as many are taken for the target without it. Null without an ASR.
+    /// Whether there was a backdoor to defend against, of several attacks each one's: undefended ASR of at least [`IMPLANTED`], untargeted
+    /// the share that is wrong with the trigger of what is right without it; and the trigger's doing: at most half as many are taken for the
+    /// target without it. Null without an ASR.
     pub implanted: Option<bool>,
     /// Defense effectiveness rating, percent; null without an ASR.
     pub der: Option<f64>,

@@ -244,14 +244,16 @@ fn adapters(global: &Global) -> Vec<String> {
     if alike.len() > 1 { alike.iter().map(ToString::to_string).collect() } else { Vec::new() }
 }
 
-/// Each process's share of the cores, in the variables that lavapipe and the threads of our own read.
+/// Each process's share of the cores, in the variables that lavapipe and the threads of our own read. Where it is one core a second thread
+/// of lavapipe is in the way; of more cores it starts two each (`suit_mesa` says why).
 fn threads(at_once: usize) -> [(&'static str, String); 2] {
     let share = (std::thread::available_parallelism().map_or(1, usize::from) / at_once).max(1);
     let at_most = |name: &'static str, most: usize| {
         let asked = std::env::var(name).ok().and_then(|asked| asked.parse().ok());
         (name, asked.map_or(most, |asked: usize| asked.min(most)).to_string())
     };
-    [at_most("LP_NUM_THREADS", 2 * share), at_most("RAYON_NUM_THREADS", share)]
+    let lavapipe = if share == 1 { 1 } else { 2 * share };
+    [at_most("LP_NUM_THREADS", lavapipe), at_most("RAYON_NUM_THREADS", share)]
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use super::job::Job;
 /// Of the cells that are left and how long each has been worked on, `at_once` together; none before a cell has ended. `ended`: the defense
 /// and the seconds of each that has, as [`crate::experiment::Record::seconds`].
 ///
-/// A cell takes what others of its defense took on average, or those of all where none of its own has ended. A network that several
-/// cells wait for is trained once.
+/// A cell takes what others of its defense took on average. Where none of its own has ended it takes what all took, or as long as a
+/// network trains where that is longer: most defenses train. A network that several cells wait for is trained once.
 pub fn time_left<'a>(
     ended: impl Iterator<Item = (&'a str, &'a Map<String, Value>)>,
     left: &[(&Job, Duration)],
@@ -33,7 +33,7 @@ pub fn time_left<'a>(
     let (mut sum, mut longest) = (0.0, 0.0f64);
     let mut counted: BTreeSet<&Path> = BTreeSet::new();
     for (job, worked) in left {
-        let own = by_defense.get(job.protocol.defense.as_str()).and_then(|seconds| mean(seconds)).unwrap_or(usual);
+        let own = by_defense.get(job.protocol.defense.as_str()).and_then(|seconds| mean(seconds)).unwrap_or(usual.max(training));
         let networks = job.missing().filter(|network| counted.insert(network)).count();
         let rest = (own + training * networks as f64 - worked.as_secs_f64()).max(0.0);
         (sum, longest) = (sum + rest, longest.max(rest));
@@ -81,6 +81,13 @@ mod tests {
         assert_eq!(seconds(&[worked(2, 15), new(3)], 1, 3), Some(26.0));
         assert_eq!(seconds(&[worked(2, 500)], 1, 3), Some(0.0), "it is overdue");
         assert_eq!(seconds(&[new(3)], 1, 2), Some(40.0), "as all do, where its own defense is new");
+        let cheap = [("none", json!({"train": 10, "total": 11.0}))];
+        let after_cheap = time_left(cheap.iter().filter_map(|(name, took)| Some((*name, took.as_object()?))), &[new(2)], 1);
+        assert_eq!(
+            after_cheap.map(|time| time.as_secs_f64()),
+            Some(20.0),
+            "a new defense trains, after the network that it waits for"
+        );
         std::fs::create_dir_all(jobs[2].victim.parent().unwrap()).unwrap();
         std::fs::write(&jobs[2].victim, "").unwrap();
         assert_eq!(seconds(&[new(2), new(3)], 1, 3), Some(31.0), "the network is there");

@@ -8,6 +8,7 @@ use rand::RngExt;
 use rayon::prelude::*;
 
 use crate::rng;
+use crate::train::TrainError;
 
 /// 1 / (1 + A d^(2 B)) is the closest of its kind to exp(-d), which is what a least distance of 0 and a spread of 1 ask for.
 const A: f64 = 1.932_808_397_5;
@@ -21,6 +22,11 @@ const MANY: usize = 10_000;
 const ROUNDS: [usize; 2] = [500, 200];
 /// The layout begins so wide.
 const WIDE: f64 = 10.0;
+/// Points whose neighbours are found between two questions whether to go on.
+const AT_ONCE: usize = 1024;
+
+/// Whether to go on.
+pub(super) type GoOn<'a> = dyn Fn() -> Result<(), TrainError> + 'a;
 
 /// An edge of the neighbourhood graph.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,19 +38,28 @@ pub(super) struct Edge {
 }
 
 /// `rows` [n, d] laid out in two dimensions by their `neighbours` nearest points, themselves included; `start` [n, 2] is scaled first.
-pub(super) fn layout(rows: &[Vec<f64>], neighbours: usize, start: &Mat<f64>, seed: u64) -> Vec<[f64; 2]> {
-    let edges = graph(&nearest(rows, neighbours), neighbours);
+///
+/// # Errors
+/// What `go_on` returns, which is asked every second or so.
+pub(super) fn layout(
+    rows: &[Vec<f64>],
+    neighbours: usize,
+    start: &Mat<f64>,
+    seed: u64,
+    go_on: &GoOn,
+) -> Result<Vec<[f64; 2]>, TrainError> {
+    let edges = graph(&nearest(rows, neighbours, go_on)?, neighbours);
     let widest = (0..2).map(|j| start.col_as_slice(j).iter().fold(0.0f64, |w, x| w.max(x.abs()))).fold(1e-12, f64::max);
     let mut noise = rng::stream(seed, "umap start");
     // Points that lie on one another are parted by a little noise.
     let mut at: Vec<[f64; 2]> =
         (0..rows.len()).map(|i| [0, 1].map(|j| WIDE * start[(i, j)] / widest + 1e-4 * rng::normal(&mut noise))).collect();
-    improve(&mut at, &edges, seed);
-    at
+    improve(&mut at, &edges, seed, go_on)?;
+    Ok(at)
 }
 
 /// Of each row its nearest rows, itself the first, with their distances.
-pub(super) fn nearest(rows: &[Vec<f64>], count: usize) -> Vec<Vec<(usize, f64)>> {
+pub(super) fn nearest(rows: &[Vec<f64>], count: usize, go_on: &GoOn) -> Result<Vec<Vec<(usize, f64)>>, TrainError> {
     let near = |i: usize| {
         let square = |j: usize| rows[i].iter().zip(&rows[j]).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
         let mut all: Vec<(f64, usize)> = (0..rows.len()).map(|j| (if i == j { -1.0 } else { square(j) }, j)).collect();
@@ -56,7 +71,12 @@ pub(super) fn nearest(rows: &[Vec<f64>], count: usize) -> Vec<Vec<(usize, f64)>>
         all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         all.into_iter().map(|(square, j)| (j, square.max(0.0).sqrt())).collect()
     };
-    (0..rows.len()).into_par_iter().map(near).collect()
+    let mut found = Vec::with_capacity(rows.len());
+    while found.len() < rows.len() {
+        go_on()?;
+        found.par_extend((found.len()..rows.len().min(found.len() + AT_ONCE)).into_par_iter().map(near));
+    }
+    Ok(found)
 }
 
 /// The fuzzy union of everybody's neighbourhoods: a + b - a b of the two views that an edge's ends have of it.
@@ -99,7 +119,7 @@ pub(super) fn memberships(distances: &[f64], neighbours: usize) -> Vec<f64> {
 }
 
 /// Moves the points by the gradient of the cross-entropy between the graph and the layout's closeness, an edge as often as it weighs.
-fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64) {
+fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64, go_on: &GoOn) -> Result<(), TrainError> {
     let rounds = ROUNDS[usize::from(at.len() > MANY)];
     let most = edges.iter().map(|edge| edge.weight).fold(0.0, f64::max);
     let kept: Vec<Edge> = edges.iter().copied().filter(|edge| edge.weight >= most / rounds as f64).collect();
@@ -108,6 +128,7 @@ fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64) {
     let mut draw = rng::stream(seed, "umap");
     let clip = |step: f64| step.clamp(-CLIP, CLIP);
     for round in 1..=rounds {
+        go_on()?;
         let rate = 1.0 - (round - 1) as f64 / rounds as f64;
         for ((edge, every), next) in kept.iter().zip(&every).zip(&mut next) {
             if *next > round as f64 {
@@ -132,6 +153,7 @@ fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64) {
             }
         }
     }
+    Ok(())
 }
 
 /// `a` after the step that its distance from `b` asks for, along each axis.
@@ -161,7 +183,7 @@ mod tests {
     #[test]
     fn an_edge_has_the_fuzzy_union_of_what_its_ends_say() {
         let rows: Vec<Vec<f64>> = [0.0, 1.0, 3.0, 7.0, 7.5].map(|x| vec![x]).to_vec();
-        let near = nearest(&rows, 4);
+        let near = nearest(&rows, 4, &|| Ok(())).unwrap();
         assert_eq!(near[2], [(2, 0.0), (1, 2.0), (0, 3.0), (3, 4.0)]);
         let of = |i: usize| memberships(&near[i].iter().skip(1).map(|(_, d)| *d).collect::<Vec<_>>(), 4);
         let edges = graph(&near, 4);
@@ -180,15 +202,26 @@ mod tests {
             .map(|i| (0..10).map(|j| rng::normal(&mut noise) + if j == 7 && i % 3 == 0 { 20.0 } else { 0.0 }).collect())
             .collect();
         let start = Mat::from_fn(120, 2, |i, j| rows[i][j]);
-        let at = layout(&rows, 15, &start, 1);
+        let laid_out = |go_on: &GoOn| layout(&rows, 15, &start, 1, go_on);
+        let at = laid_out(&|| Ok(())).unwrap();
         let points: Vec<Vec<f64>> = at.iter().map(|p| p.to_vec()).collect();
-        let found = nearest(&points, 10);
+        let found = nearest(&points, 10, &|| Ok(())).unwrap();
         let strange = found
             .iter()
             .enumerate()
             .map(|(i, near)| near.iter().filter(|(j, _)| (i % 3 == 0) != (j % 3 == 0)).count())
             .sum::<usize>();
         assert!(strange <= 12, "{strange} of 1200 neighbours are of the other group");
-        assert_eq!(layout(&rows, 15, &start, 1), at, "a seed gives one layout");
+        assert_eq!(laid_out(&|| Ok(())).unwrap(), at, "a seed gives one layout");
+        // The first question is asked before the neighbours are found, the others before each round.
+        for most in [0, 1, 7] {
+            let asked = std::cell::Cell::new(0);
+            let stopped = laid_out(&|| {
+                asked.set(asked.get() + 1);
+                if asked.get() > most { Err(TrainError::Cancelled) } else { Ok(()) }
+            });
+            assert!(matches!(stopped, Err(TrainError::Cancelled)), "{stopped:?}");
+            assert_eq!(asked.get(), most + 1, "it goes on");
+        }
     }
 }
