@@ -442,6 +442,10 @@ fn refuses_a_file_a_constant_or_an_entry_point_that_is_not_there() {
     let id = KernelId::new("add", "subtract");
     let refused = reflect(&id, &expand(&id).unwrap(), Capabilities::empty()).expect_err("refused");
     assert_eq!(refused.to_string(), "add.subtract: no entry point `subtract`");
+    // What the device does not take is refused here and named: wgpu gets no text to show.
+    let id = KernelId::new("conv2d_shuffle", "gather").with(&[("SG", 8), ("CL", 4), ("MT", 32)]);
+    let refused = reflect(&id, &expand(&id).unwrap(), Capabilities::empty()).expect_err("refused").to_string();
+    assert!(refused.starts_with("conv2d_shuffle.gather<") && refused.contains("SHADER_INT64"), "{refused}");
 }
 
 #[test]

@@ -56,9 +56,7 @@ pub fn attention(
     let mut seen = Attention { side, ..Attention::default() };
     let indices: Vec<usize> = (0..data.len()).collect();
     for indices in indices.chunks(batch) {
-        if observer.cancelled() {
-            return Err(TrainError::Cancelled);
-        }
+        observer.go_on()?;
         plan.write(pixels, &Batch::new(data, &[Part { indices, weight: 1.0 }]).pixels)?;
         let parts = plan.run_and_fetch(&outputs)?.wait(plan.gpu())?;
         let maps: Vec<f32> = bytemuck::pod_collect_to_vec(&parts[0]);

@@ -54,6 +54,13 @@ pub trait Observer {
     fn end(&self) {}
     /// Asked between batches; true makes the job return `TrainError::Cancelled`.
     fn cancelled(&self) -> bool;
+    /// The same as an error, for a job that has nothing to put away first.
+    ///
+    /// # Errors
+    /// A wish to stop.
+    fn go_on(&self) -> Result<(), TrainError> {
+        if self.cancelled() { Err(TrainError::Cancelled) } else { Ok(()) }
+    }
 }
 
 /// Nobody watches.

@@ -267,9 +267,7 @@ impl<'a> Trainer<'a> {
             if let Some(path) = state {
                 self.save(path)?;
             }
-            if observer.cancelled() {
-                return Err(TrainError::Cancelled);
-            }
+            observer.go_on()?;
         }
         Ok(())
     }

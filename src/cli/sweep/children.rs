@@ -282,6 +282,11 @@ mod tests {
     }
 
     #[test]
+    fn a_process_of_one_core_has_one_thread() {
+        assert_eq!(threads(usize::MAX).map(|(_, count)| count), ["1", "1"]);
+    }
+
+    #[test]
     fn the_style_of_the_bar_is_valid() {
         assert!(ProgressStyle::with_template(STYLE).is_ok());
     }

@@ -142,9 +142,7 @@ impl<'a> Discriminator<'a> {
         gpu.upload(&self.variables["weight"], &w);
         let steps = self.config.steps;
         for first in (0..steps).step_by(STEPS_A_SUBMIT) {
-            if observer.cancelled() {
-                return Err(TrainError::Cancelled);
-            }
+            observer.go_on()?;
             let count = STEPS_A_SUBMIT.min(steps - first);
             plan.run_many(count, |plan, i| {
                 let step = first + i;

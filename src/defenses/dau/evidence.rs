@@ -218,9 +218,7 @@ pub(super) fn find(ridge: &Ridge, data: &Dataset, observer: &dyn Observer) -> Re
     observer.begin("evidence by class", classes as u64 + 1);
     let mut found = Vec::new();
     for class in 0..classes as u32 {
-        if observer.cancelled() {
-            return Err(TrainError::Cancelled);
-        }
+        observer.go_on()?;
         found.push(look_at(ridge, &classifier, data, class, &margin));
         log::info!("{:?}", found[class as usize].seen);
         observer.advance(1);

@@ -99,12 +99,10 @@ impl Ridge {
             row.extend(&network[i * deep..(i + 1) * deep]);
             row
         };
-        let cancelled = || if observer.cancelled() { Err(TrainError::Cancelled) } else { Ok(()) };
-
         observer.begin("features of the images", 2 * n as u64);
         let mut sums = vec![[0.0f64; 2]; d];
         for part in parts(n) {
-            cancelled()?;
+            observer.go_on()?;
             let of_blocks: Vec<Vec<[f64; 2]>> = blocks(part.clone())
                 .into_par_iter()
                 .map(|block| {
@@ -136,7 +134,7 @@ impl Ridge {
             .collect();
         let mut z = Rows::new(n * d, most_bytes);
         for part in parts(n) {
-            cancelled()?;
+            observer.go_on()?;
             let standardised = |i: usize| raw(i).iter().zip(&scale).map(|(v, s)| (v - s[0]) * s[1]).collect::<Vec<f32>>();
             let rows: Vec<Vec<f32>> = part.clone().into_par_iter().map(standardised).collect();
             part.clone().zip(rows).for_each(|(i, row)| z.write(i * d, &row));
@@ -150,7 +148,7 @@ impl Ridge {
         observer.begin("ridge regression", 2 * n as u64);
         let mut gram = Mat::<f32>::zeros(d, d);
         for part in parts(n) {
-            cancelled()?;
+            observer.go_on()?;
             observer.advance(part.len() as u64);
             add_gram(gram.as_mut(), ridge.columns(View::All, part).as_ref());
         }
@@ -164,7 +162,7 @@ impl Ridge {
             ))
         })?;
         for part in parts(n) {
-            cancelled()?;
+            observer.go_on()?;
             observer.advance(part.len() as u64);
             let mut block = ridge.columns(View::All, part.clone());
             solve_lower(factor.as_ref(), block.as_mut());

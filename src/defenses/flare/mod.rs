@@ -64,7 +64,6 @@ impl Defense for Flare {
         let columns = likelihoods(&layers, given.victim)?;
         let least = LEAST.min(n / ONE_IN).max(2);
         lab.observer.begin("clusters", columns.len() as u64);
-        let go_on = || if lab.observer.cancelled() { Err(TrainError::Cancelled) } else { Ok(()) };
         for kept in (1..=columns.len()).rev() {
             let rows: Vec<Vec<f64>> = (0..n).map(|i| columns[..kept].iter().map(|column| column[i]).collect()).collect();
             let single: Vec<Vec<f32>> = rows.iter().map(|row| row.iter().map(|x| *x as f32).collect()).collect();
@@ -72,7 +71,7 @@ impl Defense for Flare {
             if start.ncols() < 2 {
                 break;
             }
-            let points = umap::layout(&rows, NEIGHBOURS, &start, lab.training.seed, &go_on)?;
+            let points = umap::layout(&rows, NEIGHBOURS, &start, lab.training.seed, lab.observer)?;
             let merges = linkage(&points, least);
             lab.observer.advance(1);
             let Some(density) = stable(&condensed(&merges, least), lab.options.number(&STABLE)) else { continue };

@@ -8,7 +8,7 @@ use rand::RngExt;
 use rayon::prelude::*;
 
 use crate::rng;
-use crate::train::TrainError;
+use crate::train::{Observer, TrainError};
 
 /// 1 / (1 + A d^(2 B)) is the closest of its kind to exp(-d), which is what a least distance of 0 and a spread of 1 ask for.
 const A: f64 = 1.932_808_397_5;
@@ -25,9 +25,6 @@ const WIDE: f64 = 10.0;
 /// Points whose neighbours are found between two questions whether to go on.
 const AT_ONCE: usize = 1024;
 
-/// Whether to go on.
-pub(super) type GoOn<'a> = dyn Fn() -> Result<(), TrainError> + 'a;
-
 /// An edge of the neighbourhood graph.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Edge {
@@ -40,26 +37,26 @@ pub(super) struct Edge {
 /// `rows` [n, d] laid out in two dimensions by their `neighbours` nearest points, themselves included; `start` [n, 2] is scaled first.
 ///
 /// # Errors
-/// What `go_on` returns, which is asked every second or so.
+/// A wish to stop, which is asked for every second or so.
 pub(super) fn layout(
     rows: &[Vec<f64>],
     neighbours: usize,
     start: &Mat<f64>,
     seed: u64,
-    go_on: &GoOn,
+    observer: &dyn Observer,
 ) -> Result<Vec<[f64; 2]>, TrainError> {
-    let edges = graph(&nearest(rows, neighbours, go_on)?, neighbours);
+    let edges = graph(&nearest(rows, neighbours, observer)?, neighbours);
     let widest = (0..2).map(|j| start.col_as_slice(j).iter().fold(0.0f64, |w, x| w.max(x.abs()))).fold(1e-12, f64::max);
     let mut noise = rng::stream(seed, "umap start");
     // Points that lie on one another are parted by a little noise.
     let mut at: Vec<[f64; 2]> =
         (0..rows.len()).map(|i| [0, 1].map(|j| WIDE * start[(i, j)] / widest + 1e-4 * rng::normal(&mut noise))).collect();
-    improve(&mut at, &edges, seed, go_on)?;
+    improve(&mut at, &edges, seed, observer)?;
     Ok(at)
 }
 
 /// Of each row its nearest rows, itself the first, with their distances.
-pub(super) fn nearest(rows: &[Vec<f64>], count: usize, go_on: &GoOn) -> Result<Vec<Vec<(usize, f64)>>, TrainError> {
+pub(super) fn nearest(rows: &[Vec<f64>], count: usize, observer: &dyn Observer) -> Result<Vec<Vec<(usize, f64)>>, TrainError> {
     let near = |i: usize| {
         let square = |j: usize| rows[i].iter().zip(&rows[j]).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
         let mut all: Vec<(f64, usize)> = (0..rows.len()).map(|j| (if i == j { -1.0 } else { square(j) }, j)).collect();
@@ -73,7 +70,7 @@ pub(super) fn nearest(rows: &[Vec<f64>], count: usize, go_on: &GoOn) -> Result<V
     };
     let mut found = Vec::with_capacity(rows.len());
     while found.len() < rows.len() {
-        go_on()?;
+        observer.go_on()?;
         found.par_extend((found.len()..rows.len().min(found.len() + AT_ONCE)).into_par_iter().map(near));
     }
     Ok(found)
@@ -119,7 +116,7 @@ pub(super) fn memberships(distances: &[f64], neighbours: usize) -> Vec<f64> {
 }
 
 /// Moves the points by the gradient of the cross-entropy between the graph and the layout's closeness, an edge as often as it weighs.
-fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64, go_on: &GoOn) -> Result<(), TrainError> {
+fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64, observer: &dyn Observer) -> Result<(), TrainError> {
     let rounds = ROUNDS[usize::from(at.len() > MANY)];
     let most = edges.iter().map(|edge| edge.weight).fold(0.0, f64::max);
     let kept: Vec<Edge> = edges.iter().copied().filter(|edge| edge.weight >= most / rounds as f64).collect();
@@ -128,7 +125,7 @@ fn improve(at: &mut [[f64; 2]], edges: &[Edge], seed: u64, go_on: &GoOn) -> Resu
     let mut draw = rng::stream(seed, "umap");
     let clip = |step: f64| step.clamp(-CLIP, CLIP);
     for round in 1..=rounds {
-        go_on()?;
+        observer.go_on()?;
         let rate = 1.0 - (round - 1) as f64 / rounds as f64;
         for ((edge, every), next) in kept.iter().zip(&every).zip(&mut next) {
             if *next > round as f64 {
@@ -168,6 +165,25 @@ fn distance(a: [f64; 2], b: [f64; 2]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::{EpochRecord, Silent};
+    use std::cell::Cell;
+
+    /// Wishes to stop when it has been asked so many times.
+    struct Watcher {
+        asked: Cell<usize>,
+        most: usize,
+    }
+
+    impl Observer for Watcher {
+        fn begin(&self, _: &str, _: u64) {}
+        fn advance(&self, _: u64) {}
+        fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+            Ok(())
+        }
+        fn cancelled(&self) -> bool {
+            self.asked.replace(self.asked.get() + 1) >= self.most
+        }
+    }
 
     /// SciPy: `brentq(lambda s: np.exp(-np.maximum(d - d[0], 0) / s).sum() - np.log2(6), 1e-6, 1e3)` for the distances d.
     #[test]
@@ -183,7 +199,7 @@ mod tests {
     #[test]
     fn an_edge_has_the_fuzzy_union_of_what_its_ends_say() {
         let rows: Vec<Vec<f64>> = [0.0, 1.0, 3.0, 7.0, 7.5].map(|x| vec![x]).to_vec();
-        let near = nearest(&rows, 4, &|| Ok(())).unwrap();
+        let near = nearest(&rows, 4, &Silent).unwrap();
         assert_eq!(near[2], [(2, 0.0), (1, 2.0), (0, 3.0), (3, 4.0)]);
         let of = |i: usize| memberships(&near[i].iter().skip(1).map(|(_, d)| *d).collect::<Vec<_>>(), 4);
         let edges = graph(&near, 4);
@@ -202,26 +218,23 @@ mod tests {
             .map(|i| (0..10).map(|j| rng::normal(&mut noise) + if j == 7 && i % 3 == 0 { 20.0 } else { 0.0 }).collect())
             .collect();
         let start = Mat::from_fn(120, 2, |i, j| rows[i][j]);
-        let laid_out = |go_on: &GoOn| layout(&rows, 15, &start, 1, go_on);
-        let at = laid_out(&|| Ok(())).unwrap();
+        let laid_out = |observer: &dyn Observer| layout(&rows, 15, &start, 1, observer);
+        let at = laid_out(&Silent).unwrap();
         let points: Vec<Vec<f64>> = at.iter().map(|p| p.to_vec()).collect();
-        let found = nearest(&points, 10, &|| Ok(())).unwrap();
+        let found = nearest(&points, 10, &Silent).unwrap();
         let strange = found
             .iter()
             .enumerate()
             .map(|(i, near)| near.iter().filter(|(j, _)| (i % 3 == 0) != (j % 3 == 0)).count())
             .sum::<usize>();
         assert!(strange <= 12, "{strange} of 1200 neighbours are of the other group");
-        assert_eq!(laid_out(&|| Ok(())).unwrap(), at, "a seed gives one layout");
+        assert_eq!(laid_out(&Silent).unwrap(), at, "a seed gives one layout");
         // The first question is asked before the neighbours are found, the others before each round.
         for most in [0, 1, 7] {
-            let asked = std::cell::Cell::new(0);
-            let stopped = laid_out(&|| {
-                asked.set(asked.get() + 1);
-                if asked.get() > most { Err(TrainError::Cancelled) } else { Ok(()) }
-            });
+            let watcher = Watcher { asked: Cell::new(0), most };
+            let stopped = laid_out(&watcher);
             assert!(matches!(stopped, Err(TrainError::Cancelled)), "{stopped:?}");
-            assert_eq!(asked.get(), most + 1, "it goes on");
+            assert_eq!(watcher.asked.get(), most + 1, "it goes on");
         }
     }
 }

@@ -218,9 +218,7 @@ pub fn unlearn(
         if let Some(path) = state {
             at.save(&steps, held.as_ref(), network, path)?;
         }
-        if observer.cancelled() {
-            return Err(TrainError::Cancelled);
-        }
+        observer.go_on()?;
     }
     if let Some(held) = held {
         held.keep_best(network, observer)?;
