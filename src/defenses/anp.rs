@@ -318,7 +318,7 @@ mod tests {
     use crate::nn::ModelSpec;
     use crate::ops::LossKind;
     use crate::options::Options;
-    use crate::train::{Normalisation, Observer, SgdConfig, TrainConfig};
+    use crate::train::{Normalisation, SgdConfig, Stops, TrainConfig};
 
     /// NumPy: `np.clip(x + 0.4 * np.sign(g), -0.4, 0.4)`.
     #[test]
@@ -343,21 +343,6 @@ mod tests {
         assert_eq!(harmless(&masks, 2.0, accuracy).unwrap(), [1, 2, 4]);
         assert_eq!(harmless(&masks, 6.0, accuracy).unwrap(), [1, 2, 4, 5]);
         assert_eq!(harmless(&masks, 100.0, accuracy).unwrap(), [0, 1, 2, 4, 5], "what is over .9 stays");
-    }
-
-    /// Wants to stop when it is asked for the time after so many.
-    struct Stops(Cell<usize>);
-
-    impl Observer for Stops {
-        fn begin(&self, _: &str, _: u64) {}
-        fn advance(&self, _: u64) {}
-        fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
-            Ok(())
-        }
-        fn cancelled(&self) -> bool {
-            self.0.set(self.0.get().saturating_sub(1));
-            self.0.get() == 0
-        }
     }
 
     #[test]

@@ -26,9 +26,9 @@ pub use input_gradient::{InputGradient, Scalar};
 pub use network::{Network, Normalisation};
 pub use norm_gradient::{NormGradient, NormGradients};
 pub use objective::Teacher;
-#[cfg(test)]
-pub(crate) use observer::Loses;
 pub use observer::{EpochRecord, Observer, Silent};
+#[cfg(test)]
+pub(crate) use observer::{Loses, Stops};
 pub use predictor::{Predictions, Predictor, Wanted, predict};
 pub use schedule::cosine;
 pub(crate) use state::TrainState;

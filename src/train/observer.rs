@@ -77,6 +77,23 @@ impl Observer for Silent {
     }
 }
 
+/// Wishes to stop from the question on that has this number, from 1.
+#[cfg(test)]
+pub(crate) struct Stops(pub(crate) std::cell::Cell<usize>);
+
+#[cfg(test)]
+impl Observer for Stops {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
+        Ok(())
+    }
+    fn cancelled(&self) -> bool {
+        self.0.set(self.0.get().saturating_sub(1));
+        self.0.get() == 0
+    }
+}
+
 /// Loses the device once so many images are done.
 #[cfg(test)]
 pub(crate) struct Loses<'a> {

@@ -165,25 +165,8 @@ fn distance(a: [f64; 2], b: [f64; 2]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::{EpochRecord, Silent};
+    use crate::train::{Silent, Stops};
     use std::cell::Cell;
-
-    /// Wishes to stop when it has been asked so many times.
-    struct Watcher {
-        asked: Cell<usize>,
-        most: usize,
-    }
-
-    impl Observer for Watcher {
-        fn begin(&self, _: &str, _: u64) {}
-        fn advance(&self, _: u64) {}
-        fn epoch(&self, _: &EpochRecord) -> Result<(), TrainError> {
-            Ok(())
-        }
-        fn cancelled(&self) -> bool {
-            self.asked.replace(self.asked.get() + 1) >= self.most
-        }
-    }
 
     /// SciPy: `brentq(lambda s: np.exp(-np.maximum(d - d[0], 0) / s).sum() - np.log2(6), 1e-6, 1e3)` for the distances d.
     #[test]
@@ -229,12 +212,8 @@ mod tests {
             .sum::<usize>();
         assert!(strange <= 12, "{strange} of 1200 neighbours are of the other group");
         assert_eq!(laid_out(&Silent).unwrap(), at, "a seed gives one layout");
-        // The first question is asked before the neighbours are found, the others before each round.
-        for most in [0, 1, 7] {
-            let watcher = Watcher { asked: Cell::new(0), most };
-            let stopped = laid_out(&watcher);
-            assert!(matches!(stopped, Err(TrainError::Cancelled)), "{stopped:?}");
-            assert_eq!(watcher.asked.get(), most + 1, "it goes on");
-        }
+        let stops = |at| Stops(Cell::new(at));
+        assert!(matches!(nearest(&rows, 10, &stops(1)), Err(TrainError::Cancelled)));
+        assert!(matches!(laid_out(&stops(8)), Err(TrainError::Cancelled)), "it is asked before each round");
     }
 }
