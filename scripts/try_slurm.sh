@@ -1,9 +1,11 @@
 #!/bin/sh
 # A sweep on a Slurm of one machine, its own: daemons in a temporary folder, tasks that are stopped and killed on the way, and the same table
-# as by plain `dau sweep`. Touches no Slurm that is there already, and ends its daemons whatever happens.
+# as by plain `dau sweep`. Then a sweep whose tasks have a GPU each, of two: Slurm is told of two that are not there, and two copies of
+# lavapipe of different names stand in for them; and the same two by `--jobs 2` without Slurm. Touches no Slurm that is there already, and
+# ends its daemons whatever happens.
 #   scripts/try_slurm.sh [DAU]
-# DAU is the program [target/release/dau]. Needs munged, slurmctld, slurmd and sbatch (Debian: munge slurmctld slurmd slurm-client), two
-# cores and the ports 26817 and 26818; no root. A few minutes.
+# DAU is the program [target/release/dau]. Needs munged, slurmctld, slurmd and sbatch (Debian: munge slurmctld slurmd slurm-client), Mesa's
+# lavapipe, two cores and the ports 26817 and 26818; no root. A few minutes.
 set -eu
 dau=$(realpath "${1:-target/release/dau}")
 PATH=$PATH:/usr/sbin:/sbin
@@ -57,9 +59,12 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 # Less than there are cells: they need two arrays.
 MaxArraySize=3
 ReturnToService=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=2 Gres=gpu:2 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
+# Slurm numbers GPUs only that are devices.
+printf "NodeName=$host Name=gpu File=/dev/%s\n" null zero >gres.conf
 export SLURM_CONF="$place/slurm.conf"
 munged --force --key-file="$place/munge.key" --socket="$place/munge.socket" --pid-file="$place/munged.pid" \
     --log-file="$place/munged.log" --seed-file="$place/munge.seed"
@@ -129,3 +134,40 @@ done
 diff plain.csv slurm.csv
 cat slurm/table.md
 echo "the same table"
+
+# The second part. The name tells the copies apart in the cells' records.
+driver=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | head -1)
+library=$(sed -n 's/.*"library_path": *"\([^"]*\)".*/\1/p' "$driver")
+for n in 0 1; do
+    LC_ALL=C sed "s/llvmpipe (LLVM/llvmpip$n (LLVM/" "$(ls "$library" "/usr/lib/$(uname -m)-linux-gnu/$library" 2>/dev/null | head -1)" >"lvp$n.so"
+    sed "s#\"library_path\": *\"[^\"]*\"#\"library_path\": \"$place/lvp$n.so\"#" "$driver" >"lvp$n.json"
+done
+export VK_DRIVER_FILES="$place/lvp0.json:$place/lvp1.json"
+"$dau" devices --backend vulkan
+sed 's/^out = .*/out = "gpus"/' slurm.toml >gpus.toml
+"$dau" sweep gpus.toml --slurm -- --time=10
+# Which GPU Slurm gave to which task, by Slurm's own word while it is at work.
+while [ -n "$(squeue -h)" ]; do
+    scontrol show job -d -o | grep 'JobState=RUNNING' |
+        sed -n 's/.*ArrayJobId=\([0-9]*\) ArrayTaskId=\([0-9]*\) .*GRES=gpu[^(]*(IDX:\([0-9]\)).*/\1_\2 \3/p' >>given
+    sleep 1
+done
+sort -u given >gave
+cat gave
+[ "$(wc -l <gave)" = 4 ]
+[ "$(cut -d' ' -f2 gave | sort -u | tr '\n' ' ')" = '0 1 ' ]
+adapters=$("$dau" devices --backend vulkan | sed -n 's/.*\(llvmpip[01]\).*/\1/p')
+while read -r task gpu; do
+    name=$(echo "$adapters" | sed -n "$((gpu + 1))p")
+    grep "^SLURM_JOB_GPUS=$gpu: of 2 adapters this task has adapter $gpu, $name " "gpus/logs/slurm-$task.log"
+done <gave
+echo "each task on the GPU that it was given"
+sed 's/^out = .*/out = "jobs"/' slurm.toml >jobs.toml
+"$dau" sweep jobs.toml --jobs 2 2>&1 >jobs.txt | head -1
+for out in gpus jobs; do
+    for name in $adapters; do
+        grep -l "\"adapter\": \"$name " $out/cells/*/results.json
+    done
+    sed 's/,[^,]*,[^,]*$//' $out/table.csv | diff plain.csv -
+done
+echo "and the same table"

@@ -78,11 +78,13 @@ fn what_others_took_is_counted_before_anything_is_made() {
     let (train, _) = digits();
     let check = |rates: [f64; 2]| PoisonOptions::check(&rates.map(|rate| options(rate, TargetMode::AllToOne, 0, 1)), &train);
     check([0.6, 0.4]).unwrap();
-    let message = check([0.6, 0.5]).expect_err("refused").to_string();
+    let (number, error) = check([0.6, 0.5]).expect_err("refused");
+    let message = error.to_string();
     assert!(
         message.contains("asks for 649 of 1297 images, but 519 are of all classes, less those of other attacks"),
         "{message}"
     );
+    assert_eq!((number, check([0.0, 0.5]).expect_err("refused").0), (1, 0));
 }
 
 #[test]
@@ -172,8 +174,13 @@ fn what_is_wrong_with_a_further_attack_is_said_with_its_place() {
         ("[[also]]\nattack = \"SIG\"\n[[also]]\nattack = \"Mona\"\n", "[[also]] 2: unknown attack `Mona`; known are BadNets"),
         ("[[also]]\nattack = \"SIG\"\nepochs = 3\n", "[[also]] 1: SIG has no option `epochs`; it takes strength, frequency"),
         ("[[also]]\nattack = \"SIG\"\npoison_rate = 2\n", "[[also]] 1: --poison-rate 2 is outside 0..1"),
+        (
+            "[[also]]\nattack = \"SIG\"\npoison_rate = 0.01\n[[also]]\nattack = \"Blended\"\npoison_rate = 0.95\n",
+            "[[also]] 2, Blended: poison rate 0.95 asks for 1232 of 1297 images",
+        ),
         ("[[also]]\nattack = \"BadNets\"\npoison_rate = 0.95\n", "less those of other attacks: the most that fits is 0.8997"),
-        ("[[also]]\nattack = \"BadNets\"\ntarget = \"x\"\n", "no class is called `x`"),
+        ("[[also]]\nattack = \"BadNets\"\ntarget = \"x\"\n", "[[also]] 1, BadNets: no class is called `x`"),
+        ("target = \"x\"\n[[also]]\nattack = \"SIG\"\n", "BadNets: no class is called `x`"),
         ("also = \"SIG\"\n", "give each further attack as a table of its own, [[also]]"),
     ] {
         fs::write(place.path().join("c.toml"), format!("attack = \"BadNets\"\n{also}")).unwrap();

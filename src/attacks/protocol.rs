@@ -170,11 +170,11 @@ impl PoisonOptions {
     /// Refuses what poisoning by attacks one after another would refuse, before anything is spent on them.
     ///
     /// # Errors
-    /// As [`super::poison`], but for negatives that do not fit.
-    pub fn check(attacks: &[PoisonOptions], clean: &Dataset) -> Result<(), AttackError> {
+    /// As [`super::poison`], but for negatives that do not fit; with the number of the attack that it is about, from 0.
+    pub fn check(attacks: &[PoisonOptions], clean: &Dataset) -> Result<(), (usize, AttackError)> {
         let mut taken = vec![false; clean.len()];
-        for options in attacks {
-            options.choose(clean, &taken)?.into_iter().for_each(|i| taken[i] = true);
+        for (number, options) in attacks.iter().enumerate() {
+            options.choose(clean, &taken).map_err(|e| (number, e))?.into_iter().for_each(|i| taken[i] = true);
         }
         Ok(())
     }

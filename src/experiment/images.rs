@@ -6,7 +6,7 @@ use image::RgbImage;
 use super::attack_plan::seed_of;
 use super::surrogate::surrogate;
 use super::{AttackPlan, Host, POISON, PoisonedFolder, Protocol, SURROGATE, Store};
-use crate::attacks::{Aim, Attack, Blueprint, Help, PoisonOptions, Poisoned, TriggeredTest, contact_sheet, triggered_test};
+use crate::attacks::{Aim, Blueprint, Help, PoisonOptions, Poisoned, TriggeredTest, contact_sheet, triggered_test};
 use crate::data::{self, Dataset, LoadOptions, Remarks, Spec};
 use crate::train::Network;
 
@@ -54,11 +54,11 @@ impl Images {
             reserved
         });
         let plans = protocol.attacks();
-        let aim = |plan: &AttackPlan| plan.aim(&clean.train.classes).map_err(|e| anyhow!("{}: {e}", plan.attack));
-        let aims = plans.iter().map(aim).collect::<Result<Vec<Aim>>>()?;
+        let aim = |(number, plan): (usize, &AttackPlan)| plan.aim(&clean.train.classes).map_err(|e| of(&plans, number, e));
+        let aims = plans.iter().enumerate().map(aim).collect::<Result<Vec<Aim>>>()?;
         let numbered = plans.iter().zip(&aims).enumerate();
         let options: Vec<PoisonOptions> = numbered.map(|(k, (plan, aim))| plan.poison_options(aim, seed_of(seed, k))).collect();
-        PoisonOptions::check(&options, &clean.train)?;
+        PoisonOptions::check(&options, &clean.train).map_err(|(number, e)| of(&plans, number, e.into()))?;
         let surrogate = if protocol.needs_surrogate()? {
             let kept = earlier.map(|store| store.path(SURROGATE));
             let checkpoint = kept.as_deref().or(protocol.surrogate.as_deref());
@@ -76,7 +76,14 @@ impl Images {
                 let made: Vec<_> = built.iter().map(Box::as_ref).zip(options.iter().map(|options| options.seed)).collect();
                 Poisoned::from_manifest(&clean.train, &made, &store.read(POISON)?)?
             }
-            None => poison_all(&clean.train, &built, &options)?,
+            None => {
+                let mut poisoned = Poisoned::by_nobody(&clean.train);
+                for (number, (attack, options)) in built.iter().zip(&options).enumerate() {
+                    let added = poisoned.and(&clean.train, attack.as_ref(), options);
+                    poisoned = added.map_err(|e| of(&plans, number, e.into()))?;
+                }
+                poisoned
+            }
         };
         let triggered = built.iter().zip(&aims).map(|(attack, aim)| triggered_test(&clean.test, attack.as_ref(), aim)).collect();
         let triggered = TriggeredTest::of_all(triggered);
@@ -87,10 +94,11 @@ impl Images {
     }
 }
 
-fn poison_all(clean: &Dataset, attacks: &[Box<dyn Attack + '_>], options: &[PoisonOptions]) -> Result<Poisoned> {
-    let mut poisoned = Poisoned::by_nobody(clean);
-    for (attack, options) in attacks.iter().zip(options) {
-        poisoned = poisoned.and(clean, attack.as_ref(), options)?;
+/// `error` with the attack that it is about, where there are several; a further one is called as the configuration file calls it.
+fn of(plans: &[AttackPlan], number: usize, error: anyhow::Error) -> anyhow::Error {
+    match number {
+        0 if plans.len() == 1 => error,
+        0 => anyhow!("{}: {error}", plans[0].attack),
+        further => anyhow!("[[also]] {further}, {}: {error}", plans[further].attack),
     }
-    Ok(poisoned)
 }

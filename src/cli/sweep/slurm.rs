@@ -173,10 +173,11 @@ pub fn on_this_node(args: &SweepArgs, global: &Global) -> Global {
     let mut global = global.clone();
     if let (Some(task), Some(_), None) = (given("SLURM_ARRAY_TASK_ID"), args.cell, &global.adapter) {
         let infos: Vec<_> = gpu::list(global.choice().backend).into_iter().map(|row| row.info).collect();
-        let adapters = gpu::alike(&infos);
-        if adapters.len() > 1 {
-            global.adapter =
-                adapters.get(share(adapters.len(), given("SLURM_JOB_GPUS").as_deref(), &task)).map(ToString::to_string);
+        let (adapters, gpus) = (gpu::alike(&infos), given("SLURM_JOB_GPUS"));
+        if let (Some(index), true) = (adapters.get(share(adapters.len(), gpus.as_deref(), &task)), adapters.len() > 1) {
+            let by = gpus.map_or_else(|| format!("task {task}"), |gpus| format!("SLURM_JOB_GPUS={gpus}"));
+            say!("{by}: of {} adapters this task has adapter {index}, {}", adapters.len(), infos[*index].name);
+            global.adapter = Some(index.to_string());
         }
     }
     global
