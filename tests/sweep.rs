@@ -418,3 +418,34 @@ fn refuses_a_sweep_that_cannot_be_before_it_begins() {
     write(place, "s.toml", &pruning.replace("clustering", "fine-pruning"));
     assert_eq!(succeed(place, &["sweep", "s.toml", "--list"]).lines().count(), 8);
 }
+
+/// The committed sweeps can be given as they are, and the records that were kept of one are still those of its cells: a setting that is
+/// declared otherwise would have made them strangers.
+#[test]
+fn the_sweeps_that_are_kept_can_be_gone_on_with() {
+    let sweeps = Path::new(env!("CARGO_MANIFEST_DIR")).join("sweeps");
+    let place = place();
+    let place = place.path();
+    for (file, cells) in [
+        ("cifar_full.toml", 450),
+        ("cifar_small.toml", 300),
+        ("poor_filtering.toml", 72),
+        ("poor_filtering_photographs.toml", 72),
+        ("quick.toml", 225),
+    ] {
+        let listed = succeed(place, &["sweep", sweeps.join(file).to_str().unwrap(), "--list"]);
+        assert_eq!(listed.lines().count(), cells, "{file}: {listed}");
+    }
+    assert_eq!(files(&sweeps, ".toml").len(), 5);
+    let kept = sweeps.join("records/cifar_small");
+    let mut ended = 0;
+    for cell in fs::read_dir(&kept).unwrap().flatten() {
+        let to = place.join("runs/sweep-cifar-small/cells").join(cell.file_name());
+        fs::create_dir_all(&to).unwrap();
+        fs::copy(cell.path().join("results.json"), to.join("results.json")).unwrap();
+        ended += 1;
+    }
+    let listed = succeed(place, &["sweep", sweeps.join("cifar_small.toml").to_str().unwrap(), "--list"]);
+    let known = listed.lines().filter(|line| line.contains(" ended ")).count();
+    assert!(known == ended && ended > 50, "{known} of {ended}: {listed}");
+}
