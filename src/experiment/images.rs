@@ -54,11 +54,11 @@ impl Images {
             reserved
         });
         let plans = protocol.attacks();
-        let aim = |(number, plan): (usize, &AttackPlan)| plan.aim(&clean.train.classes).map_err(|e| of(&plans, number, e));
+        let aim = |(number, plan): (usize, &AttackPlan)| plan.aim(&clean.train.classes).map_err(|e| about(&plans, number, e));
         let aims = plans.iter().enumerate().map(aim).collect::<Result<Vec<Aim>>>()?;
         let numbered = plans.iter().zip(&aims).enumerate();
         let options: Vec<PoisonOptions> = numbered.map(|(k, (plan, aim))| plan.poison_options(aim, seed_of(seed, k))).collect();
-        PoisonOptions::check(&options, &clean.train).map_err(|(number, e)| of(&plans, number, e.into()))?;
+        PoisonOptions::check(&options, &clean.train).map_err(|(number, e)| about(&plans, number, e.into()))?;
         let surrogate = if protocol.needs_surrogate()? {
             let kept = earlier.map(|store| store.path(SURROGATE));
             let checkpoint = kept.as_deref().or(protocol.surrogate.as_deref());
@@ -80,7 +80,7 @@ impl Images {
                 let mut poisoned = Poisoned::by_nobody(&clean.train);
                 for (number, (attack, options)) in built.iter().zip(&options).enumerate() {
                     let added = poisoned.and(&clean.train, attack.as_ref(), options);
-                    poisoned = added.map_err(|e| of(&plans, number, e.into()))?;
+                    poisoned = added.map_err(|e| about(&plans, number, e.into()))?;
                 }
                 poisoned
             }
@@ -95,7 +95,7 @@ impl Images {
 }
 
 /// `error` with the attack that it is about, where there are several; a further one is called as the configuration file calls it.
-fn of(plans: &[AttackPlan], number: usize, error: anyhow::Error) -> anyhow::Error {
+fn about(plans: &[AttackPlan], number: usize, error: anyhow::Error) -> anyhow::Error {
     match number {
         0 if plans.len() == 1 => error,
         0 => anyhow!("{}: {error}", plans[0].attack),
