@@ -159,7 +159,7 @@ cat gave
 adapters=$("$dau" devices --backend vulkan | sed -n 's/.*\(llvmpip[01]\).*/\1/p')
 while read -r task gpu; do
     name=$(echo "$adapters" | sed -n "$((gpu + 1))p")
-    grep "^SLURM_JOB_GPUS=$gpu: of 2 adapters this task has adapter $gpu, $name " "gpus/logs/slurm-$task.log"
+    grep "^task ${task#*_}, SLURM_JOB_GPUS=$gpu: adapter $gpu of 2, $name " "gpus/logs/slurm-$task.log"
 done <gave
 echo "each task on the GPU that it was given"
 sed 's/^out = .*/out = "jobs"/' slurm.toml >jobs.toml

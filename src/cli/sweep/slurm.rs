@@ -175,8 +175,8 @@ pub fn on_this_node(args: &SweepArgs, global: &Global) -> Global {
         let infos: Vec<_> = gpu::list(global.choice().backend).into_iter().map(|row| row.info).collect();
         let (adapters, gpus) = (gpu::alike(&infos), given("SLURM_JOB_GPUS"));
         if let (Some(index), true) = (adapters.get(share(adapters.len(), gpus.as_deref(), &task)), adapters.len() > 1) {
-            let by = gpus.map_or_else(|| format!("task {task}"), |gpus| format!("SLURM_JOB_GPUS={gpus}"));
-            say!("{by}: of {} adapters this task has adapter {index}, {}", adapters.len(), infos[*index].name);
+            let gpus = gpus.map_or(String::new(), |gpus| format!(", SLURM_JOB_GPUS={gpus}"));
+            say!("task {task}{gpus}: adapter {index} of {}, {}", adapters.len(), infos[*index].name);
             global.adapter = Some(index.to_string());
         }
     }
