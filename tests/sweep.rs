@@ -122,14 +122,26 @@ fn a_sweep_that_is_killed_goes_on_and_ends_with_the_same_table() {
     assert_eq!(succeed(place, &["sweep", "k.toml", "--list"]).matches(" ended ").count(), 8);
     refused(place, &["sweep", "k.toml", "--cell", "8"], &["--cell 8: there are 8 cells, from 0 on"]);
     refused(place, &["sweep", "k.toml", "--slurm"], &["all 8 cells have ended"]);
-    // Another sweep in the same folder: what is left of it, and no word of the first one lost.
+    // The file has changed: what has ended of it stays ended, and only a cell that is named by its number is refused.
     write(place, "k.toml", &SWEEP.replace("OUT", "killed").replace("seed = [1, 2]", "seed = [2, 3]"));
     let listed = succeed(place, &["sweep", "k.toml", "--list"]);
     assert_eq!((listed.matches(" ended ").count(), listed.matches(" - ").count()), (4, 4), "{listed}");
-    for how in [[].as_slice(), &["--jobs", "2"], &["--table"], &["--slurm", "--dry-run"]] {
-        let args = [&["sweep", "k.toml"], how].concat();
-        refused(place, &args, &["killed holds another sweep", "--force to go on there"]);
-    }
+    refused(
+        place,
+        &["sweep", "k.toml", "--cell", "0"],
+        &["k.toml has other cells than killed/sweep.toml", "may be another cell now"],
+    );
+    let changed = dau(place, &["sweep", "k.toml", "--table"]);
+    let expected = "killed was last used: 4 of the cells there are its own; 4 are not";
+    assert!(changed.status.success() && stderr(&changed).contains(expected), "{}", stderr(&changed));
+    assert!(stderr(&changed).contains("4 of 8 cells have ended"), "{}", stderr(&changed));
+    assert!(!says(&["sweep", "k.toml", "--table"]).contains("has changed"));
+    // A comment is no change, and an axis in another order is one.
+    let other = SWEEP.replace("OUT", "killed").replace("seed = [1, 2]", "seed = [3, 2] # both");
+    write(place, "k.toml", &other.replace("[3, 2]", "[2, 3]"));
+    assert!(!says(&["sweep", "k.toml", "--slurm", "--dry-run"]).contains("has changed"));
+    write(place, "k.toml", &other);
+    refused(place, &["sweep", "k.toml", "--cell", "0"], &["may be another cell now"]);
     // The tables can be made anew from what is there.
     write(place, "k.toml", &SWEEP.replace("OUT", "killed"));
     fs::remove_file(place.join("killed/table.md")).unwrap();

@@ -7,12 +7,13 @@ mod slurm;
 mod time_left;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -68,7 +69,7 @@ pub struct SweepArgs {
     /// Stop when stdin ends, and leave the tables to the process at its other end
     #[arg(long, hide = true, requires = "cell")]
     leashed: bool,
-    /// Go on in the folder of another sweep; cells that were begun and have not ended begin anew
+    /// Begin cells anew that were begun and have not ended
     #[arg(long)]
     pub(super) force: bool,
 }
@@ -92,7 +93,7 @@ pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
         None => jobs.iter().collect(),
         Some(n) => vec![jobs.get(n).ok_or_else(|| anyhow!("--cell {n}: there are {} cells, from 0 on", jobs.len())).refuse()?],
     };
-    take_folder(&sweep, args).refuse()?;
+    take_folder(&sweep, &jobs, args).refuse()?;
     let mut failed = match args.jobs {
         _ if args.table => BTreeMap::new(),
         Some(at_once) => children::all(&sweep.out, &jobs, at_once.get().into(), args, global)?,
@@ -149,21 +150,33 @@ fn list(jobs: &[Job], global: &Global) -> Result<()> {
     Ok(())
 }
 
-/// Makes the sweep's folder, and refuses that of another sweep.
-fn take_folder(sweep: &Sweep, args: &SweepArgs) -> Result<()> {
-    let (folder, path) = (sweep.out.display(), sweep.out.join(SWEEP));
-    let text = fs::read(&args.file)?;
-    let earlier = fs::read(&path).ok();
-    if earlier.as_ref() == Some(&text) {
-        return Ok(());
+/// Makes the sweep's folder, or takes that of the file as it was: cells have folders of their own, so that no change harms what is there.
+///
+/// # Errors
+/// A number of a cell, where the file has changed since: whoever gives it, a task in a queue for instance, has it of the file as it was.
+fn take_folder(sweep: &Sweep, jobs: &[Job], args: &SweepArgs) -> Result<()> {
+    let (file, folder, path) = (args.file.display(), sweep.out.display(), sweep.out.join(SWEEP));
+    let changed = path.is_file() && Sweep::read(&path).and_then(|earlier| earlier.cells()).ok() != Some(sweep.cells()?);
+    if let (true, Some(number)) = (changed, args.cell) {
+        bail!(
+            "{file} has other cells than {}, with which {folder} was last used, so that --cell {number} may be another cell now; \
+             `dau sweep {file} --table` makes the folder that of the file as it is, and --list has its numbers",
+            path.display()
+        );
     }
-    ensure!(
-        earlier.is_none() || args.force,
-        "{folder} holds another sweep, {}: give another `out`, or --force to go on there with cells of both",
-        path.display()
-    );
+    if changed {
+        let own = |name: &OsStr| jobs.iter().any(|job| job.protocol.out.file_name() == Some(name));
+        let begun = fs::read_dir(sweep.out.join("cells")).map_or_else(|_| Vec::new(), |cells| cells.flatten().collect());
+        let others = begun.iter().filter(|cell| !own(&cell.file_name())).count();
+        say!(
+            "{file} has changed since {folder} was last used: {} of the cells there are its own; {others} are not, stay as they are, and \
+             are in no table",
+            begun.len() - others
+        );
+    }
     fs::create_dir_all(&sweep.out).map_err(|e| anyhow!("cannot make {folder}: {e}"))?;
-    Ok(write_atomic(&path, &text)?)
+    let text = fs::read(&args.file)?;
+    if fs::read(&path).is_ok_and(|earlier| earlier == text) { Ok(()) } else { Ok(write_atomic(&path, &text)?) }
 }
 
 /// What has ended.

@@ -37,7 +37,7 @@ pub fn submit(sweep: &Sweep, jobs: &[Job], args: &SweepArgs, global: &Global) ->
             })
             .refuse()?;
     }
-    take_folder(sweep, args).refuse()?;
+    take_folder(sweep, jobs, args).refuse()?;
     let logs = sweep.out.join(LOGS);
     fs::create_dir_all(&logs).map_err(|e| anyhow!("cannot make {}: {e}", logs.display()))?;
     let scripts: Vec<String> =
