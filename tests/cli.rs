@@ -363,7 +363,7 @@ fn the_three_subtasks_do_what_run_does() {
 #[test]
 fn a_part_that_is_forced_counts_each_stage_once() {
     let place = place();
-    let defense = ["--defense", "ABL", "--abl-isolation-epochs", "1", "--abl-unlearn-epochs", "1"];
+    let defense = ["--defense", "ABL", "--abl-isolation-epochs", "1", "--abl-unlearn-steps", "1"];
     let begin = [&["--subtask", "anti_learning", "--out", "r"], &defense[..], &TINY[..8]].concat();
     succeed(place.path(), &begin);
     let part = |subtask: &'static str| ["--subtask", subtask, "--out", "r", "--json"];

@@ -5,8 +5,9 @@
 //! network, which are those that the authors' WRN-16-1 has; of a ResNet, stages 2 to 4. The attention at a stage's pixels is the sum of
 //! squares over the channels, divided by the norm of all pixels'. The teacher is in evaluation mode.
 //!
-//! Betas and rate are BackdoorBench's, the rate as a cosine's peak. The betas are meant for images of 32 pixels a side: a mean over fewer
-//! pixels is larger, and a squared difference at one pixel counts the same at every size. Weight decay is the victim's, and so is the batch, in equal steps.
+//! Betas, rate and epochs are BackdoorBench's, the rate as a cosine's peak. The authors' 20 epochs are of ten times the images, in batches of
+//! 64: of few images they are few steps. The betas are meant for images of 32 pixels a side: a mean over fewer pixels is larger, and a squared
+//! difference at one pixel counts the same at every size. Weight decay is the victim's, and so is the batch, in equal steps.
 
 use super::{Defense, Given, Lab, Split, equal_steps};
 use crate::options::{Kind, OptionSpec};
@@ -20,7 +21,7 @@ const BETA: OptionSpec = OptionSpec {
     help: "how much the teacher's attention counts at the last two stages of the network, for images of 32 pixels a side; at the stage before, half as much",
     kind: Kind::Number { default: 1000.0, allowed: |x| (0.0..1e9).contains(&x), words: "a number from 0 on" },
 };
-const EPOCHS: OptionSpec = epochs("nad_epochs", "epochs of the student on the clean images", 20.0);
+const EPOCHS: OptionSpec = epochs("nad_epochs", "epochs of the student on the clean images", 100.0);
 const TEACHER_EPOCHS: OptionSpec = epochs("nad_teacher_epochs", "epochs of the teacher on the clean images", 10.0);
 const LR: OptionSpec = OptionSpec {
     name: "nad_lr",
