@@ -5,8 +5,9 @@
 
 Written from the paper's formulas (Li et al. 2021) and the settings of src/defenses/abl.rs, with initial values as in src/nn/init.rs (under batch norm
 the size of a kernel sets how far a step goes): flooding at .5 for 10 epochs without augmentation
-from fresh weights, the 1 % of least loss isolated, the network trained on the rest as the victim is, then 5 epochs of gradient ascent
-on the isolated images at 5e-4. SGD with Nesterov momentum .9 and a cosine schedule in each. Prints one row of a Markdown table.
+from fresh weights, the 1 % of least loss isolated, the network trained on the rest as the victim is, then 40 steps of gradient ascent
+on the isolated images at 5e-4, without augmentation. SGD with Nesterov momentum .9; a cosine schedule in the first two, as dau has it, a
+constant rate in the last, as the authors' code has it. Prints one row of a Markdown table.
 """
 
 import argparse
@@ -57,7 +58,7 @@ class Lab:
     def prepare(self, x):
         return (x.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
-    def train(self, model, x, y, epochs, lr, loss_of, augment):
+    def train(self, model, x, y, epochs, lr, loss_of, augment, constant=False):
         batch = self.options["batch"]
         decay = self.options["weight_decay"]
         optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=decay)
@@ -66,7 +67,7 @@ class Lab:
         for _ in range(epochs):
             for part in torch.randperm(len(x), generator=self.rng).split(batch):
                 for group in optimizer.param_groups:
-                    group["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
+                    group["lr"] = lr if constant else lr * (1 + math.cos(math.pi * step / steps)) / 2
                 given = self.prepare(x[part])
                 if augment:
                     given = augmented(given, self.options["crop_pad"], self.options["flip"], self.rng)
@@ -110,7 +111,8 @@ def main():
     isolated = torch.zeros(len(x), dtype=torch.bool)
     isolated[loss.argsort()[: int(0.01 * len(x))]] = True
     lab.train(model, x[~isolated], y[~isolated], epochs, lr, lambda loss: loss, augment=True)
-    lab.train(model, x[isolated], y[isolated], 5, 5e-4, lambda loss: -loss, augment=True)
+    ascent = math.ceil(40 / math.ceil(int(isolated.sum()) / lab.options["batch"]))
+    lab.train(model, x[isolated], y[isolated], ascent, 5e-4, lambda loss: -loss, augment=False, constant=True)
 
     said, under = lab.logits(model, clean).argmax(1), lab.logits(model, marked).argmax(1)
     percent = lambda hits: 100 * hits.float().mean().item()
