@@ -4,6 +4,7 @@
 mod attack_plan;
 mod cell;
 mod channels;
+pub mod comparison;
 mod curve;
 pub mod evaluate;
 #[expect(clippy::module_inception, reason = "the noun of the folder")]

@@ -41,7 +41,7 @@ impl std::fmt::Display for Cell {
 /// The axis over which means are taken.
 pub const SEED: &str = "seed";
 /// The axis that is read across: a table has its values below each other.
-const DEFENSE: &str = "defense";
+pub(super) const DEFENSE: &str = "defense";
 
 impl Sweep {
     /// # Errors
@@ -170,7 +170,7 @@ pub fn rows<'a>(records: impl IntoIterator<Item = (&'a Cell, &'a Record)>) -> Ve
     rows.into_iter().map(row).collect()
 }
 
-fn figure(record: &Record, name: &str) -> Option<f64> {
+pub(super) fn figure(record: &Record, name: &str) -> Option<f64> {
     let of = |figures: &Figures, name: &str| match name {
         "acc" => Some(figures.acc),
         "asr" => figures.asr,
@@ -202,7 +202,7 @@ const T: [f64; 20] = [
     2.101, 2.093, 2.086,
 ];
 
-fn over(values: &[f64]) -> Option<Over> {
+pub(super) fn over(values: &[f64]) -> Option<Over> {
     let n = values.len();
     let mean = values.iter().sum::<f64>() / n as f64;
     let half = (n > 2).then(|| {

@@ -1,5 +1,6 @@
 //! `report.html`: one file that holds all it shows, to be opened without a network.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::Result;
@@ -8,11 +9,12 @@ use serde_json::Value;
 
 use super::charts::{Axes, Heat, Line, Spread, heat, lines, spreads};
 use super::networks;
-use super::sweep::as_markdown;
+use super::sweep::{best, comparison_as_markdown, legend, rows_as_markdown};
 use super::table::{each_attack, tested};
 use crate::data::shown;
 use crate::defenses::{Defense, Nothing};
-use crate::experiment::sweep::SweepRow;
+use crate::experiment::comparison::{Comparison, HELD};
+use crate::experiment::sweep::{Over, SweepRow};
 use crate::experiment::{Figures, IMPLANTED, INSPECTION, Inspection, METRICS, PREVIEW, Record, Store};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<style>\n\
@@ -95,37 +97,27 @@ pub(super) fn settings(rows: impl Iterator<Item = (String, String)>) -> String {
     )
 }
 
-/// A sweep's table, and a heat map of attacks by defenses where both were varied.
+/// A sweep: which of its defenses holds, and heat maps of it, where it has several; every seed of every combination; its table.
 ///
 /// # Errors
 /// None that a page in memory could give.
-pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
+pub fn sweep_page(comparison: Option<&Comparison>, rows: &[SweepRow]) -> Result<String> {
     let mut page = begin("Sweep");
-    page += "<p>Means over seeds, with half of the 95 % interval; seconds are the defense's own, without training the first network and without tests. DER rewards a lower attack success and charges a lower accuracy: \
-             (max(0, ASR drop) - max(0, ACC drop) + 100) / 2. A row whose attack implanted in no run says little about its defense.</p>\n";
-    let of = |axis: &str| {
-        let mut names: Vec<String> = Vec::new();
-        for name in rows.iter().filter_map(|row| row.axes.get(axis)) {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        names
-    };
-    let (attacks, defenses) = (of("attack"), of("defense"));
+    if let Some(comparison) = comparison {
+        let _ = writeln!(page, "<p class=\"verdict\">{}</p>\n<p>{}</p>", prose(&best(comparison)), prose(&legend(comparison)));
+        page += &markdown_table(&comparison_as_markdown(comparison));
+    }
     page += "<div class=\"charts\">\n";
-    if attacks.len() > 1 && defenses.len() > 1 && rows.len() == attacks.len() * defenses.len() {
-        for (name, title) in [("der", "DER, percent"), ("asr", "ASR after, percent"), ("acc", "ACC after, percent")] {
-            let cell = |attack: &String, defense: &String| {
-                let row =
-                    rows.iter().find(|row| row.axes.get("attack") == Some(attack) && row.axes.get("defense") == Some(defense));
-                let over = row.and_then(|row| row.figures.get(name));
-                over.map_or((0.0, "-".to_string()), |over| (over.mean / 100.0, format!("{:.1}", over.mean)))
+    if let Some(Comparison { conditions, defenses, .. }) = comparison {
+        let names: Vec<String> = conditions.iter().map(|condition| shown(&condition.name)).collect();
+        let columns: Vec<String> = defenses.iter().map(|defense| shown(&defense.name)).collect();
+        for (name, title) in HELD.iter().zip(["DER, percent", "ASR after, percent", "ACC after, percent"]) {
+            let cell = |figures: &BTreeMap<&str, Over>| {
+                figures.get(name).map_or((0.0, "-".to_string()), |over| (over.mean / 100.0, format!("{:.1}", over.mean)))
             };
-            let cells: Vec<Vec<_>> =
-                attacks.iter().map(|attack| defenses.iter().map(|defense| cell(attack, defense)).collect()).collect();
-            let [rows, columns] = [&attacks, &defenses].map(|names| names.iter().map(|name| shown(name)).collect::<Vec<_>>());
-            page += &figure(&heat(&Heat { title, rows: &rows, columns: &columns, cell: (86, 26) }, &cells)?, "");
+            let row = |condition| defenses.iter().map(|defense| cell(&defense.by_condition[condition])).collect();
+            let cells: Vec<Vec<_>> = (0..names.len()).map(row).collect();
+            page += &figure(&heat(&Heat { title, rows: &names, columns: &columns, cell: (86, 26) }, &cells)?, "");
         }
     }
     for (name, title) in [("asr", "ASR after, percent"), ("acc", "ACC after, percent")] {
@@ -138,15 +130,24 @@ pub fn sweep_page(rows: &[SweepRow]) -> Result<String> {
         page += &figure(&spreads(title, &rows)?, "");
     }
     page += "</div>\n<p>In the charts of rows a ring is a seed and a bar the mean; a line is the 95 % interval of the mean, of three seeds and more.</p>\n\
-             <table class=\"wide\">\n";
-    for (i, line) in as_markdown(rows).lines().enumerate().filter(|(i, _)| *i != 1) {
-        let tag = if i == 0 { "th" } else { "td" };
-        let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
-        let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", text(cell.trim()))).collect();
-        let _ = writeln!(page, "<tr>{cells}</tr>");
-    }
-    page += "</table>\n</html>\n";
+             <h2>Every combination</h2>\n\
+             <p>Means over seeds, with half of the 95 % interval; seconds are the defense's own, without training the first network and without \
+             tests. A row whose attack implanted in no run says little about its defense.</p>\n";
+    page += &markdown_table(&rows_as_markdown(rows));
+    page += "</html>\n";
     Ok(page)
+}
+
+/// A table that is there as Markdown.
+fn markdown_table(markdown: &str) -> String {
+    let mut table = String::from("<table class=\"wide\">\n");
+    for (i, line) in markdown.lines().enumerate().filter(|(i, _)| *i != 1) {
+        let tag = if i == 0 { "th" } else { "td" };
+        let cells = line.trim_matches('|').split(" | ").map(|cell| text(&cell.trim().replace("\\|", "|")));
+        let cells: String = cells.map(|cell| format!("<{tag}>{cell}</{tag}>")).collect();
+        let _ = writeln!(table, "<tr>{cells}</tr>");
+    }
+    table + "</table>\n"
 }
 
 pub(super) fn begin(title: &str) -> String {
@@ -358,7 +359,7 @@ fn training(epochs: &[Epoch]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::sweep::Over;
+    use crate::experiment::comparison::{Compared, Condition};
 
     #[test]
     fn what_strangers_call_things_is_text() {
@@ -374,24 +375,32 @@ mod tests {
 
     #[test]
     fn a_sweeps_page_shows_every_seed_and_its_names_are_text() {
+        let over = |values: [f64; 3]| Over { mean: values.iter().sum::<f64>() / 3.0, half: Some(2.5), values: values.to_vec() };
         let row = |attack: &str, defense: &str, values: [f64; 3]| {
             let axes = [("attack", attack), ("defense", defense)].map(|(axis, name)| (axis.to_string(), name.to_string()));
-            let over = Over { mean: values.iter().sum::<f64>() / 3.0, half: Some(2.5), values: values.to_vec() };
-            SweepRow { axes: axes.into(), seeds: 3, implanted: 3, figures: [("asr", over.clone()), ("der", over)].into() }
+            SweepRow { axes: axes.into(), seeds: 3, implanted: 3, figures: [("asr", over(values))].into() }
         };
-        let rows = [
-            row("<b>", "x", [10.0, 20.0, 33.0]),
-            row("<b>", "y", [1.0, 2.0, 3.0]),
-            row("c", "x", [90.0, 91.0, 95.0]),
-            row("c", "y", [0.0, 0.0, 100.0]),
-        ];
-        let page = sweep_page(&rows).unwrap();
+        let [bx, by] = [[10.0, 20.0, 33.0], [1.0, 2.0, 3.0]];
+        let [cx, cy] = [[90.0, 91.0, 95.0], [0.0, 0.0, 100.0]];
+        let rows = [row("<b>", "x", bx), row("<b>", "y", by), row("c", "x", cx), row("c", "y", cy)];
+        let condition = |name: &str| Condition { name: name.into(), seeds: 3, implanted: 3 };
+        let defense = |name: &str, on: [[f64; 3]; 2]| {
+            let by_condition = on.map(|values| BTreeMap::from([("asr", over(values))])).into();
+            let means = BTreeMap::from([("der", over([90.0; 3]))]);
+            Compared { name: name.into(), needs_clean: false, networks: 6, by_condition, means }
+        };
+        let defenses = vec![defense("x", [bx, cx]), defense("y", [by, cy])];
+        let comparison = Comparison { conditions: vec![condition("<b>"), condition("c")], networks: 6, defenses };
+        let page = sweep_page(Some(&comparison), &rows).unwrap();
         assert!(page.contains("&lt;b&gt;, x") && !page.contains("<b>"), "{page}");
+        assert!(page.contains("without clean images <code>x</code> (90.0), <code>y</code> (90.0)"), "{page}");
         assert_eq!(page.matches("<circle").count(), 12, "a ring a seed");
         // The heat map of the same, rows by columns.
         let heat = page.split("<svg").find(|svg| svg.contains("ASR after, percent")).unwrap();
         let at = |text: &str| heat.find(text).unwrap_or_else(|| panic!("{text} is not in {heat}"));
         assert!(at("21.0") < at("2.0\n") && at("2.0\n") < at("92.0") && at("92.0") < at("33.3"));
+        let alone = sweep_page(None, &rows).unwrap();
+        assert!(!alone.contains("DER, percent") && alone.matches("<circle").count() == 12, "{alone}");
     }
 
     /// Two of three poisoned images come first, then a clean one with the third, then the other clean one.

@@ -21,6 +21,7 @@ use self::cell::{held, one_by_one};
 use self::job::{Job, State, jobs};
 use self::time_left::{span, time_left};
 use super::{Global, Refuse, print, print_json};
+use crate::experiment::comparison::{Comparison, compare};
 use crate::experiment::sweep::{Sweep, SweepRow, record, rows};
 use crate::experiment::{Figures, IMPLANTED, Record};
 use crate::files::write_atomic;
@@ -100,11 +101,13 @@ pub fn run(args: &SweepArgs, global: &Global) -> Result<()> {
         None => one_by_one(&sweep.out, &jobs, &chosen, args, &slurm::on_this_node(args, global))?,
     };
     if !args.leashed {
-        let Tables { rows, markdown, ended, damaged } = tables(&sweep.out, &jobs)?;
+        let Tables { comparison, rows, markdown, ended, damaged } = tables(&sweep.out, &jobs)?;
         failed.extend(damaged);
         let ended = ended.len();
         if global.json {
-            print_json(&json!({ "rows": rows, "cells": jobs.len(), "ended": ended, "failed": failed }))?;
+            print_json(
+                &json!({ "comparison": comparison, "rows": rows, "cells": jobs.len(), "ended": ended, "failed": failed }),
+            )?;
         } else {
             print(&markdown)?;
         }
@@ -181,6 +184,7 @@ fn take_folder(sweep: &Sweep, jobs: &[Job], args: &SweepArgs) -> Result<()> {
 
 /// What has ended.
 struct Tables<'a> {
+    comparison: Option<Comparison>,
     rows: Vec<SweepRow>,
     markdown: String,
     ended: Vec<(&'a Job, Record)>,
@@ -197,12 +201,14 @@ fn tables<'a>(out: &Path, jobs: &'a [Job]) -> Result<Tables<'a>> {
     let _held = held(&out.join("table"), &Silent)?;
     let (ended, damaged) = ended(jobs);
     let rows = rows(ended.iter().map(|(job, record)| (&job.cell, record)));
-    let markdown = as_markdown(&rows);
-    let json = serde_json::to_string_pretty(&rows)? + "\n";
-    for (file, text) in TABLE.iter().zip([&markdown, &as_csv(&rows)?, &json, &sweep_page(&rows)?]) {
+    let comparison = compare(ended.iter().map(|(job, record)| (&job.cell, record)));
+    let markdown = as_markdown(comparison.as_ref(), &rows);
+    let json = serde_json::to_string_pretty(&json!({ "comparison": comparison, "rows": rows }))? + "\n";
+    let page = sweep_page(comparison.as_ref(), &rows)?;
+    for (file, text) in TABLE.iter().zip([&markdown, &as_csv(&rows)?, &json, &page]) {
         write_atomic(&out.join(file), text.as_bytes())?;
     }
-    Ok(Tables { rows, markdown, ended, damaged })
+    Ok(Tables { comparison, rows, markdown, ended, damaged })
 }
 
 /// What has ended; and what is damaged.
