@@ -7,14 +7,15 @@ use toml::{Table, Value};
 
 use super::flags::{Flags, read_config};
 use super::inputs::poisoned_as;
+use super::misfit::misfit;
 
 use crate::attacks::{self, ATTACKS};
 use crate::data::{Spec, shown};
-use crate::defenses::{DEFENSES, Defense, find, options_of};
+use crate::defenses::{DEFENSES, find, options_of};
 use crate::experiment::protocol::{ALSO, RESERVED, one_line, to_table};
 use crate::experiment::{AttackPlan, Protocol, RESERVE, TRAINING_OPTIONS, WIDTH};
 use crate::nn::MODELS;
-use crate::options::OptionError;
+use crate::options::{OptionError, OptionSpec};
 
 /// Settings, and which of them the user gave.
 #[derive(Clone, Debug)]
@@ -44,7 +45,23 @@ pub fn resolve_from(preset: &Table, flags: &Flags, source: &str) -> Result<Resol
         source = path.display().to_string();
         let mut config = read_config(path)?;
         if let Some(chosen) = &flags.defense {
-            leave_out_others(&mut config, find(chosen)?, &source);
+            let chosen = find(chosen)?;
+            leave_out(
+                &mut config,
+                DEFENSES.iter().flat_map(|other| options_of(*other)),
+                chosen.name(),
+                options_of(chosen),
+                &source,
+            );
+        }
+        // Of another tool's attack nothing is known.
+        if let Some(Ok(chosen)) = flags.poison.attack.attack.as_deref().map(attacks::find) {
+            leave_out(&mut config, ATTACKS.iter().flat_map(|other| other.options), chosen.name, chosen.options.iter(), &source);
+            // What another attack's trigger does is not what this one's does, unless both names are the same.
+            let same = |name: &str| name.eq_ignore_ascii_case(chosen.name);
+            if !config.get("attack").and_then(Value::as_str).is_some_and(same) {
+                config.remove("target_mode");
+            }
         }
         given.extend(config);
     }
@@ -143,56 +160,21 @@ fn complete_also(also: &mut Value, defaults: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Takes out of a file's settings the options of other defenses than the one that a flag chose, and says so: a run's `run.toml` can be
-/// given with another `--defense`.
-fn leave_out_others(config: &mut Table, chosen: &'static dyn Defense, source: &str) {
-    let of_others = || DEFENSES.iter().filter(|defense| defense.name() != chosen.name()).flat_map(|other| options_of(*other));
-    let left: Vec<&str> = of_others().map(|option| option.name).filter(|name| config.remove(*name).is_some()).collect();
+/// Takes out of a file's settings the options that are not among the `own` of what a flag chose, and says so: a run's `run.toml` can be given
+/// with another `--defense` or `--attack`.
+fn leave_out<'a>(
+    config: &mut Table,
+    all: impl Iterator<Item = &'a OptionSpec>,
+    chosen: &str,
+    own: impl Iterator<Item = &'a OptionSpec>,
+    source: &str,
+) {
+    let own: Vec<&str> = own.map(|option| option.name).collect();
+    let others = all.map(|option| option.name).filter(|name| !own.contains(name));
+    let left: Vec<&str> = others.filter(|name| config.remove(*name).is_some()).collect();
     if !left.is_empty() {
-        say!("{source}: left out, since they are no options of {}: {}", chosen.name(), left.join(", "));
+        say!("{source}: left out, since they are no options of {chosen}: {}", left.join(", "));
     }
-}
-
-/// The first of `given` that its setting does not take: its name, what it is and what it should be.
-fn misfit(given: &Table, defaults: &Table) -> Option<String> {
-    let alone = |(key, value): (&String, &Value)| {
-        let mut all = defaults.clone();
-        all.insert(key.clone(), value.clone());
-        let error = all.try_into::<Protocol>().err()?;
-        let default = defaults.get(key);
-        if let (Value::String(_), Some(Value::String(_))) = (value, default) {
-            return Some(format!("`{key}`: {}", one_line(&error.message())));
-        }
-        let is = match value {
-            Value::String(_) => "text",
-            Value::Integer(_) => "a whole number",
-            Value::Float(_) => "a number with a point",
-            Value::Boolean(_) => "true or false",
-            Value::Datetime(_) => "a date",
-            Value::Array(_) => "a list",
-            Value::Table(_) => "a table",
-        };
-        Some(format!("`{key}` is {value}, {is}; it takes {}", taken(key, default)))
-    };
-    given.iter().find_map(alone)
-}
-
-/// What the setting `key` takes, in words.
-fn taken(key: &str, default: Option<&Value>) -> String {
-    let options = ATTACKS.iter().flat_map(|entry| entry.options).chain(TRAINING_OPTIONS);
-    let options = options.chain(DEFENSES.iter().flat_map(|defense| options_of(*defense)));
-    if let Some(option) = options.into_iter().find(|option| option.name == key) {
-        return option.allowed();
-    }
-    let words = match (key, default) {
-        ("mean" | "std", _) => "a number, or a list of three, one each for red, green and blue",
-        ("target", _) => "a class's number, or its name in quotes",
-        ("limit_per_class", _) | (_, Some(Value::Integer(_))) => "a whole number from 0 on",
-        (_, Some(Value::Float(_))) => "a number",
-        (_, Some(Value::Boolean(_))) => "true or false",
-        _ => "text in quotes",
-    };
-    words.into()
 }
 
 /// Refuses what was given now if it is not what a run began with; `out` may differ, for a folder may be moved.
@@ -331,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_one_defense_does_for_another_that_a_flag_chooses() {
+    fn a_file_of_one_defense_or_attack_does_for_another_that_a_flag_chooses() {
         let of = |args: &[&str]| resolve(&Table::new(), &flags(args)).expect("resolved").protocol;
         let run = toml::to_string(&of(&["--epochs", "7", "--unlearn-lr", "0.1"])).expect("toml");
         let (_place, path) = config(&run);
@@ -344,6 +326,12 @@ mod tests {
         );
         let same = of(&["--epochs", "7", "--unlearn-lr", "0.1"]);
         assert_eq!(of(&["--config", &path, "--defense", "dau"]), same, "its own stay");
+        let sig = of(&["--config", &path, "--attack", "sig"]);
+        assert_eq!(
+            sig,
+            of(&["--epochs", "7", "--unlearn-lr", "0.1", "--attack", "SIG"]),
+            "SIG's options, and what its trigger does"
+        );
         // What the same file or a flag says is not passed over.
         let (_place, path) = config("defense = \"ABL\"\nrounds = 3\n");
         assert!(refusal(&["--config", &path]).starts_with(&format!("{path}: ABL has no option `rounds`")));

@@ -15,6 +15,7 @@ mod import;
 mod inputs;
 mod layers;
 mod lost;
+mod misfit;
 mod own;
 mod poison;
 mod predict;

@@ -106,20 +106,20 @@ pub fn sweep_page(comparison: Option<&Comparison>, rows: &[SweepRow]) -> Result<
     if let Some(comparison) = comparison {
         let _ = writeln!(page, "<p class=\"verdict\">{}</p>\n<p>{}</p>", prose(&best(comparison)), prose(&legend(comparison)));
         page += &markdown_table(&comparison_as_markdown(comparison));
-    }
-    page += "<div class=\"charts\">\n";
-    if let Some(Comparison { conditions, defenses, .. }) = comparison {
-        let names: Vec<String> = conditions.iter().map(|condition| shown(&condition.name)).collect();
-        let columns: Vec<String> = defenses.iter().map(|defense| shown(&defense.name)).collect();
+        let Comparison { conditions, defenses, .. } = comparison;
+        let names: Vec<String> = defenses.iter().map(|defense| shown(&defense.name)).collect();
+        let columns: Vec<String> = conditions.iter().map(|condition| shown(&condition.name)).collect();
+        let longest = columns.iter().map(|name| name.chars().count()).max().unwrap_or(0) as u32;
         for (name, title) in HELD.iter().zip(["DER, percent", "ASR after, percent", "ACC after, percent"]) {
             let cell = |figures: &BTreeMap<&str, Over>| {
                 figures.get(name).map_or((0.0, "-".to_string()), |over| (over.mean / 100.0, format!("{:.1}", over.mean)))
             };
-            let row = |condition| defenses.iter().map(|defense| cell(&defense.by_condition[condition])).collect();
-            let cells: Vec<Vec<_>> = (0..names.len()).map(row).collect();
-            page += &figure(&heat(&Heat { title, rows: &names, columns: &columns, cell: (86, 26) }, &cells)?, "");
+            let cells: Vec<Vec<_>> = defenses.iter().map(|defense| defense.by_condition.iter().map(cell).collect()).collect();
+            let map = Heat { title, rows: &names, columns: &columns, cell: ((7 * longest + 12).max(60), 24) };
+            page += &figure(&heat(&map, &cells)?, "");
         }
     }
+    page += "<div class=\"charts\">\n";
     for (name, title) in [("asr", "ASR after, percent"), ("acc", "ACC after, percent")] {
         let spread = |row: &SweepRow| {
             let over = row.figures.get(name)?;
@@ -395,10 +395,10 @@ mod tests {
         assert!(page.contains("&lt;b&gt;, x") && !page.contains("<b>"), "{page}");
         assert!(page.contains("without clean images <code>x</code> (90.0), <code>y</code> (90.0)"), "{page}");
         assert_eq!(page.matches("<circle").count(), 12, "a ring a seed");
-        // The heat map of the same, rows by columns.
+        // The heat map of the same, defenses by attacks.
         let heat = page.split("<svg").find(|svg| svg.contains("ASR after, percent")).unwrap();
         let at = |text: &str| heat.find(text).unwrap_or_else(|| panic!("{text} is not in {heat}"));
-        assert!(at("21.0") < at("2.0\n") && at("2.0\n") < at("92.0") && at("92.0") < at("33.3"));
+        assert!(at("21.0") < at("92.0") && at("92.0") < at("2.0\n") && at("2.0\n") < at("33.3"));
         let alone = sweep_page(None, &rows).unwrap();
         assert!(!alone.contains("DER, percent") && alone.matches("<circle").count() == 12, "{alone}");
     }
