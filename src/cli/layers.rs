@@ -57,10 +57,11 @@ pub fn resolve_from(preset: &Table, flags: &Flags, source: &str) -> Result<Resol
         // Of another tool's attack nothing is known.
         if let Some(Ok(chosen)) = flags.poison.attack.attack.as_deref().map(attacks::find) {
             leave_out(&mut config, ATTACKS.iter().flat_map(|other| other.options), chosen.name, chosen.options.iter(), &source);
-            // What another attack's trigger does is not what this one's does, unless both names are the same.
-            let same = |name: &str| name.eq_ignore_ascii_case(chosen.name);
-            if !config.get("attack").and_then(Value::as_str).is_some_and(same) {
-                config.remove("target_mode");
+            // A file of another attack says what that one's trigger does; a file of none says what the flag's is to do.
+            let of_another =
+                config.get("attack").and_then(Value::as_str).is_some_and(|name| !name.eq_ignore_ascii_case(chosen.name));
+            if let Some(mode) = of_another.then(|| config.remove("target_mode")).flatten() {
+                say!("{source}: target_mode = {mode} left out, since it is another attack's");
             }
         }
         given.extend(config);
@@ -329,6 +330,9 @@ mod tests {
         let sig = of(&["--config", &path, "--attack", "sig"]);
         let plain = of(&["--epochs", "7", "--unlearn-lr", "0.1", "--attack", "SIG"]);
         assert_eq!(sig, Protocol { out: same.out, ..plain }, "SIG's options, and what its trigger does");
+        let (_place, path) = config("target_mode = \"all-to-all\"\n");
+        let mode = |args: &[&str]| of(&[&["--config", &path], args].concat()).target_mode;
+        assert_eq!(mode(&["--attack", "WaNet"]), mode(&[]), "a file of no attack says what the flag's is to do");
         // What the same file or a flag says is not passed over.
         let (_place, path) = config("defense = \"ABL\"\nrounds = 3\n");
         assert!(refusal(&["--config", &path]).starts_with(&format!("{path}: ABL has no option `rounds`")));

@@ -18,10 +18,11 @@ pub fn as_markdown(comparison: Option<&Comparison>, rows: &[SweepRow]) -> String
     )
 }
 
-/// The best of a comparison, in a sentence.
+/// The best of a comparison, in a sentence: of the defenses that have ended on all networks, for others are compared on fewer.
 pub(super) fn best(comparison: &Comparison) -> String {
+    let whole: Vec<&Compared> = comparison.defenses.iter().filter(|defense| defense.networks == comparison.networks).collect();
     let first = |needs_clean: bool| {
-        let own = comparison.defenses.iter().filter(|defense| defense.needs_clean == needs_clean);
+        let own = whole.iter().filter(|defense| defense.needs_clean == needs_clean);
         // 50 is doing nothing.
         let own = own.filter_map(|defense| Some((defense, defense.means.get("der")?.mean))).filter(|(_, der)| *der > 50.0);
         let named: Vec<String> = own.take(3).map(|(defense, der)| format!("`{}` ({der:.1})", defense.name)).collect();
@@ -31,6 +32,11 @@ pub(super) fn best(comparison: &Comparison) -> String {
     let found = first(false) + &first(true);
     match (comparison.networks, found.is_empty()) {
         (0, _) => "No network has a backdoor, so that nothing can be said of the defenses.".into(),
+        _ if whole.len() < comparison.defenses.len() => format!(
+            "Not all defenses have ended. Of the {} that have, the highest mean DER{}.",
+            whole.len(),
+            if found.is_empty() { " is that of none".into() } else { found.replacen(';', ":", 1) }
+        ),
         (_, true) => "No defense is better than none by mean DER.".into(),
         _ => format!("The highest mean DER{}.", found.replacen(';', ":", 1)),
     }
@@ -201,9 +207,9 @@ mod tests {
             defenses: vec![defense("DAU", false, 5, 97.0), defense("NAD", true, 4, 80.0), defense("none", false, 5, 50.0)],
         };
         let text = as_markdown(Some(&comparison), &[]);
-        assert!(
-            text.contains("The highest mean DER: without clean images `DAU` (97.0); with clean images set aside `NAD` (80.0).\n")
-        );
+        let so_far =
+            "Not all defenses have ended. Of the 2 that have, the highest mean DER: without clean images `DAU` (97.0).\n";
+        assert!(text.contains(so_far), "NAD is compared on fewer networks: {text}");
         assert!(text.contains("(5 of 6: undefended ASR") && text.contains("Some defenses have not ended on all"), "{text}");
         let table: Vec<&str> = text.lines().skip_while(|line| !line.starts_with('|')).take(4).collect();
         assert_eq!(
@@ -215,6 +221,9 @@ mod tests {
                 "| NAD | yes | 80.0 | - | 80.0 ± 2.2 | -0.5 | - | - | - | 12.0 | 4 of 5 |",
             ]
         );
+        comparison.defenses[1].networks = 5;
+        let whole = "The highest mean DER: without clean images `DAU` (97.0); with clean images set aside `NAD` (80.0).";
+        assert_eq!(best(&comparison), whole);
         comparison.defenses.drain(..2);
         assert!(best(&comparison).starts_with("No defense is better than none"));
         assert!(!legend(&comparison).contains("Some defenses"));
